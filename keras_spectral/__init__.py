@@ -1,0 +1,40 @@
+"""keras_spectral: control, measure and compress the singular values of a network.
+
+Public names are imported at first use, so `import keras_spectral` costs nothing
+and the command line answers without loading Keras.
+
+Example:
+
+>>> import keras_spectral as ks
+>>> ks.layers.SpectralNormalization.__name__
+'SpectralNormalization'
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_MODULES = (
+    "compression",
+    "constraints",
+    "convert",
+    "data",
+    "experiments",
+    "layers",
+    "linalg",
+    "measures",
+    "report",
+    "zoo",
+)
+
+__all__ = ["__version__", *_MODULES]
+
+
+def __getattr__(name):
+    if name in _MODULES:
+        return importlib.import_module(f"keras_spectral.{name}")
+    raise AttributeError(f"module 'keras_spectral' has no attribute '{name}'")
+
+
+def __dir__():
+    return sorted(__all__)

@@ -1,0 +1,89 @@
+"""The state of power iteration, as a small layer that a wrapper owns."""
+
+import keras
+from keras import ops
+
+from keras_spectral.linalg import SingularTriplet, iterate, rayleigh_quotient
+
+# What `torch.nn.utils.parametrizations.spectral_norm` runs at registration.
+WARM_UP_ITERATIONS = 15
+
+
+class SingularVectors(keras.layers.Layer):
+    """Estimates u and v of one operator, advanced once a training step.
+
+    Until the first training step they are random, so every reading iterates
+    `WARM_UP_ITERATIONS` times first, without storing; the first step stores.
+    That keeps inference pure and an untrained layer normalized.
+
+    Args:
+        make_operator: Callable, kernel tensor to `LinearOperator`.
+        power_iterations: Integer >= 1, iterations a training step.
+        update_order: `"v_first"` or `"u_first"`.
+        dtype: Dtype of the state, `"float32"` or `"float64"`.
+        name: String, prefix of the weights' names.
+    """
+
+    def __init__(self, make_operator, power_iterations, update_order, dtype, name):
+        super().__init__(dtype=dtype, autocast=False, name=name)
+        self.make_operator = make_operator
+        self.power_iterations = power_iterations
+        self.update_order = update_order
+
+    def build(self, kernel_shape):
+        operator = self.make_operator(ops.zeros(kernel_shape, self.variable_dtype))
+
+        def state(name, shape, seed):
+            return self.add_weight(
+                name=name,
+                shape=shape,
+                # A fixed seed: two runs of one script give one result.
+                initializer=keras.initializers.RandomNormal(stddev=1.0, seed=seed),
+                trainable=False,
+                autocast=False,
+                # u and v depend on the kernel alone, so replicas agree, and a
+                # mean of unit vectors would shrink them.
+                aggregation="only_first_replica",
+            )
+
+        self.u = state("u", operator.output_shape, seed=1)
+        self.v = state("v", operator.input_shape, seed=2)
+        self.updates = self.add_weight(
+            name="updates",
+            shape=(),
+            initializer="zeros",
+            dtype="int32",
+            trainable=False,
+            autocast=False,
+            aggregation="only_first_replica",
+        )
+
+    def triplet(self, kernel, advance=False) -> SingularTriplet:
+        """Return u, sigma and v for `kernel`; sigma carries the gradient.
+
+        Args:
+            kernel: Float tensor in the dtype of the state.
+            advance: Boolean, whether to iterate and store.
+        """
+        # u and v are found on a kernel that no gradient reaches.
+        fixed = self.make_operator(ops.stop_gradient(kernel))
+        stored = (
+            ops.convert_to_tensor(self.u),
+            ops.convert_to_tensor(self.v),
+        )
+
+        def step(_, vectors):
+            return iterate(fixed, *vectors, update_order=self.update_order)
+
+        u, v = ops.cond(
+            ops.convert_to_tensor(self.updates) > 0,
+            lambda: stored,
+            lambda: ops.fori_loop(0, WARM_UP_ITERATIONS, step, stored),
+        )
+        if advance:
+            u, v = iterate(fixed, u, v, self.power_iterations, self.update_order)
+            self.u.assign(u)
+            self.v.assign(v)
+            self.updates.assign_add(1)
+        sigma = rayleigh_quotient(self.make_operator(kernel), u, v)
+        return SingularTriplet(u, sigma, v)

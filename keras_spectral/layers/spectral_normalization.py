@@ -1,0 +1,60 @@
+"""Spectral normalization: the kernel divided by its norm."""
+
+import keras
+
+from keras_spectral.layers.reparametrization import Reparametrization
+from keras_spectral.linalg import clip_norm, divide_by_norm
+
+
+@keras.saving.register_keras_serializable(package="keras_spectral")
+class SpectralNormalization(Reparametrization):
+    """Spectral normalization (SN): the layer computes with bound * W / ||W||.
+
+    The norm is estimated by power iteration, one step a training step by
+    default, and the gradient flows through it, as the paper has it. (The
+    layer of the same name in Keras assigns W / ||W|| to the kernel instead.)
+
+    Args:
+        layer: A `keras.layers.Dense` or `keras.layers.Conv2D` instance.
+        bound: Float > 0, the norm of the effective kernel.
+        power_iterations: Integer >= 1, power iterations a training step.
+        epsilon: Float > 0; a kernel with a norm not above it is used as it is.
+        norm: `"reshaped"` (the GAN papers' norm, of the flattened kernel; a
+            convolution can have 2 to 3 times that norm) or `"operator"` (the
+            norm of the convolution itself, zero padding and stride included).
+        input_size: Pair (height, width) in pixels, for `norm="operator"` where
+            the input size is not known when the layer is built.
+        clip: Boolean; if `True` only a kernel whose norm exceeds the bound is
+            scaled: W / max(1, ||W|| / bound).
+        update_order: `"v_first"` or `"u_first"`: which singular vector moves
+            first (`torch.nn.utils.parametrizations.spectral_norm` is the
+            second).
+        **kwargs: `name` (default: the wrapped layer's) and `trainable`.
+
+    Call arguments:
+        inputs: Tensor, what the wrapped layer takes.
+        training: Boolean; `True` moves the estimates of a trainable layer.
+
+    Raises:
+        ValueError: For another kind of layer, a layer with LoRA or quantized
+            weights, and arguments out of range.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> layer = SpectralNormalization(keras.layers.Dense(4))
+    >>> outputs = layer(np.ones((2, 8), "float32"))
+    >>> effective = keras.ops.convert_to_numpy(layer.effective_kernel())
+    >>> bool(abs(np.linalg.norm(effective, 2) - 1) < 0.05)
+    True
+
+    Source: papers/lipschitz-slides.md, eq. 17 (Miyato et al. 2018) and, with
+    `clip=True`, eq. 16 (Gouk et al. 2018).
+    """
+
+    def transform(self, kernel, training):
+        """Return the normalized kernel."""
+        sigma = self.norm_state.triplet(kernel, advance=training).sigma
+        if self.clip:
+            return clip_norm(kernel, sigma, self.bound)
+        return divide_by_norm(kernel, sigma, self.bound, self.epsilon)

@@ -1,0 +1,47 @@
+"""Pure functions on tensors: operators, power iteration, projections, norms."""
+
+from keras_spectral.linalg.norms import (
+    convolution_norm_bound,
+    frobenius_norm,
+    induced_norm,
+    spectral_norm,
+    stable_rank,
+)
+from keras_spectral.linalg.operators import (
+    LinearOperator,
+    conv2d_operator,
+    dense_operator,
+    reshaped_matrix,
+)
+from keras_spectral.linalg.power_iteration import (
+    SingularTriplet,
+    iterate,
+    power_iteration,
+    rayleigh_quotient,
+)
+from keras_spectral.linalg.projections import (
+    clip_norm,
+    divide_by_norm,
+    project_stable_rank,
+    rescale_remainder,
+)
+
+__all__ = [
+    "LinearOperator",
+    "SingularTriplet",
+    "clip_norm",
+    "conv2d_operator",
+    "convolution_norm_bound",
+    "dense_operator",
+    "divide_by_norm",
+    "frobenius_norm",
+    "induced_norm",
+    "iterate",
+    "power_iteration",
+    "project_stable_rank",
+    "rayleigh_quotient",
+    "rescale_remainder",
+    "reshaped_matrix",
+    "spectral_norm",
+    "stable_rank",
+]

@@ -1,0 +1,37 @@
+"""Shared settings: which files run on which backend, and reproducible runs."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+
+BACKEND = keras.backend.backend()
+
+if BACKEND == "tensorflow":
+    import tensorflow as tf
+
+    # Two devices for the MirroredStrategy tests; must precede any operation.
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Collect only `*_backends.py` when the backend is not TensorFlow."""
+    if BACKEND != "tensorflow" and collection_path.suffix == ".py":
+        return not collection_path.stem.endswith("_backends")
+    return None
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_spectral.linalg import conv2d_operator, power_iteration
+
+
+@pytest.mark.parametrize("order", ["v_first", "u_first"])
+@pytest.mark.parametrize("shape", [(5, 8), (8, 5), (1, 6), (6, 1)])
+def test_matrix_against_numpy_svd(rng, shape, order):
+    matrix = rng.standard_normal(shape)
+    u, sigma, v = (
+        ops.convert_to_numpy(part)
+        for part in power_iteration(matrix, iterations=800, update_order=order)
+    )
+    left, singular, right = np.linalg.svd(matrix)
+    assert sigma == pytest.approx(singular[0], rel=1e-10)
+    assert abs(u @ left[:, 0]) == pytest.approx(1, abs=1e-8)
+    assert abs(v @ right[0]) == pytest.approx(1, abs=1e-8)
+    # The signs of u and v belong together.
+    assert u @ matrix @ v == pytest.approx(singular[0], rel=1e-10)
+
+
+def test_is_an_estimate_from_below(rng):
+    matrix = rng.standard_normal((40, 40))
+    exact = np.linalg.norm(matrix, 2)
+    estimates = [
+        float(power_iteration(matrix, iterations=n).sigma) for n in (1, 5, 20, 80)
+    ]
+    assert estimates == sorted(estimates)
+    assert 0 < estimates[-1] <= exact * (1 + 1e-12)
+    assert estimates[0] < 0.9 * exact
+
+
+def test_convolution_against_its_impulse_response_matrix(rng):
+    operator = conv2d_operator(
+        rng.standard_normal((3, 3, 2, 3)), (7, 6), strides=2, padding="same"
+    )
+    size = int(np.prod(operator.input_shape))
+    impulses = np.eye(size).reshape(size, *operator.input_shape)
+    columns = [
+        ops.convert_to_numpy(operator.matvec(ops.convert_to_tensor(x))).ravel()
+        for x in impulses
+    ]
+    exact = np.linalg.norm(np.array(columns), 2)
+    u = np.ones(operator.output_shape) / np.sqrt(np.prod(operator.output_shape))
+    float32 = conv2d_operator(
+        rng.standard_normal((1, 1, 1, 1)).astype("float32"), (2, 2)
+    )
+    assert power_iteration(float32, 3).sigma.dtype.name == "float32"
+    triplet = power_iteration_float64(operator, u)
+    assert float(triplet.sigma) == pytest.approx(exact, rel=1e-8)
+
+
+def power_iteration_float64(operator, u):
+    from keras_spectral.linalg import SingularTriplet, iterate, rayleigh_quotient
+
+    v = np.ones(operator.input_shape) / np.sqrt(np.prod(operator.input_shape))
+    u, v = ops.convert_to_tensor(u), ops.convert_to_tensor(v)
+    u, v = iterate(operator, u, v, iterations=400)
+    return SingularTriplet(u, rayleigh_quotient(operator, u, v), v)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e12, 1e30])
+def test_scales_inside_float32(rng, scale):
+    matrix = (rng.standard_normal((6, 4)) * scale).astype("float32")
+    expected = np.linalg.norm(matrix.astype("float64"), 2)
+    sigma = float(power_iteration(matrix, iterations=300).sigma)
+    assert sigma == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("fill", [0.0, np.nan, np.inf])
+def test_degenerate_matrices_leave_finite_vectors(fill):
+    u, _, v = power_iteration(np.full((3, 4), fill, "float32"), iterations=3)
+    for vector in (u, v):
+        assert np.linalg.norm(ops.convert_to_numpy(vector)) == pytest.approx(1, 1e-5)
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="`iterations`"):
+        power_iteration(np.eye(2), iterations=0)
+    with pytest.raises(ValueError, match="`update_order`"):
+        power_iteration(np.eye(2), update_order="both")

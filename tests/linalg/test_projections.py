@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+import scipy.optimize
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import ops
+
+from keras_spectral.linalg import (
+    clip_norm,
+    divide_by_norm,
+    project_stable_rank,
+    rescale_remainder,
+)
+
+
+def stable_rank(matrix):
+    return (matrix**2).sum() / np.linalg.norm(matrix, 2) ** 2
+
+
+def project(matrix, r, k=1):
+    projected, preserved = project_stable_rank(matrix, r, k)
+    return ops.convert_to_numpy(projected), int(preserved)
+
+
+def algorithm_1(matrix, r, k):
+    """The paper's listing, line by line, in NumPy."""
+    u, s, vt = np.linalg.svd(matrix)
+    s1, beta, eta, count = np.zeros_like(matrix), (matrix**2).sum(), 0.0, 0
+    for i in range(k):
+        if r >= (s[i] ** 2 + eta) / s[0] ** 2:
+            s1 = s1 + s[i] * np.outer(u[:, i], vt[i])
+            eta, beta, count = eta + s[i] ** 2, beta - s[i] ** 2, count + 1
+        else:
+            break
+    return s1 + np.sqrt((r * s[0] ** 2 - eta) / beta) * (matrix - s1), count
+
+
+def test_the_papers_identity_example():
+    root = np.sqrt(2)
+    for k, expected in [
+        (1, [1, 1 / root, 1 / root]),
+        (0, [(root + 1) / 2, (root + 1) / (2 * root), (root + 1) / (2 * root)]),
+    ]:
+        projected, preserved = project(np.eye(3), 2.0, k)
+        values = np.sort(np.linalg.svd(projected, compute_uv=False))[::-1]
+        np.testing.assert_allclose(values, expected, atol=1e-12)
+        assert preserved == k
+        assert stable_rank(projected) == pytest.approx(2, rel=1e-12)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 6])
+@pytest.mark.parametrize("r", [1.2, 1.7, 2.4])
+def test_against_the_papers_listing(rng, r, k):
+    matrix = rng.standard_normal((6, 9))
+    assert stable_rank(matrix) > r
+    projected, preserved = project(matrix, r, k)
+    expected, count = algorithm_1(matrix, r, k)
+    np.testing.assert_allclose(projected, expected, atol=1e-10)
+    assert preserved == count
+
+
+@pytest.mark.parametrize("k", [0, 1, 2])
+def test_is_the_nearest_by_brute_force(rng, k):
+    """SLSQP over the singular values, several starts, finds nothing nearer."""
+    matrix, r = rng.standard_normal((4, 5)), 2.2
+    if k == 2:
+        matrix = np.diag([3.0, 2.9, 1.5, 1.4]) @ np.eye(4, 5)
+    s = np.linalg.svd(matrix, compute_uv=False)
+    projected, preserved = project(matrix, r, k)
+    assert preserved == k
+    distance = np.linalg.norm(projected - matrix)
+    constraints = [
+        {"type": "eq", "fun": lambda x: (x**2).sum() - r * x[0] ** 2},
+        {"type": "ineq", "fun": lambda x: x[0] - x[1:]},
+    ]
+    if k:
+        constraints.append({"type": "eq", "fun": lambda x: x[:k] - s[:k]})
+    best = np.inf
+    for _ in range(12):
+        found = scipy.optimize.minimize(
+            lambda x: ((x - s) ** 2).sum(),
+            s * rng.uniform(0.3, 1.3, len(s)),
+            constraints=constraints,
+            bounds=[(0, None)] * len(s),
+            method="SLSQP",
+            options={"ftol": 1e-14, "maxiter": 500},
+        )
+        if found.success:
+            best = min(best, np.sqrt(found.fun))
+    assert distance == pytest.approx(best, rel=1e-5)
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    shape=st.tuples(st.integers(2, 7), st.integers(2, 7)),
+    r=st.floats(1.05, 6),
+    k=st.integers(0, 4),
+)
+@settings(max_examples=40, deadline=None)
+def test_properties(seed, shape, r, k):
+    matrix = np.random.default_rng(seed).standard_normal(shape)
+    projected, preserved = project(matrix, r, k)
+    before = np.linalg.svd(matrix, compute_uv=False)
+    after = np.linalg.svd(projected, compute_uv=False)
+    if stable_rank(matrix) <= r * (1 - 1e-9):
+        np.testing.assert_array_equal(projected, matrix)
+        return
+    assert stable_rank(projected) == pytest.approx(r, rel=1e-5)
+    np.testing.assert_allclose(after[:preserved], before[:preserved], rtol=1e-9)
+    if k == 0:
+        assert after[0] >= before[0] * (1 - 1e-12)
+    again, _ = project(projected, r, k)
+    np.testing.assert_allclose(again, projected, atol=1e-6)
+
+
+def test_rescale_remainder_is_theorem_1_for_one_preserved_value(rng):
+    matrix = rng.standard_normal((6, 9))
+    u, s, vt = np.linalg.svd(matrix)
+    component = s[0] * np.outer(u[:, 0], vt[0])
+    for r in (1.0, 1.5, 3.0):
+        rescaled = ops.convert_to_numpy(
+            rescale_remainder(matrix, component, np.array(s[0]), r)
+        )
+        np.testing.assert_allclose(rescaled, project(matrix, r)[0], atol=1e-10)
+    unchanged = rescale_remainder(matrix, component, np.array(s[0]), 6.0)
+    np.testing.assert_allclose(ops.convert_to_numpy(unchanged), matrix, atol=1e-14)
+
+
+def test_divide_and_clip(rng):
+    matrix = rng.standard_normal((4, 6))
+    norm = np.linalg.norm(matrix, 2)
+    divided = ops.convert_to_numpy(divide_by_norm(matrix, np.array(norm), 0.7))
+    assert np.linalg.norm(divided, 2) == pytest.approx(0.7, rel=1e-12)
+    clipped = ops.convert_to_numpy(clip_norm(matrix, np.array(norm), 0.7))
+    np.testing.assert_allclose(clipped, divided, rtol=1e-12)
+    kept = ops.convert_to_numpy(clip_norm(matrix, np.array(norm), norm * 1.01))
+    np.testing.assert_array_equal(kept, matrix)
+    zero = ops.convert_to_numpy(divide_by_norm(np.zeros((2, 2)), np.array(0.0)))
+    np.testing.assert_array_equal(zero, 0)
+
+
+def test_bad_arguments():
+    for r in (0.5, np.nan):
+        with pytest.raises(ValueError, match="`stable_rank`"):
+            project_stable_rank(np.eye(3), r)
+    with pytest.raises(ValueError, match="`preserved`"):
+        project_stable_rank(np.eye(3), 2.0, preserved=-1)
