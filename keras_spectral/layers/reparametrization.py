@@ -151,9 +151,7 @@ class Reparametrization(keras.layers.Wrapper):
 
     def transform(self, kernel, training):
         """Return the effective kernel for `kernel`, in the same dtype."""
-        raise NotImplementedError(
-            f"{type(self).__name__} must implement `transform`."
-        )
+        raise NotImplementedError(f"{type(self).__name__} must implement `transform`.")
 
     def effective_kernel(self):
         """Return the kernel that the layer computes with, W_bar.

@@ -75,9 +75,7 @@ def stable_rank(matrix):
 
     Source: papers/stable-rank-normalization.md, Definition 2.1.
     """
-    squares = ops.square(
-        ops.svd(_wide(matrix), full_matrices=False, compute_uv=False)
-    )
+    squares = ops.square(ops.svd(_wide(matrix), full_matrices=False, compute_uv=False))
     return ops.sum(squares) / ops.max(squares)
 
 
@@ -196,9 +194,7 @@ def convolution_norm_bound(kernel, iterations=8):
         )
 
     def frobenius(real, imaginary):
-        return ops.sqrt(
-            ops.sum(ops.square(real) + ops.square(imaginary), axis=(1, 2))
-        )
+        return ops.sqrt(ops.sum(ops.square(real) + ops.square(imaginary), axis=(1, 2)))
 
     # Rescaled at each step, so that no power overflows: log carries the scale.
     log = ops.zeros_like(real[:, 0, 0])

@@ -207,13 +207,12 @@ def conv2d_operator(
     def adjoint(y):
         y = ops.reshape(y, (1, out_h, 1, out_w, 1, filters))
         y = ops.pad(
-            y, [[0, 0], [0, 0], [0, strides[0] - 1], [0, 0], [0, strides[1] - 1]]
+            y,
+            [[0, 0], [0, 0], [0, strides[0] - 1], [0, 0], [0, strides[1] - 1]]
             + [[0, 0]],
         )
         y = ops.reshape(y, (1, out_h * strides[0], out_w * strides[1], filters))
-        y = y[
-            :, : (out_h - 1) * strides[0] + 1, : (out_w - 1) * strides[1] + 1
-        ]
+        y = y[:, : (out_h - 1) * strides[0] + 1, : (out_w - 1) * strides[1] + 1]
         y = ops.pad(y, [[0, 0], [low[0], high[0]], [low[1], high[1]], [0, 0]])
         return ops.conv(
             y,

@@ -135,8 +135,7 @@ def project_stable_rank(matrix, stable_rank, preserved=1):
         )
     if not isinstance(preserved, int) or preserved < 0:
         raise ValueError(
-            "`preserved` must be an integer >= 0. "
-            f"Received: preserved={preserved}"
+            f"`preserved` must be an integer >= 0. Received: preserved={preserved}"
         )
     matrix = ops.convert_to_tensor(matrix)
     dtype = matrix.dtype
