@@ -13,7 +13,12 @@ WRAPPERS = [
     SpectralNormalization,
     functools.partial(SpectralNormalization, norm="operator"),
     functools.partial(StableRankNormalization, stable_rank_ratio=0.4),
-    functools.partial(StableRankNormalization, stable_rank_ratio=0.4, norm="operator"),
+    functools.partial(
+        StableRankNormalization,
+        power_iterations=3,
+        stable_rank_ratio=0.4,
+        norm="operator",
+    ),
 ]
 
 
@@ -39,9 +44,10 @@ def test_fit_save_load(wrap, rng, tmp_path):
     assert history[-1] < history[0]
     assert int(head.norm_state.updates) == 48
     effective = keras.ops.convert_to_numpy(head.effective_kernel())
-    assert np.linalg.norm(effective, 2) == pytest.approx(1, rel=0.05)
+    # u and v are those of the last step, before its update of the kernel.
+    assert np.linalg.norm(effective, 2) == pytest.approx(1, rel=0.1)
     if hasattr(head, "stable_rank"):
-        assert stable_rank(effective) <= 2.0 * 1.05
+        assert stable_rank(effective) <= 2.0 * 1.1
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(
