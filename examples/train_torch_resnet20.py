@@ -1,0 +1,109 @@
+"""Train pytorchcv's ResNet-20 on digits in PyTorch and write the checkpoint.
+
+This made the bundled `resnet20_digits`: run it to make it again.
+
+    python examples/train_torch_resnet20.py --output my_checkpoints
+
+Needs `pip install 'keras-spectral[torch]' pytorchcv==0.0.67`.
+"""
+
+import argparse
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from pytorchcv.model_provider import get_model
+from safetensors.numpy import save_file
+
+from keras_spectral import data
+from keras_spectral.files import output_folder, replacing, write_json
+
+NAME = "resnet20_digits"
+
+
+def accuracy(model, x, y):
+    with torch.no_grad():
+        predicted = torch.cat([model(part).argmax(1) for part in x.split(256)])
+    return (predicted == y).float().mean().item()
+
+
+def train(model, x, y, epochs, batch_size=64):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=1e-2)
+    steps = epochs * -(-len(x) // batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, steps)
+    for epoch in range(epochs):
+        model.train()
+        total = 0.0
+        for batch in torch.randperm(len(x)).split(batch_size):
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(model(x[batch]), y[batch])
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += loss.item() * len(batch)
+        print(f"epoch {epoch + 1}/{epochs}: loss {total / len(x):.4f}", flush=True)
+    model.eval()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=Path("."))
+    arguments = parser.parse_args()
+    output = output_folder(arguments.output)
+
+    torch.manual_seed(arguments.seed)
+    digits = data.load("digits")
+    x_train, x_test = (
+        torch.tensor(x.transpose(0, 3, 1, 2).copy())
+        for x in (digits.x_train, digits.x_test)
+    )
+    y_train, y_test = torch.tensor(digits.y_train), torch.tensor(digits.y_test)
+    model = get_model("resnet20_cifar10")
+    train(model, x_train, y_train, arguments.epochs)
+
+    with torch.no_grad():
+        reference_logits = model(x_test[:8]).tolist()
+    correct = round(accuracy(model, x_test, y_test) * len(y_test))
+    state = {key: value.numpy() for key, value in model.state_dict().items()}
+    path = output / f"{NAME}.safetensors"
+    with replacing(path) as temporary:
+        save_file(state, temporary)
+    split = hashlib.sha256(digits.x_test.tobytes() + digits.y_test.tobytes())
+    write_json(
+        output / f"{NAME}.json",
+        {
+            "name": NAME,
+            "architecture": "pytorchcv 0.0.67 resnet20_cifar10",
+            "parameters": int(sum(p.numel() for p in model.parameters())),
+            "data": "scikit-learn's bundled digits (UCI optical recognition of "
+            "handwritten digits), pixels repeated to 32x32, three equal channels, "
+            "values in [-1, 1]: keras_spectral.data.load('digits')",
+            "split": {
+                "train": len(y_train),
+                "test": len(y_test),
+                "random_state": 0,
+                "test_sha256": split.hexdigest(),
+            },
+            "train_accuracy": accuracy(model, x_train, y_train),
+            "test_accuracy": correct / len(y_test),
+            "seed": arguments.seed,
+            "epochs": arguments.epochs,
+            "optimizer": "AdamW, weight decay 0.01, one-cycle learning rate to 0.004, "
+            "batch 64",
+            "command": "python examples/train_torch_resnet20.py "
+            f"--epochs {arguments.epochs} --seed {arguments.seed}",
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "licence": "Apache-2.0",
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "reference_logits": reference_logits,
+        },
+    )
+    print(f"test accuracy {correct / len(y_test):.4f}, written to {path}")
+
+
+if __name__ == "__main__":
+    main()
