@@ -4,7 +4,6 @@ Public names are imported at first use, so `import keras_spectral` costs nothing
 and the command line answers without loading Keras.
 
 Example:
-
 >>> import keras_spectral as ks
 >>> ks.layers.SpectralNormalization.__name__
 'SpectralNormalization'

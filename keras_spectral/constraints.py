@@ -33,7 +33,6 @@ class LipschitzClip(keras.constraints.Constraint):
         ValueError: On another `bound`, `p` or `kind`, or a kernel of another rank.
 
     Example:
-
     >>> import keras, numpy as np
     >>> constraint = LipschitzClip(bound=2.0, p=2)
     >>> layer = keras.layers.Dense(3, kernel_constraint=constraint)
@@ -51,13 +50,10 @@ class LipschitzClip(keras.constraints.Constraint):
             or not 0 < bound < math.inf
         ):
             raise ValueError(
-                "`bound` must be a positive, finite number. "
-                f"Received: bound={bound}"
+                f"`bound` must be a positive, finite number. Received: bound={bound}"
             )
         if p not in (1, 2, math.inf, "inf"):
-            raise ValueError(
-                f"`p` must be one of {{1, 2, math.inf}}. Received: p={p}"
-            )
+            raise ValueError(f"`p` must be one of {{1, 2, math.inf}}. Received: p={p}")
         if kind not in (None, "dense", "convolution"):
             raise ValueError(
                 '`kind` must be one of {"dense", "convolution", None}. '

@@ -52,7 +52,6 @@ def load(name, image_size=32, channels=3):
             file without such arrays.
 
     Example:
-
     >>> digits = load("digits", image_size=8, channels=1)
     >>> digits.x_train.shape, digits.x_test.shape
     ((1347, 8, 8, 1), (450, 8, 8, 1))

@@ -22,7 +22,6 @@ def replacing(path):
         OSError: If the folder is missing or cannot be written.
 
     Example:
-
     >>> import pathlib, tempfile
     >>> folder = pathlib.Path(tempfile.mkdtemp())
     >>> with replacing(folder / "a.txt") as temporary:
@@ -67,7 +66,6 @@ def output_folder(path) -> Path:
         OSError: If it cannot be created or written, with what to do.
 
     Example:
-
     >>> import tempfile
     >>> output_folder(tempfile.mkdtemp()).is_dir()
     True

@@ -45,7 +45,6 @@ class Rows:
             know to read the numbers.
 
     Example:
-
     >>> import dataclasses
     >>> @dataclasses.dataclass
     ... class Row:

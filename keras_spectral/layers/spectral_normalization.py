@@ -40,7 +40,6 @@ class SpectralNormalization(Reparametrization):
             weights, and arguments out of range.
 
     Example:
-
     >>> import keras, numpy as np
     >>> layer = SpectralNormalization(keras.layers.Dense(4))
     >>> outputs = layer(np.ones((2, 8), "float32"))

@@ -56,7 +56,6 @@ class StableRankNormalization(Reparametrization):
             weights, and arguments out of range.
 
     Example:
-
     >>> import keras, numpy as np
     >>> layer = StableRankNormalization(keras.layers.Dense(16), stable_rank_ratio=0.25)
     >>> outputs = layer(np.ones((2, 16), "float32"))

@@ -28,7 +28,6 @@ def spectral_norm(matrix):
         Scalar tensor, float32 (float64 for float64 input). Cost: O(m n min(m, n)).
 
     Example:
-
     >>> import numpy as np
     >>> float(spectral_norm(np.diag([3.0, 4.0])))
     4.0
@@ -48,7 +47,6 @@ def frobenius_norm(weight):
         Scalar tensor, float32 (float64 for float64 input).
 
     Example:
-
     >>> import numpy as np
     >>> float(frobenius_norm(np.array([3.0, 4.0])))
     5.0
@@ -68,7 +66,6 @@ def stable_rank(matrix):
         Scalar tensor; NaN for a zero matrix, which has none.
 
     Example:
-
     >>> import numpy as np
     >>> round(float(stable_rank(np.eye(5))), 6)
     5.0
@@ -97,7 +94,6 @@ def induced_norm(kernel, p=2, kind="dense"):
         Scalar tensor, float32 (float64 for float64 input).
 
     Example:
-
     >>> import numpy as np
     >>> float(induced_norm(np.array([[1.0, -2.0], [3.0, 4.0]]), p=math.inf))
     6.0
@@ -151,7 +147,6 @@ def convolution_norm_bound(kernel, iterations=8):
         kernel.
 
     Example:
-
     >>> import numpy as np
     >>> mean = np.full((3, 3, 1, 1), 1.0 / 9.0)
     >>> 1.0 <= float(convolution_norm_bound(mean)) < 1.01

@@ -37,7 +37,6 @@ def reshaped_matrix(kernel):
         Tensor of shape (outputs, all other entries): W in y = W x.
 
     Example:
-
     >>> import numpy as np
     >>> reshaped_matrix(np.zeros((3, 3, 8, 16))).shape
     TensorShape([16, 72])
@@ -61,7 +60,6 @@ def dense_operator(kernel) -> LinearOperator:
         A `LinearOperator` from (inputs,) to (outputs,).
 
     Example:
-
     >>> import numpy as np
     >>> operator = dense_operator(np.array([[1.0, 2.0], [3.0, 4.0]]))
     >>> ops.convert_to_numpy(operator.matvec(np.array([1.0, 1.0]))).tolist()
@@ -129,7 +127,6 @@ def conv2d_operator(
         ValueError: On a kernel, size or padding that makes no convolution.
 
     Example:
-
     >>> import numpy as np
     >>> kernel = np.ones((3, 3, 1, 1))
     >>> operator = conv2d_operator(kernel, (5, 5), strides=2, padding="same")

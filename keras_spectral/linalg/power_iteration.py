@@ -48,7 +48,6 @@ def iterate(operator, u, v, iterations=1, update_order="v_first"):
         broken kernel) is left as it was.
 
     Example:
-
     >>> import numpy as np
     >>> operator = dense_operator(np.diag([3.0, 1.0]))
     >>> u = v = ops.convert_to_tensor(np.array([0.6, 0.8]))
@@ -84,7 +83,6 @@ def rayleigh_quotient(operator, u, v):
         Scalar tensor: sigma, an estimate from below.
 
     Example:
-
     >>> import numpy as np
     >>> operator = dense_operator(np.diag([3.0, 1.0]))
     >>> float(rayleigh_quotient(operator, np.array([1.0, 0]), np.array([1.0, 0])))
@@ -118,7 +116,6 @@ def power_iteration(
         ValueError: If `iterations` or `update_order` is not as above.
 
     Example:
-
     >>> import numpy as np
     >>> triplet = power_iteration(np.diag([3.0, 1.0]))
     >>> round(float(triplet.sigma), 6)

@@ -17,7 +17,6 @@ def divide_by_norm(weight, norm, bound=1.0, epsilon=1e-12):
         Tensor of the shape of `weight`.
 
     Example:
-
     >>> import numpy as np
     >>> float(divide_by_norm(np.array(4.0), np.array(4.0), bound=0.5))
     0.5
@@ -43,7 +42,6 @@ def clip_norm(weight, norm, bound=1.0):
         Tensor of the shape of `weight`.
 
     Example:
-
     >>> import numpy as np
     >>> float(clip_norm(np.array(4.0), np.array(4.0), bound=8.0))
     4.0
@@ -73,7 +71,6 @@ def rescale_remainder(weight, component, sigma, stable_rank):
         is not above the target.
 
     Example:
-
     >>> import numpy as np
     >>> w, s = np.diag([2.0, 2.0, 1.0]), np.array(2.0)
     >>> top = np.diag([2.0, 0.0, 0.0])
@@ -120,7 +117,6 @@ def project_stable_rank(matrix, stable_rank, preserved=1):
         ValueError: If `stable_rank` < 1 or `preserved` < 0.
 
     Example:
-
     >>> import numpy as np
     >>> projected, _ = project_stable_rank(np.eye(3), 2.0, preserved=1)
     >>> sorted(ops.convert_to_numpy(ops.diagonal(projected)).round(4).tolist())

@@ -1,0 +1,299 @@
+"""Heavy-tailed weights: the large ones kept, the small ones replaced by noise."""
+
+import dataclasses
+import difflib
+
+import keras
+import numpy as np
+
+from keras_spectral.measures import fit_power_law
+from keras_spectral.results import Rows
+from keras_spectral.traversal import leaf_layers
+
+RULES = ("magnitude", "signed")
+REPLACEMENTS = ("gaussian", "matched", "zero")
+
+
+@dataclasses.dataclass(frozen=True)
+class CompressionRow:
+    """What one rule and replacement did to the layers and to the accuracy."""
+
+    name: str
+    rule: str
+    replacement: str
+    trials: int
+    alpha_pdf: float = dataclasses.field(metadata={"label": "alpha (pdf)"})
+    alpha_tail: float = dataclasses.field(metadata={"label": "alpha (tail)"})
+    kept: float = dataclasses.field(metadata={"label": "kept"})
+    relative_error: float = dataclasses.field(metadata={"label": "rel. error"})
+    original_accuracy: float | None = dataclasses.field(metadata={"label": "original"})
+    compressed_accuracy_mean: float | None = dataclasses.field(
+        metadata={"label": "compressed"}
+    )
+    compressed_accuracy_sd: float | None = dataclasses.field(metadata={"label": "sd"})
+
+
+def _check_choice(name, value, choices):
+    if value not in choices:
+        raise ValueError(
+            f"`{name}` must be one of {choices}. Received: {name}={value!r}"
+        )
+
+
+def compress_matrix(weights, rule="magnitude", replacement="gaussian", seed=0):
+    """Replace the small entries of one array by noise.
+
+    The threshold is the standard deviation of all entries.
+
+    Args:
+        weights: Float array of any shape, finite.
+        rule: `"magnitude"` replaces |w| <= threshold; `"signed"` replaces
+            w <= threshold, which is how the paper words it, and takes every
+            negative weight, the large ones too.
+        replacement: `"gaussian"`, normal noise with mean and standard deviation
+            of all entries (the paper's); `"matched"`, with those of the
+            replaced entries; `"zero"`, the control. Around zero no noise comes
+            nearer to the weights in mean square than zero itself does.
+        seed: Integer or sequence of integers, as `numpy.random.default_rng`.
+
+    Returns:
+        Tuple (compressed, kept): an array like `weights`, and a boolean mask of
+        the entries that were kept, bit for bit.
+
+    Raises:
+        ValueError: On another rule or replacement, and an array that is empty
+            or not finite.
+
+    Example:
+    >>> import numpy as np
+    >>> w = np.array([-3.0, -0.1, 0.1, 3.0])
+    >>> compress_matrix(w, replacement="zero")[0].tolist()
+    [-3.0, 0.0, 0.0, 3.0]
+
+    Source: papers/heavy-tail-compression.md, Appendix E.
+    """
+    _check_choice("rule", rule, RULES)
+    _check_choice("replacement", replacement, REPLACEMENTS)
+    weights = np.asarray(weights)
+    if not weights.size or not np.isfinite(weights).all():
+        raise ValueError(
+            "`weights` must hold finite numbers. Received: "
+            + ("NaN or infinity among them" if weights.size else "an empty array")
+        )
+    wide = weights.astype("float64")
+    threshold = wide.std()
+    kept = (np.abs(wide) if rule == "magnitude" else wide) > threshold
+    if replacement == "zero":
+        noise = np.zeros(wide.shape)
+    else:
+        source = wide if replacement == "gaussian" else wide[~kept]
+        generator = np.random.default_rng(seed)
+        mean, deviation = (source.mean(), source.std()) if source.size else (0.0, 0.0)
+        noise = generator.normal(mean, deviation, wide.shape)
+    return np.where(kept, weights, noise.astype(weights.dtype)), kept
+
+
+def _chosen_layers(model, names):
+    """Return the layers to compress, by name; by default the last Dense."""
+    found = {layer.name: layer for layer in leaf_layers(model)}
+    wrapped = {
+        layer.name for layer in found.values() if hasattr(layer, "effective_kernel")
+    }
+    if names is None:
+        dense = [
+            name
+            for name, layer in found.items()
+            if isinstance(layer, keras.layers.Dense) or name in wrapped
+        ]
+        if not dense:
+            raise ValueError(
+                "`layers` must be given for a model without a Dense layer. "
+                f"Received: layers=None for '{model.name}'."
+            )
+        names = dense[-1:]
+    elif isinstance(names, str) or not names:
+        raise ValueError(
+            f"`layers` must be a list of layer names. Received: layers={names!r}"
+        )
+    for name in names:
+        if name not in found:
+            near = difflib.get_close_matches(name, found, n=3)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            raise ValueError(
+                f"`layers` must name layers of '{model.name}'. "
+                f"Received: {name!r}.{hint}"
+            )
+        if name in wrapped:
+            raise ValueError(
+                f"`layers` must name plain layers: '{name}' computes with a function "
+                "of its kernel. Build the plain model and load the effective "
+                "weights: convert.from_torch(convert.to_torch(model), plain_model)."
+            )
+        if not isinstance(found[name], (keras.layers.Dense, keras.layers.Conv2D)):
+            raise ValueError(
+                f"`layers` must name Dense or Conv2D layers. Received: '{name}', "
+                f"a {type(found[name]).__name__}."
+            )
+    return [found[name] for name in names]
+
+
+def _trial_seed(seed, rule, replacement, trial, index):
+    return [seed, RULES.index(rule), REPLACEMENTS.index(replacement), trial, index]
+
+
+def _compressed_kernels(kernels, rule, replacement, seed, trial):
+    return [
+        compress_matrix(
+            kernel,
+            rule,
+            replacement,
+            _trial_seed(seed, rule, replacement, trial, index),
+        )
+        for index, kernel in enumerate(kernels)
+    ]
+
+
+def compress(
+    model,
+    layers=None,
+    rules=RULES,
+    replacements=REPLACEMENTS,
+    trials=10,
+    seed=0,
+    evaluate=None,
+):
+    """Compress chosen layers several times and tabulate what it costs.
+
+    Every rule and replacement is one row, the control `"zero"` among them by
+    default. The model is left as it was.
+
+    Args:
+        model: A built `keras.Model`.
+        layers: List of names of Dense or Conv2D layers; default the last Dense.
+        rules: Tuple of rules, see `compress_matrix`.
+        replacements: Tuple of replacements, see `compress_matrix`.
+        trials: Integer >= 2, draws of the noise; the control has one outcome
+            and is evaluated once.
+        seed: Integer >= 0.
+        evaluate: Optional callable, model to accuracy in [0, 1]. Without it the
+            accuracies are `None`.
+
+    Returns:
+        `Rows` of `CompressionRow`: the exponents fitted to |w| of the layers'
+        weights, the fraction kept, the mean relative error in Frobenius norm,
+        and accuracy before, mean and standard deviation after.
+
+    Raises:
+        ValueError: On unknown names, a wrapped layer, weights that are not
+            finite, or arguments out of range; before anything is evaluated.
+
+    Example:
+    >>> import keras
+    >>> model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(10)])
+    >>> rows = compress(model, rules=("magnitude",), trials=2)
+    >>> [row.replacement for row in rows]
+    ['gaussian', 'matched', 'zero']
+
+    Source: papers/heavy-tail-compression.md, Appendix E and Table 1.
+    """
+    if isinstance(trials, bool) or not isinstance(trials, int) or trials < 2:
+        raise ValueError(f"`trials` must be an integer >= 2. Received: trials={trials}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"`seed` must be an integer >= 0. Received: seed={seed}")
+    for rule in rules:
+        _check_choice("rules", rule, RULES)
+    for replacement in replacements:
+        _check_choice("replacements", replacement, REPLACEMENTS)
+    chosen = _chosen_layers(model, layers)
+    kernels = [keras.ops.convert_to_numpy(layer.kernel) for layer in chosen]
+    weights = np.concatenate([kernel.ravel() for kernel in kernels])
+    fit = fit_power_law(weights)
+    original = None if evaluate is None else float(evaluate(model))
+    rows = []
+    try:
+        for rule in rules:
+            for replacement in replacements:
+                draws = 1 if replacement == "zero" else trials
+                kept, errors, accuracies = 0, [], []
+                for trial in range(draws):
+                    results = _compressed_kernels(
+                        kernels, rule, replacement, seed, trial
+                    )
+                    kept = sum(int(mask.sum()) for _, mask in results)
+                    change = np.concatenate([array.ravel() for array, _ in results])
+                    change = change.astype("float64") - weights
+                    errors.append(np.linalg.norm(change) / np.linalg.norm(weights))
+                    if evaluate is None:
+                        continue
+                    for layer, (array, _) in zip(chosen, results, strict=True):
+                        layer.kernel.assign(array)
+                    accuracies.append(float(evaluate(model)))
+                # The control has one outcome: its spread is exactly zero.
+                deviation = np.std(accuracies, ddof=1) if draws > 1 else 0.0
+                rows.append(
+                    CompressionRow(
+                        name=", ".join(layer.name for layer in chosen),
+                        rule=rule,
+                        replacement=replacement,
+                        trials=draws,
+                        alpha_pdf=fit.alpha_pdf,
+                        alpha_tail=fit.alpha_tail,
+                        kept=kept / weights.size,
+                        relative_error=float(np.mean(errors)),
+                        original_accuracy=original,
+                        compressed_accuracy_mean=(
+                            float(np.mean(accuracies)) if accuracies else None
+                        ),
+                        compressed_accuracy_sd=(
+                            float(deviation) if accuracies else None
+                        ),
+                    )
+                )
+    finally:
+        for layer, kernel in zip(chosen, kernels, strict=True):
+            layer.kernel.assign(kernel)
+    share = weights.size / model.count_params()
+    return Rows(
+        rows,
+        title=f"{model.name}: small weights replaced ({weights.size:,} weights, "
+        f"{100 * share:.2g}% of the network)",
+        caption="alpha: power law of |w| (density exponent; tail exponent is one "
+        f"less), tail of {fit.tail_size} weights, +- {fit.standard_error:.2g}, fit "
+        f"status: {fit.status}. zero: the control; noise that does not beat it has "
+        "not helped.",
+    )
+
+
+def apply(model, layers=None, rule="magnitude", replacement="matched", seed=0):
+    """Return a copy of a model with chosen layers compressed once.
+
+    Args:
+        model: A built `keras.Model`; it is left as it is.
+        layers: List of names, as in `compress`.
+        rule: See `compress_matrix`.
+        replacement: See `compress_matrix`.
+        seed: Integer >= 0. The result is that of the first trial of `compress`.
+
+    Returns:
+        A `keras.Model` of the same architecture.
+
+    Raises:
+        ValueError: As `compress`.
+
+    Example:
+    >>> import keras
+    >>> model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(10)])
+    >>> copy = apply(model, replacement="zero")
+    >>> copy.count_params() == model.count_params()
+    True
+
+    Source: papers/heavy-tail-compression.md, Appendix E.
+    """
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    chosen = _chosen_layers(copy, layers)
+    kernels = [keras.ops.convert_to_numpy(layer.kernel) for layer in chosen]
+    results = _compressed_kernels(kernels, rule, replacement, seed, trial=0)
+    for layer, (array, _) in zip(chosen, results, strict=True):
+        layer.kernel.assign(array)
+    return copy

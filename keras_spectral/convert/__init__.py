@@ -1,0 +1,16 @@
+"""PyTorch checkpoints in and out.
+
+The reader is imported at once; what needs Keras at first use.
+"""
+
+from keras_spectral.convert.reader import CheckpointError, read_checkpoint
+
+__all__ = ["CheckpointError", "from_torch", "read_checkpoint", "to_torch"]
+
+
+def __getattr__(name):
+    if name in ("from_torch", "to_torch"):
+        from keras_spectral.convert import torch_weights
+
+        return getattr(torch_weights, name)
+    raise AttributeError(f"module 'keras_spectral.convert' has no attribute '{name}'")

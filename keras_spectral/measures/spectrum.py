@@ -1,0 +1,133 @@
+"""The singular values of a model's kernels, layer by layer."""
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+
+from keras_spectral.results import Rows
+from keras_spectral.traversal import leaf_layers
+
+_KINDS = (keras.layers.Dense, keras.layers.Conv2D)
+
+
+@dataclasses.dataclass(frozen=True)
+class SpectrumRow:
+    """The spectrum of one layer's flattened kernel."""
+
+    name: str
+    kind: str
+    shape: tuple
+    norm: str
+    spectral_norm: float
+    frobenius_norm: float
+    stable_rank: float
+    singular_values: tuple = dataclasses.field(metadata={"table": False}, repr=False)
+
+
+class Spectrum(Rows):
+    """Rows of `SpectrumRow`, with the two sums the papers print.
+
+    Args:
+        rows: List of `SpectrumRow`.
+        skipped: List of strings, weighted layers that were left out and why.
+        **kwargs: `title` and `caption`, see `Rows`.
+
+    Example:
+    >>> import keras
+    >>> dense = keras.layers.Dense(3, kernel_initializer="identity")
+    >>> spectrum(keras.Sequential([keras.Input((3,)), dense])).sum_of_stable_ranks
+    3.0
+    """
+
+    def __init__(self, rows, skipped=(), **kwargs):
+        super().__init__(rows, **kwargs)
+        self.skipped = list(skipped)
+
+    @property
+    def sum_of_stable_ranks(self) -> float:
+        """Sum over layers; a zero kernel, which has no stable rank, makes it NaN."""
+        return float(sum(row.stable_rank for row in self.rows))
+
+    @property
+    def log_product_of_spectral_norms(self) -> float:
+        """Natural logarithm of the product, which itself overflows on deep nets."""
+        norms = [row.spectral_norm for row in self.rows]
+        return sum(math.log(norm) if norm > 0 else -math.inf for norm in norms)
+
+
+def _kernels(model, skipped):
+    """Yield (name, kind, kernel as the layer computes with it)."""
+    for layer in leaf_layers(model):
+        inner = layer.layer if hasattr(layer, "effective_kernel") else layer
+        if isinstance(inner, _KINDS):
+            kernel = inner.kernel if inner is layer else layer.effective_kernel()
+            yield layer.name, type(inner).__name__, keras.ops.convert_to_numpy(kernel)
+        elif layer.weights:
+            reason = "no rule for its kernel"
+            if isinstance(layer, keras.layers.BatchNormalization):
+                reason = "scales channels, not folded into the layer before"
+            skipped.append(f"{layer.name} ({type(layer).__name__}): {reason}")
+
+
+def spectrum(model):
+    """Compute the singular values of every Dense and Conv2D kernel of a model.
+
+    A wrapped layer is measured by its effective kernel. A convolution is
+    measured as its flattened kernel (inputs x height x width to filters), which
+    is what `norm="reshaped"` in the rows says; that is no bound on the
+    convolution.
+
+    Args:
+        model: A built `keras.Model`; nested models are entered.
+
+    Returns:
+        A `Spectrum`: rows with name, kind, matrix shape, spectral norm,
+        Frobenius norm, stable rank and the singular values, computed in
+        float64; `.skipped` lists the other weighted layers.
+
+    Raises:
+        ValueError: If a kernel holds NaN or infinity, or no layer is left.
+
+    Example:
+    >>> import keras
+    >>> layers = [keras.Input((3,)), keras.layers.Dense(2, name="head")]
+    >>> spectrum(keras.Sequential(layers))[0].shape
+    (2, 3)
+
+    Source: papers/stable-rank-normalization.md, Definition 2.1.
+    """
+    rows, skipped = [], []
+    for name, kind, kernel in _kernels(model, skipped):
+        matrix = kernel.astype("float64").reshape(-1, kernel.shape[-1]).T
+        if not np.isfinite(matrix).all():
+            raise ValueError(
+                f"`model` must have finite kernels. Received: NaN or infinity in "
+                f"'{name}'. Use an earlier checkpoint."
+            )
+        values = np.linalg.svd(matrix, compute_uv=False)
+        squares = float((values**2).sum())
+        rows.append(
+            SpectrumRow(
+                name=name,
+                kind=kind,
+                shape=matrix.shape,
+                norm="reshaped",
+                spectral_norm=float(values[0]),
+                frobenius_norm=math.sqrt(squares),
+                stable_rank=squares / values[0] ** 2 if values[0] else math.nan,
+                singular_values=tuple(values.tolist()),
+            )
+        )
+    if not rows:
+        raise ValueError(
+            "`model` must hold a Dense or Conv2D layer. Received: "
+            f"'{model.name}' with {', '.join(skipped) or 'no weights'}."
+        )
+    return Spectrum(
+        rows,
+        skipped,
+        title=f"Spectrum of {model.name}",
+        caption="Norms of the flattened kernels that the layers compute with.",
+    )

@@ -1,0 +1,125 @@
+"""The registered models: one JSON entry for each name."""
+
+import difflib
+import fnmatch
+import functools
+import importlib.resources
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+_DATA = importlib.resources.files("keras_spectral.zoo") / "data"
+
+
+class Checkpoint(NamedTuple):
+    """A bundled checkpoint: paths of its weights and of its JSON card."""
+
+    weights: Path
+    card: Path
+
+
+@functools.cache
+def _entries():
+    entries = json.loads((_DATA / "registry.json").read_text(encoding="utf-8"))
+    return {entry["name"]: entry for entry in entries}
+
+
+def list_models(pattern="*"):
+    """Return the registered names that match a shell pattern.
+
+    Args:
+        pattern: String, such as `"resnet*_svhn"`.
+
+    Returns:
+        List of strings, in the registry's order.
+
+    Example:
+    >>> list_models("resnet*_svhn")
+    ['resnet20_svhn', 'resnet56_svhn', 'resnet110_svhn']
+    """
+    return [name for name in _entries() if fnmatch.fnmatchcase(name, pattern)]
+
+
+def entry(name):
+    """Return what is known of a registered model; `None` where it is not.
+
+    Args:
+        name: String, a registered name.
+
+    Returns:
+        Dict with builder, config, parameters (trainable), input statistics,
+        source, checkpoint, licence, reference metric and notes.
+
+    Raises:
+        ValueError: On an unknown name, with the nearest ones.
+
+    Example:
+    >>> entry("resnet20_cifar10")["parameters"]
+    272474
+    """
+    if name not in _entries():
+        near = difflib.get_close_matches(str(name), _entries(), n=3, cutoff=0.4)
+        hint = (
+            f"Did you mean {' or '.join(near)}?"
+            if near
+            else ("keras_spectral.zoo.list_models() lists them.")
+        )
+        raise ValueError(
+            f"The model name must be a registered one. Received: {name!r}. {hint}"
+        )
+    return json.loads(json.dumps(_entries()[name]))
+
+
+def build(name, **overrides):
+    """Build a registered model with fresh weights.
+
+    Weights are loaded by `keras_spectral.convert.from_torch`.
+
+    Args:
+        name: String, a registered name.
+        **overrides: Arguments of the builder, such as `normalize=` or
+            `classes=`, in place of the entry's.
+
+    Returns:
+        A `keras.Model` of that name.
+
+    Raises:
+        ValueError: On an unknown name, with the nearest ones.
+
+    Example:
+    >>> build("resnet20_svhn").name
+    'resnet20_svhn'
+    """
+    from keras_spectral.zoo.resnet import cifar_resnet
+
+    known = entry(name)
+    builder = {"cifar_resnet": cifar_resnet}[known["builder"]]
+    return builder(**{"name": name, **known["config"], **overrides})
+
+
+def checkpoint(name):
+    """Return the paths of a bundled checkpoint and of its card.
+
+    Args:
+        name: String, a registered name.
+
+    Returns:
+        `Checkpoint(weights, card)`, two `pathlib.Path`s.
+
+    Raises:
+        ValueError: If the name is unknown or has no bundled weights.
+
+    Example:
+    >>> checkpoint("resnet20_digits").weights.name
+    'resnet20_digits.safetensors'
+    """
+    file = entry(name)["checkpoint"]
+    if file is None:
+        bundled = [n for n, e in _entries().items() if e["checkpoint"]]
+        raise ValueError(
+            f"No weights are bundled for {name!r}, only for {', '.join(bundled)}. "
+            "Load your own file with keras_spectral.convert.from_torch(path, "
+            f"{name!r})."
+        )
+    weights = Path(str(_DATA / "checkpoints" / file))
+    return Checkpoint(weights, weights.with_suffix(".json"))
