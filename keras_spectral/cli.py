@@ -157,7 +157,7 @@ def demo(
     output: Annotated[
         Path, typer.Option(help="Folder for models, results.json and demo.png.")
     ] = Path("keras-spectral-demo"),
-    epochs: Annotated[int, typer.Option(help="Epochs for each classifier.")] = 20,
+    epochs: Annotated[int, typer.Option(help="Epochs for each classifier.")] = 40,
     trials: Annotated[int, typer.Option(help="Compressions a replacement.")] = 10,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
 ):

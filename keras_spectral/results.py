@@ -24,11 +24,11 @@ def _plain(value):
     return value
 
 
-def _cell(value) -> str:
+def _cell(value, form) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return format(value, form or ".4g")
     return str(value)
 
 
@@ -38,8 +38,9 @@ class Rows:
     It prints itself as a table (`rich`), and turns into a pandas frame or JSON.
 
     Args:
-        rows: List of instances of one dataclass. Fields whose metadata has
-            `table=False` are left out of the printed table, not of the rest.
+        rows: List of instances of one dataclass. A field's metadata may hold
+            what the printed table needs: `label`, `format` (a format
+            specification such as ".1%"), and `table=False` to leave it out.
         title: String, printed above the table.
         caption: Optional string, printed below the table: what a reader must
             know to read the numbers.
@@ -88,7 +89,12 @@ class Rows:
     def __rich__(self):
         from rich.table import Table
 
-        table = Table(title=self.title, caption=self.caption, title_justify="left")
+        table = Table(
+            title=self.title,
+            caption=self.caption,
+            title_justify="left",
+            caption_justify="left",
+        )
         if not self.rows:
             return table
         fields = [
@@ -99,11 +105,16 @@ class Rows:
         for field in fields:
             numeric = isinstance(getattr(self.rows[0], field.name), (int, float))
             table.add_column(
-                field.metadata.get("label", field.name.replace("_", " ")),
+                field.metadata.get("label") or field.name.replace("_", " "),
                 justify="right" if numeric else "left",
             )
         for row in self.rows:
-            table.add_row(*(_cell(getattr(row, field.name)) for field in fields))
+            table.add_row(
+                *(
+                    _cell(getattr(row, field.name), field.metadata.get("format"))
+                    for field in fields
+                )
+            )
         return table
 
     def __str__(self) -> str:

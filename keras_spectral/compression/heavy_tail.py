@@ -14,23 +14,25 @@ RULES = ("magnitude", "signed")
 REPLACEMENTS = ("gaussian", "matched", "zero")
 
 
+def _column(label=None, form=None, table=True):
+    return dataclasses.field(metadata={"label": label, "format": form, "table": table})
+
+
 @dataclasses.dataclass(frozen=True)
 class CompressionRow:
     """What one rule and replacement did to the layers and to the accuracy."""
 
-    name: str
-    rule: str
-    replacement: str
-    trials: int
-    alpha_pdf: float = dataclasses.field(metadata={"label": "alpha (pdf)"})
-    alpha_tail: float = dataclasses.field(metadata={"label": "alpha (tail)"})
-    kept: float = dataclasses.field(metadata={"label": "kept"})
-    relative_error: float = dataclasses.field(metadata={"label": "rel. error"})
-    original_accuracy: float | None = dataclasses.field(metadata={"label": "original"})
-    compressed_accuracy_mean: float | None = dataclasses.field(
-        metadata={"label": "compressed"}
-    )
-    compressed_accuracy_sd: float | None = dataclasses.field(metadata={"label": "sd"})
+    name: str = _column(table=False)
+    rule: str = _column("rule")
+    replacement: str = _column("replaced by")
+    trials: int = _column(table=False)
+    alpha_pdf: float = _column("alpha", ".2f")
+    alpha_tail: float = _column(table=False)
+    kept: float = _column("kept", ".1%")
+    relative_error: float = _column("error", ".3f")
+    original_accuracy: float | None = _column("before", ".2%")
+    compressed_accuracy_mean: float | None = _column("after", ".2%")
+    compressed_accuracy_sd: float | None = _column("sd", ".2%")
 
 
 def _check_choice(name, value, choices):
@@ -255,12 +257,13 @@ def compress(
     share = weights.size / model.count_params()
     return Rows(
         rows,
-        title=f"{model.name}: small weights replaced ({weights.size:,} weights, "
-        f"{100 * share:.2g}% of the network)",
-        caption="alpha: power law of |w| (density exponent; tail exponent is one "
-        f"less), tail of {fit.tail_size} weights, +- {fit.standard_error:.2g}, fit "
-        f"status: {fit.status}. zero: the control; noise that does not beat it has "
-        "not helped.",
+        title=f"{model.name}: small weights of {', '.join(x.name for x in chosen)} "
+        f"replaced ({weights.size:,} weights, {100 * share:.2g}% of the network)",
+        caption=f"{trials} trials each. alpha: density exponent of the power law of "
+        f"|w| (the tail's is one less), +- {fit.standard_error:.2g}, fitted to "
+        f"{fit.tail_size} weights, {fit.status}. error: relative, Frobenius norm. "
+        "before, after: accuracy. zero: the control, one outcome; "
+        "noise that does not beat it has not helped.",
     )
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 
 import keras
 import numpy as np
@@ -30,8 +31,8 @@ class TrainingRow:
     """One trained classifier: what it learned and what its spectra are."""
 
     name: str
-    train_accuracy: float
-    test_accuracy: float
+    train_accuracy: float = dataclasses.field(metadata={"format": ".2%"})
+    test_accuracy: float = dataclasses.field(metadata={"format": ".2%"})
     sum_of_stable_ranks: float
     log_product_of_spectral_norms: float = dataclasses.field(metadata={"table": False})
     product_of_spectral_norms: float
@@ -113,8 +114,10 @@ def train(name, normalize, dataset, epochs, seed, callbacks=()):
     """
     keras.utils.set_random_seed(seed)
     model = digits_classifier(normalize, name=name)
+    # The decay lets power iteration catch up with the kernels.
+    steps = epochs * math.ceil(len(dataset.x_train) / 64)
     model.compile(
-        keras.optimizers.Adam(3e-3),
+        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(5e-3, steps)),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
@@ -157,7 +160,7 @@ class Demo:
         ValueError: If `epochs` or `trials` is out of range.
     """
 
-    def __init__(self, output, epochs=20, trials=10, seed=0, console=None):
+    def __init__(self, output, epochs=40, trials=10, seed=0, console=None):
         for name, value, least in (("epochs", epochs, 1), ("trials", trials, 2)):
             if value < least:
                 raise ValueError(
@@ -175,6 +178,7 @@ class Demo:
             "settings": {"epochs": epochs, "trials": trials, "seed": seed},
             "status": "running",
             "training": [],
+            "spectra": {},
             "import": [],
             "compression": [],
         }
@@ -243,6 +247,7 @@ class Demo:
                 rows.append(row)
                 self.spectra[name] = spectrum
                 self.results["training"] = Rows(rows).to_dicts()
+                self.results["spectra"][name] = spectrum.to_dicts()
                 self._write("running")
         table = Rows(
             rows,
@@ -259,10 +264,7 @@ class Demo:
         card = json.loads(card_path.read_text(encoding="utf-8"))
         network = convert.from_torch(path, CHECKPOINT)
         dataset = data.load("digits")
-        with self._progress() as progress:
-            task = progress.add_task("Predict", total=1, note="")
-            logits = network.predict(dataset.x_test, batch_size=64, verbose=0)
-            progress.update(task, advance=1)
+        logits = network.predict(dataset.x_test, batch_size=64, verbose=0)
         reference = np.array(card["reference_logits"])
         difference = np.max(np.abs(logits[: len(reference)] - reference)) / np.max(
             np.abs(reference)

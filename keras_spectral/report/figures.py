@@ -65,35 +65,34 @@ def draw_training(axes, rows):
     _finish(axes, "Accuracy, sum of stable ranks, product of norms")
 
 
-def draw_spectra(axes, spectra):
-    """Draw each layer's singular values relative to its largest.
+def draw_spectra(axes, spectra, layer=None):
+    """Draw one layer's singular values in each model, relative to the largest.
 
     Args:
         axes: Matplotlib axes.
         spectra: Dict from a model's label to its `measures.Spectrum`.
+        layer: String, the layer's name; default the one with the most singular
+            values.
     """
+    if layer is None:
+        rows = next(iter(spectra.values())).rows
+        layer = max(rows, key=lambda row: len(row.singular_values)).name
     colours = _colour(spectra)
-    styles = ("-", "--", ":", "-.")
     for label, spectrum in spectra.items():
-        for index, row in enumerate(spectrum):
-            values = row.singular_values
-            position = [(i + 1) / len(values) for i in range(len(values))]
-            axes.plot(
-                position,
-                [value / values[0] if values[0] else math.nan for value in values],
-                color=colours[label],
-                ls=styles[index % len(styles)],
-                lw=1.6,
-                label=label if index == 0 else None,
-            )
-    for index, row in enumerate(next(iter(spectra.values()))):
-        axes.plot([], [], color=_GREY, ls=styles[index % len(styles)], label=row.name)
+        row = next(row for row in spectrum if row.name == layer)
+        values = row.singular_values
+        axes.plot(
+            range(1, len(values) + 1),
+            [value / values[0] if values[0] else math.nan for value in values],
+            color=colours[label],
+            marker=".",
+            label=f"{label} (stable rank {row.stable_rank:.1f})",
+        )
     axes.set_ylim(0, 1.03)
-    axes.set_xlim(0, 1)
-    axes.set_xlabel("index of the singular value / their number")
+    axes.set_xlabel("index of the singular value")
     axes.set_ylabel("singular value / largest")
-    axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper right")
-    _finish(axes, "Spectra of the layers")
+    axes.legend(frameon=False, fontsize=9, loc="upper right")
+    _finish(axes, f"Spectrum of layer {layer}")
 
 
 def draw_compression(axes, rows):
@@ -134,11 +133,12 @@ def draw_compression(axes, rows):
     axes.axhline(original, color=_GREY, lw=1, ls="--")
     axes.annotate(
         f"original {original:.1f} %",
-        (0.01, original),
+        (0.99, original),
         xycoords=("axes fraction", "data"),
-        xytext=(0, -3),
+        xytext=(0, 2),
         textcoords="offset points",
-        va="top",
+        ha="right",
+        va="bottom",
         fontsize=9,
         color=_GREY,
     )
