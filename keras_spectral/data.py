@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +103,8 @@ def _npz(path):
             f"{sorted(np.load(path, allow_pickle=False).files)}. Write it with "
             "numpy.savez(path, x=images, y=labels)."
         ) from None
-    except (ValueError, OSError, EOFError, AttributeError, TypeError) as error:
+    # A file that is no zip is opened as one array, or as text.
+    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} is not an .npz file of plain arrays. Write it with "
             "numpy.savez(path, x=images, y=labels)."

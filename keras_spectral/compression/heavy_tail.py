@@ -230,8 +230,11 @@ def compress(
                     for layer, (array, _) in zip(chosen, results, strict=True):
                         layer.kernel.assign(array)
                     accuracies.append(float(evaluate(model)))
-                # The control has one outcome: its spread is exactly zero.
-                deviation = np.std(accuracies, ddof=1) if draws > 1 else 0.0
+                mean = deviation = None
+                if accuracies:
+                    mean = float(np.mean(accuracies))
+                    # The control has one outcome: its spread is exactly zero.
+                    deviation = float(np.std(accuracies, ddof=1)) if draws > 1 else 0.0
                 rows.append(
                     CompressionRow(
                         name=", ".join(layer.name for layer in chosen),
@@ -243,12 +246,8 @@ def compress(
                         kept=kept / weights.size,
                         relative_error=float(np.mean(errors)),
                         original_accuracy=original,
-                        compressed_accuracy_mean=(
-                            float(np.mean(accuracies)) if accuracies else None
-                        ),
-                        compressed_accuracy_sd=(
-                            float(deviation) if accuracies else None
-                        ),
+                        compressed_accuracy_mean=mean,
+                        compressed_accuracy_sd=deviation,
                     )
                 )
     finally:

@@ -165,8 +165,10 @@ def _read_torch(path):
             "weights as .safetensors.",
         )
     try:
-        # Explicit, since an environment variable can change the default.
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # An open file, since PyTorch goes by the extension of a path; and
+        # `weights_only`, since an environment variable can change the default.
+        with path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         _refuse(
             path,
