@@ -169,7 +169,17 @@ def demo(
     _start_keras(console)
     from keras_spectral.experiments import Demo
 
-    Demo(output, epochs=epochs, trials=trials, seed=seed, console=console).run()
+    try:
+        Demo(output, epochs=epochs, trials=trials, seed=seed, console=console).run()
+    except KeyboardInterrupt:
+        typer.echo(
+            "keras-spectral: interrupted; what was finished so far is in "
+            f"{output.resolve()}",
+            err=True,
+        )
+        sys.stdout.flush()
+        # Everything is written; the backend's own shutdown takes a second more.
+        os._exit(130)
     console.print(f"Models, results.json and demo.png are in {output.resolve()}")
 
 
@@ -260,8 +270,8 @@ def compress(
 def main(arguments=None):
     """Run the command line.
 
-    Errors that a user can mend are one line on stderr and exit code 2; Ctrl-C
-    is exit code 130. `--debug` anywhere shows the traceback instead.
+    Errors that a user can mend are one line on stderr and exit code 2, or the
+    traceback with `--debug`, which may stand anywhere. Ctrl-C is exit code 130.
 
     Args:
         arguments: Optional list of strings; default `sys.argv[1:]`.
@@ -277,11 +287,6 @@ def main(arguments=None):
         message = " ".join(str(error).split())
         sys.stderr.write(f"keras-spectral: {message}\n")
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        sys.stderr.write("keras-spectral: interrupted; what was finished is kept.\n")
-        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

@@ -89,14 +89,14 @@ class Rows:
     def __rich__(self):
         from rich.table import Table
 
+        if not self.rows:
+            return f"{self.title}: no rows"
         table = Table(
             title=self.title,
             caption=self.caption,
             title_justify="left",
             caption_justify="left",
         )
-        if not self.rows:
-            return table
         fields = [
             field
             for field in dataclasses.fields(self.rows[0])

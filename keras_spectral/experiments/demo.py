@@ -77,7 +77,7 @@ def digits_classifier(normalize=None, name="digits_classifier"):
 
     Example:
     >>> digits_classifier().count_params()
-    46218
+    45736
     """
     normalize = normalize or (lambda layer: layer)
     inputs = keras.Input((8, 8, 1))

@@ -1,0 +1,99 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from keras_spectral import data, experiments, zoo
+from keras_spectral.experiments import demo
+
+
+def test_the_demo_writes_what_it_says(tmp_path):
+    results = experiments.run_demo(tmp_path, epochs=2, trials=2)
+    assert results == json.loads((tmp_path / "results.json").read_text())
+    assert results["status"] == "complete"
+    assert [row["name"] for row in results["training"]] == ["plain", "SN", "SRN"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "demo.png",
+        "plain.keras",
+        "resnet20_digits.keras",
+        "resnet20_digits_compressed.keras",
+        "results.json",
+        "sn.keras",
+        "srn.keras",
+    ]
+    digits = data.load("digits", image_size=8, channels=1)
+    for row in results["training"]:
+        model = keras.models.load_model(tmp_path / f"{row['name'].lower()}.keras")
+        logits = model.predict(digits.x_test, verbose=0)
+        assert np.mean(logits.argmax(-1) == digits.y_test) == row["test_accuracy"]
+        spectrum = results["spectra"][row["name"]]
+        total = sum(layer["stable_rank"] for layer in spectrum)
+        assert row["sum_of_stable_ranks"] == pytest.approx(total)
+    plain, sn, srn = results["training"]
+    assert plain["product_of_spectral_norms"] > 2 * sn["product_of_spectral_norms"]
+    assert srn["sum_of_stable_ranks"] < sn["sum_of_stable_ranks"]
+    card = json.loads(zoo.checkpoint("resnet20_digits").card.read_text())
+    accuracy, _, difference = results["import"]
+    assert accuracy["keras"] == card["test_accuracy"]
+    assert difference["keras"] <= 1e-4
+    assert {row["original_accuracy"] for row in results["compression"]} == {
+        card["test_accuracy"]
+    }
+
+
+def test_a_model_that_is_not_its_card_is_an_error(tmp_path, monkeypatch):
+    from_torch = demo.convert.from_torch
+
+    def spoiled(*arguments):
+        model = from_torch(*arguments)
+        head = model.get_layer("output")
+        head.kernel.assign(1.01 * head.kernel)
+        return model
+
+    monkeypatch.setattr(demo.convert, "from_torch", spoiled)
+    with pytest.raises(ValueError, match="does not compute what its card says"):
+        experiments.run_demo(tmp_path, epochs=1, trials=2)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["status"] == "failed" and len(results["training"]) == 3
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_was_finished(tmp_path):
+    """The first classifier is finished, the second one interrupted."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "keras_spectral.cli", "demo", "--epochs", "200"]
+        + ["--output", str(tmp_path)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "plain.keras").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    results = {}
+    while not results.get("training"):
+        results = json.loads((tmp_path / "results.json").read_text())
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in error and "Traceback" not in error
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["status"] == "interrupted"
+    assert [row["name"] for row in results["training"]] == ["plain"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["plain.keras", "results.json"]
+
+
+@pytest.mark.parametrize("arguments", [{"epochs": 0}, {"trials": 1}])
+def test_bad_arguments(arguments, tmp_path):
+    with pytest.raises(ValueError, match=f"`{next(iter(arguments))}`"):
+        experiments.run_demo(tmp_path, **arguments)
+    assert list(tmp_path.iterdir()) == []

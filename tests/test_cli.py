@@ -1,0 +1,148 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+import torch
+
+from keras_spectral import cli, convert, zoo
+from tests.convert.reference import random_network, torch_logits
+
+WEIGHTS = str(zoo.checkpoint("resnet20_digits").weights)
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([str(argument) for argument in arguments])
+    return stop.value.code
+
+
+def test_convert_to_keras_and_back(tmp_path, capfd, rng):
+    network = random_network("resnet20_cifar10")
+    torch.save(network.state_dict(), tmp_path / "net.pth")
+    keras_file = tmp_path / "net.keras"
+    arguments = ["--model", "resnet20_cifar10", "--output", keras_file]
+    assert run("convert", tmp_path / "net.pth", *arguments) == 0
+    model = keras.models.load_model(keras_file)
+    x = rng.standard_normal((2, 32, 32, 3)).astype("float32")
+    expected = torch_logits(network, x)
+    assert np.abs(model(x) - expected).max() / np.abs(expected).max() < 1e-4
+    assert run("convert", keras_file, "--output", tmp_path / "back.safetensors") == 0
+    for key, value in convert.read_checkpoint(tmp_path / "back.safetensors").items():
+        np.testing.assert_array_equal(value, network.state_dict()[key].numpy())
+    assert "274,042 parameters" in capfd.readouterr().out
+
+
+def test_convert_prints_the_accuracy(tmp_path, capfd):
+    arguments = ["--model", "resnet20_digits", "--data", "digits"]
+    output = tmp_path / "net.keras"
+    assert run("convert", WEIGHTS, *arguments, "--output", output) == 0
+    card = json.loads(zoo.checkpoint("resnet20_digits").card.read_text())
+    expected = f"Accuracy on digits: {card['test_accuracy']:.4f}"
+    assert expected in capfd.readouterr().out
+
+
+def test_compress_writes_rows_figure_and_model(tmp_path, capfd, rng):
+    x = rng.standard_normal((12, 32, 32, 3)).astype("float32")
+    np.savez(tmp_path / "mine.npz", x=x, y=np.arange(12) % 10)
+    assert (
+        run(
+            *("compress", WEIGHTS, "--model", "resnet20_digits", "--trials", "2"),
+            *("--data", tmp_path / "mine.npz", "--output", tmp_path / "out"),
+        )
+        == 0
+    )
+    rows = json.loads((tmp_path / "out" / "compression.json").read_text())
+    assert len(rows) == 6 and rows[0]["name"] == "output"
+    assert all(0 <= row["compressed_accuracy_mean"] <= 1 for row in rows)
+    model = keras.models.load_model(tmp_path / "out" / "compressed.keras")
+    kernel = model.get_layer("output").kernel.numpy().T
+    original = convert.read_checkpoint(WEIGHTS)["output.weight"]
+    assert np.mean(kernel == original) == pytest.approx(rows[0]["kept"], abs=1e-6)
+    assert (tmp_path / "out" / "compression.png").exists()
+    assert "magnitude" in capfd.readouterr().out
+
+
+def test_compress_a_keras_file_without_data(tmp_path, capfd):
+    model = keras.Sequential([keras.Input((30,)), keras.layers.Dense(10, name="head")])
+    model.save(tmp_path / "mine.keras")
+    assert run("compress", tmp_path / "mine.keras", "--layer", "head") == 0
+    assert "zero" in capfd.readouterr().out
+
+
+def bad_convert(source="net.pth", model="resnet20_cifar10", output="out.keras"):
+    return ["convert", source, "--model", model, "--output", output]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder of bad files; nothing may be added to it."""
+    monkeypatch.chdir(tmp_path)
+    state = random_network("resnet20_cifar10").state_dict()
+    torch.save(state, "net.pth")
+    whole = (tmp_path / "net.pth").read_bytes()
+    (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.pth").write_bytes(b"")
+    (tmp_path / "page.pth").write_text("<html>Sign in</html>")
+    torch.save(torch.nn.Linear(2, 2), "module.pth")
+    torch.save({**state, "output.bias": torch.full((10,), torch.nan)}, "nan.pth")
+    keras.Sequential([keras.Input((3,)), keras.layers.PReLU()]).save("prelu.keras")
+    (tmp_path / "broken.keras").write_bytes((tmp_path / "prelu.keras").read_bytes()[:9])
+    before = sorted(tmp_path.rglob("*"))
+    yield tmp_path
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "arguments, match",
+    [
+        (bad_convert(source="missing.pth"), "missing.pth does not exist"),
+        (bad_convert(source="empty.pth"), "is empty"),
+        (bad_convert(source="cut.pth"), "is cut off"),
+        (bad_convert(source="page.pth"), "is a web page"),
+        (bad_convert(source="module.pth"), "not a plain state dict"),
+        (bad_convert(source="nan.pth"), "10 NaN or infinite values"),
+        (bad_convert(source="broken.keras"), "is cut off"),
+        (bad_convert(model="resnet56_cifar10"), "keys are missing"),
+        (bad_convert(model="resnet20_cifar"), "Did you mean resnet20_cifar10"),
+        (bad_convert(output="out.onnx"), "`--output` must end in"),
+        (bad_convert(output="net.pth"), "must not be the source"),
+        (bad_convert(output="net.pth/out.keras"), "folder that can be written"),
+        (["convert", "net.pth", "--output", "out.keras"], "`--model` must name"),
+        (
+            ["convert", "prelu.keras", "--output", "out.safetensors"],
+            "there is no rule",
+        ),
+        (["compress", "prelu.keras"], "without a Dense layer"),
+        (
+            ["compress", WEIGHTS, "--model", "resnet20_digits", "--layer", "outptu"],
+            "Did you mean output",
+        ),
+        (
+            ["compress", WEIGHTS, "--model", "resnet20_digits", "--data", "digit"],
+            "Did you mean 'digits'",
+        ),
+        (["demo", "--output", "net.pth"], "folder that can be written"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, match, folder, capfd):
+    assert run(*arguments) == 2
+    error = capfd.readouterr().err
+    assert error.startswith("keras-spectral: ") and error.count("\n") == 1
+    assert match in error
+
+
+def test_debug_shows_the_traceback(folder):
+    with pytest.raises(convert.CheckpointError, match="is empty"):
+        cli.main([*bad_convert(source="empty.pth"), "--debug"])
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["--version"]])
+def test_help_and_version(arguments, capfd):
+    assert run(*arguments) == 0
+    assert capfd.readouterr().out
+
+
+def test_unknown_options_are_exit_code_2(capfd):
+    assert run("demo", "--epoch", "3") == 2
+    assert "--epochs" in capfd.readouterr().err

@@ -1,0 +1,99 @@
+"""Imports, docstrings, README and the wheel: what a newcomer meets first."""
+
+import doctest
+import importlib
+import json
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import keras_spectral
+
+ROOT = Path(__file__).parents[1]
+MODULES = [
+    module.name
+    for module in pkgutil.walk_packages(keras_spectral.__path__, "keras_spectral.")
+]
+
+
+@pytest.mark.parametrize(
+    "module", ["keras_spectral", "keras_spectral.cli", "keras_spectral.convert.reader"]
+)
+def test_light_modules_load_no_framework(module):
+    code = (
+        f"import sys, {module}; print(sorted({{'keras', 'tensorflow', 'torch', "
+        "'jax', 'sklearn', 'matplotlib', 'pandas'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
+
+
+def test_public_names_resolve():
+    for name in keras_spectral.__all__:
+        assert getattr(keras_spectral, name) is not None
+    assert set(keras_spectral.__all__) <= set(dir(keras_spectral))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        keras_spectral.nothing  # noqa: B018
+    for module in map(importlib.import_module, MODULES):
+        for name in getattr(module, "__all__", []):
+            assert getattr(module, name).__doc__
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_docstring_examples(module):
+    result = doctest.testmod(importlib.import_module(module))
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_readme_examples(index, tmp_path, monkeypatch, capsys):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(examples) == 3
+    monkeypatch.chdir(tmp_path)
+    exec(compile(examples[index], f"README example {index}", "exec"), {})
+    if index == 1:
+        assert (tmp_path / "resnet20_again.safetensors").exists()
+    else:
+        assert "┃" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_wheel_outside_any_checkout_has_its_data(tmp_path):
+    """The wheel is unpacked, not installed: its dependencies are here already."""
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", tmp_path, ROOT],
+        check=True,
+        env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import keras_spectral;"
+        "assert keras_spectral.__file__.startswith(sys.argv[1]);"
+        "from keras_spectral.cli import main;"
+        "main(['demo', '--epochs', '1', '--trials', '2', '--output', 'out'])"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, str(site)],
+        cwd=tmp_path,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["status"] == "complete"
+
+
+def test_no_file_is_too_long():
+    for path in (ROOT / "keras_spectral").rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 400, path
