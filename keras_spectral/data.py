@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -94,21 +93,23 @@ def _digits(image_size, channels):
 def _npz(path):
     try:
         with np.load(path, allow_pickle=False) as file:
-            x, y = file["x"], file["y"]
+            names = sorted(file.files)
+            arrays = [file[name] for name in ("x", "y") if name in names]
     except FileNotFoundError:
         raise ValueError(f"There is no data file at {path}.") from None
-    except KeyError:
+    # A file that is no zip is opened as one array, or as text; a damaged zip
+    # raises nearly anything.
+    except Exception as error:
+        raise ValueError(
+            f"{path} is not an .npz file of plain arrays, or it is damaged. Write it "
+            "with numpy.savez(path, x=images, y=labels)."
+        ) from error
+    if len(arrays) < 2:
         raise ValueError(
             f"The data file must hold the arrays `x` and `y`. Received: {path} with "
-            f"{sorted(np.load(path, allow_pickle=False).files)}. Write it with "
-            "numpy.savez(path, x=images, y=labels)."
-        ) from None
-    # A file that is no zip is opened as one array, or as text.
-    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} is not an .npz file of plain arrays. Write it with "
-            "numpy.savez(path, x=images, y=labels)."
-        ) from error
+            f"{names}. Write it with numpy.savez(path, x=images, y=labels)."
+        )
+    x, y = arrays
     if x.ndim != 4 or y.shape != x.shape[:1] or not len(x):
         raise ValueError(
             "`x` must have the shape (images, height, width, channels) and `y` "

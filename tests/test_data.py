@@ -1,3 +1,5 @@
+import contextlib
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -46,6 +48,19 @@ def test_bad_arrays(arrays, match, tmp_path):
     np.savez(tmp_path / "bad.npz", **arrays)
     with pytest.raises(ValueError, match=match):
         data.load(str(tmp_path / "bad.npz"))
+
+
+def test_a_damaged_file(tmp_path, rng):
+    path = tmp_path / "damaged.npz"
+    np.savez_compressed(path, x=rng.random((4, 4, 4, 1)), y=np.arange(4))
+    whole = path.read_bytes()
+    for _ in range(100):
+        content = np.frombuffer(whole, "u1").copy()
+        content[rng.integers(len(whole), size=3)] = rng.integers(256, size=3)
+        path.write_bytes(content)
+        # Some bytes, such as a time, may change without harm.
+        with contextlib.suppress(ValueError):
+            assert len(data.load(str(path)).x_test) == 4
 
 
 def test_bad_names_and_files(tmp_path):

@@ -12,6 +12,7 @@ from keras_spectral.convert.reader import (
     read_checkpoint,
 )
 from keras_spectral.files import replacing
+from keras_spectral.layers import Reparametrization
 from keras_spectral.traversal import leaf_layers
 
 _BATCH_NORMALIZATION = (
@@ -47,10 +48,20 @@ _RULES = {
 def _weighted_layers(model):
     """Yield (name, inner layer, wrapper or None) of every layer with weights."""
     for layer in leaf_layers(model):
+        if not layer.weights:
+            continue
         if isinstance(layer, keras.layers.Wrapper):
             yield layer.name, layer.layer, layer
-        elif layer.weights:
+        else:
             yield layer.name, layer, None
+
+
+def _rule(layer):
+    """Return the rows of `_RULES` that cover a layer's weights, all, or `None`."""
+    rows = next((rows for kind, rows in _RULES.items() if isinstance(layer, kind)), ())
+    rows = [row for row in rows if getattr(layer, row[1], None) is not None]
+    covered = {id(getattr(layer, row[1])) for row in rows}
+    return rows if covered == {id(weight) for weight in layer.weights} else None
 
 
 def _slots(model):
@@ -62,13 +73,11 @@ def _slots(model):
         )
     slots, unknown = {}, []
     for name, layer, wrapper in _weighted_layers(model):
-        kind = next((kind for kind in _RULES if isinstance(layer, kind)), None)
-        if kind is None:
+        rule = _rule(layer)
+        if rule is None:
             unknown.append(f"{name} ({type(layer).__name__})")
             continue
-        for suffix, attribute, to_keras, to_torch in _RULES[kind]:
-            if getattr(layer, attribute, None) is None:
-                continue
+        for suffix, attribute, to_keras, to_torch in rule:
             key = f"{name.replace('-', '.')}.{suffix}"
             if key in slots:
                 raise ValueError(
@@ -90,7 +99,8 @@ def from_torch(source, model):
     The key of a layer is its name with `.` for each `-`. Every tensor of the
     source and every weight of the model must be used once;
     `num_batches_tracked` is passed over, since Keras has no such counter. A
-    layer in a normalizing wrapper receives the weights as its trainable kernel.
+    layer in a normalizing wrapper receives the weights as its trainable kernel,
+    and its singular vectors are estimated anew.
 
     Args:
         source: Path of a checkpoint (see `read_checkpoint`), or a state dict of
@@ -144,6 +154,10 @@ def from_torch(source, model):
     for key, value in values.items():
         layer, _, attribute, _, _ = slots[key]
         getattr(layer, attribute).assign(value)
+    for _, wrapper, *_ in slots.values():
+        # Vectors that were trained with another kernel say nothing of this one.
+        if isinstance(wrapper, Reparametrization):
+            wrapper.restart_power_iteration()
     return model
 
 
@@ -152,7 +166,8 @@ def to_torch(model, path=None):
 
     A layer in a normalizing wrapper gives its effective kernel, so that the
     plain PyTorch module computes the same. `num_batches_tracked` is left out;
-    `load_state_dict(strict=True)` accepts that.
+    `load_state_dict(strict=True)` accepts that. Tensors have the dtype of the
+    model's weights; bfloat16 is widened to float32.
 
     Args:
         model: A built `keras.Model` whose layers are named by module paths.
@@ -182,6 +197,8 @@ def to_torch(model, path=None):
         if attribute == "kernel" and hasattr(wrapper, "effective_kernel"):
             value = wrapper.effective_kernel()
         value = keras.ops.convert_to_numpy(value)
+        if value.dtype.name == "bfloat16":
+            value = value.astype("float32")
         state[key] = np.ascontiguousarray(to_torch_(value))
     if suffix == ".safetensors":
         from safetensors.numpy import save_file

@@ -130,6 +130,12 @@ class Reparametrization(keras.layers.Wrapper):
     def _state_dtype(self):
         return "float64" if self.variable_dtype == "float64" else "float32"
 
+    def restart_power_iteration(self):
+        """Forget the singular vectors, as after the kernel was replaced."""
+        for layer in self._flatten_layers(include_self=False):
+            if isinstance(layer, SingularVectors):
+                layer.updates.assign(0)
+
     def _convolution(self, input_shape):
         layer = self.layer
         first = layer.data_format == "channels_first"

@@ -26,7 +26,7 @@ class StableRankNormalization(Reparametrization):
     Gradients take the singular vectors as constants (the paper's estimator).
     For the scale that is exact; for the cap it leaves out how u and v turn
     with W. On Gaussian kernels of 64 x 32 and 576 x 64 its relative distance to
-    the gradient of the exact projection is 0.06 and 0.30 at a ratio of 0.3, and
+    the gradient of the exact projection is 0.12 and 0.18 at a ratio of 0.3, and
     0.5 at a ratio of 0.1 (`benchmarks/gradient_distance.py`).
 
     With `norm="operator"` the bound is on the convolution's own norm; the

@@ -1,14 +1,19 @@
 import argparse
 import io
 import pickle
+import sys
 import tarfile
+import warnings
 import zipfile
 
 import keras
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import save_file
+from safetensors.torch import save
 
 from keras_spectral import convert
 from keras_spectral.convert import CheckpointError
@@ -37,6 +42,21 @@ def tar_bytes():
     return stream.getvalue()
 
 
+def flipped_bit():
+    """A zip whose first weight lost one bit: PyTorch alone would load it."""
+    content = bytearray(torch_bytes(STATE))
+    content[content.index(np.ones(6, "<f4").tobytes())] ^= 1
+    return bytes(content)
+
+
+def script_bytes():
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), stream)
+    return stream.getvalue()
+
+
 def zip_bytes(name, content=b"x"):
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
@@ -48,6 +68,7 @@ STATE = {"fc.weight": torch.ones(2, 3), "fc.bias": torch.zeros(2)}
 LEGACY = dict(_use_new_zipfile_serialization=False)
 FILES = {
     "empty": (lambda _: b"", "is empty"),
+    "one byte": (lambda _: b"\x80", "is damaged"),
     "web page": (lambda _: b"<!DOCTYPE html><html>", "web page"),
     "LFS pointer": (lambda _: b"version https://git-lfs.github.com/spec/v1", "LFS"),
     "text": (lambda _: b"hello", "neither a .safetensors file nor"),
@@ -56,7 +77,22 @@ FILES = {
     "cut legacy": (lambda _: torch_bytes(STATE, **LEGACY)[:-10], "is damaged"),
     "cut safetensors": (lambda t: safetensors_bytes(t)[:-5], "is damaged"),
     "cut safetensors header": (lambda t: safetensors_bytes(t)[:20], "is cut off"),
+    "flipped bit": (lambda _: flipped_bit(), "the checksum of .* is wrong"),
+    "float8 safetensors": (
+        lambda _: save({"w": torch.ones(3).to(torch.float8_e4m3fn)}),
+        "`w` in F8_E4M3",
+    ),
+    "integer safetensors": (
+        lambda _: save({"w": torch.ones(3, dtype=torch.int32)}),
+        "`w` in int32",
+    ),
+    "empty safetensors": (lambda _: save({}), "holds no tensors"),
     "tar": (lambda _: tar_bytes(), "tar archive"),
+    "TorchScript": (lambda _: script_bytes(), "TorchScript program"),
+    "NumPy pickle": (
+        lambda _: pickle.dumps({"w": np.ones(3)}, 4),
+        "not a plain state dict",
+    ),
     "npz": (lambda _: zip_bytes("w.npy"), "zip archive without PyTorch weights"),
     "zipped pth": (lambda _: zip_bytes("net.pth"), "Unpack it first"),
     "hostile pickle": (lambda _: pickle.dumps(Hostile(), 2), "objects|damaged"),
@@ -68,7 +104,25 @@ FILES = {
         "Python objects",
     ),
     "tensor": (lambda _: torch_bytes(torch.ones(3)), "not a state dict"),
-    "empty dict": (lambda _: torch_bytes({}), "not a state dict"),
+    "empty dict": (lambda _: torch_bytes({}), "holds no tensors"),
+    "integer key": (lambda _: torch_bytes({1: torch.ones(3)}), "the key 1"),
+    "sparse": (lambda _: torch_bytes({"w": torch.eye(3).to_sparse()}), "sparse_coo"),
+    "float8": (
+        lambda _: torch_bytes({"w": torch.ones(3).to(torch.float8_e4m3fn)}),
+        "float8",
+    ),
+    "no data": (
+        lambda _: torch_bytes({"w": torch.ones(3, device="meta")}),
+        "without data",
+    ),
+    "64 GiB in one number": (
+        lambda _: torch_bytes({"w": torch.ones(1).expand(2**34)}),
+        "expanded",
+    ),
+    "booleans": (
+        lambda _: torch_bytes({"w": torch.ones(3, dtype=torch.bool)}),
+        "`w` in bool",
+    ),
     "numbers": (lambda _: torch_bytes({"epoch": 3, "lr": 0.1}), "are no tensors"),
     "NaN": (
         lambda _: torch_bytes({**STATE, "fc.bias": torch.tensor([0, torch.nan])}),
@@ -106,6 +160,59 @@ def test_each_bad_file_gets_its_own_sentence(kind, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+WHOLE = {
+    "zip": torch_bytes(STATE),
+    "legacy": torch_bytes(STATE, **LEGACY),
+    "safetensors": save(STATE),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@settings(max_examples=150, deadline=None)
+@given(
+    kind=st.sampled_from(sorted(WHOLE)),
+    changes=st.lists(
+        st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=4
+    ),
+)
+def test_a_damaged_file_is_refused_or_read_and_nothing_else(
+    kind, changes, tmp_path_factory
+):
+    content = bytearray(WHOLE[kind])
+    for position, value in changes:
+        content[position % len(content)] = value
+    path = tmp_path_factory.getbasetemp() / "damaged"
+    path.write_bytes(content)
+    try:
+        state = convert.read_checkpoint(path)
+    except CheckpointError as error:
+        assert "weights_only" not in str(error)
+    else:
+        assert all(np.isfinite(value).all() for value in state.values())
+
+
+def test_the_protection_does_not_follow_the_environment(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    path = tmp_path / "hostile.pth"
+    path.write_bytes(torch_bytes({"w": Hostile()}))
+    with pytest.raises(CheckpointError, match="Python objects"):
+        convert.read_checkpoint(path)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("found", ["no PyTorch", "PyTorch 2.9.1"])
+def test_a_missing_or_old_pytorch(found, tmp_path, monkeypatch):
+    (tmp_path / "w.pth").write_bytes(WHOLE["zip"])
+    (tmp_path / "w.safetensors").write_bytes(WHOLE["safetensors"])
+    if found == "no PyTorch":
+        monkeypatch.setitem(sys.modules, "torch", None)
+    else:
+        monkeypatch.setattr(torch, "__version__", "2.9.1")
+    with pytest.raises(CheckpointError, match=rf"{found}.*keras-spectral\[torch\]"):
+        convert.read_checkpoint(tmp_path / "w.pth")
+    assert convert.read_checkpoint(tmp_path / "w.safetensors").keys() == STATE.keys()
+
+
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(CheckpointError, match="does not exist"):
         convert.read_checkpoint(tmp_path / "nothing.pth")
@@ -129,11 +236,12 @@ def test_containers_and_prefixes_are_unwrapped(container, prefix, tmp_path):
     assert convert.read_checkpoint(path).keys() == STATE.keys()
 
 
+@pytest.mark.parametrize("write", [torch_bytes, save])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_widened(dtype, tmp_path):
+def test_half_precision_is_widened(dtype, write, tmp_path):
     values = torch.tensor([[0.1, -3.0, 100.0]], dtype=dtype)
-    path = tmp_path / "half.pth"
-    torch.save({"w": values}, path)
+    path = tmp_path / "half"
+    path.write_bytes(write({"w": values}))
     read = convert.read_checkpoint(path)["w"]
     assert read.dtype == "float32"
     np.testing.assert_array_equal(read, values.float().numpy())
@@ -162,6 +270,19 @@ def test_one_error_lists_every_key_and_nothing_is_assigned(model):
         assert part in str(error.value)
 
 
+def test_a_long_list_is_whole(model):
+    state = {f"layer{i:02}.w": np.ones(1) for i in range(25)}
+    with pytest.raises(CheckpointError) as error:
+        convert.from_torch(state, model)
+    assert all(key in str(error.value) for key in state)
+
+
+@pytest.mark.parametrize("state", [None, 3, {1: np.ones(2)}])
+def test_a_source_that_is_no_state_dict(state, model):
+    with pytest.raises(CheckpointError, match="must be a dict from string to tensor"):
+        convert.from_torch(state, model)
+
+
 def test_nan_in_a_state_dict_is_refused(model):
     state = {"fc.weight": np.full((2, 3), np.nan), "fc.bias": np.ones(2)}
     with pytest.raises(CheckpointError, match="6 NaN or infinite values of 6"):
@@ -182,6 +303,17 @@ def test_layers_without_a_rule_are_named():
         convert.from_torch({}, model)
     with pytest.raises(ValueError, match=r"act \(PReLU\)"):
         convert.to_torch(model)
+
+
+def test_a_layer_with_more_weights_than_its_rule_is_named():
+    class Scaled(keras.layers.Dense):
+        def build(self, input_shape):
+            super().build(input_shape)
+            self.scale = self.add_weight(shape=(), name="scale")
+
+    model = keras.Sequential([keras.Input((3,)), Scaled(2, name="fc")])
+    with pytest.raises(ValueError, match=r"fc \(Scaled\)"):
+        convert.from_torch(STATE, model)
 
 
 def test_a_model_that_is_not_built():

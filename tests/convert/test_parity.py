@@ -10,6 +10,9 @@ from keras_spectral import convert, data, zoo
 from keras_spectral.layers import SpectralNormalization
 from tests.convert.reference import random_network, torch_logits
 
+# The criterion of parity in float32; the mutations below must fail it clearly.
+CRITERION = 1e-4
+
 
 def relative_error(ours, theirs):
     return np.abs(ours - theirs).max() / np.abs(theirs).max()
@@ -30,7 +33,7 @@ def test_float32_parity_with_pytorchcv(name, rng):
     network = random_network(name)
     model = convert.from_torch(network.state_dict(), name)
     x = rng.standard_normal((4, 32, 32, 3)).astype("float32")
-    assert relative_error(model(x).numpy(), torch_logits(network, x)) <= 1e-4
+    assert relative_error(model(x).numpy(), torch_logits(network, x)) <= CRITERION
 
 
 def test_float64_parity_with_pytorchcv(float64, rng):
@@ -68,6 +71,15 @@ def flipped(state):
     }
 
 
+def channels_swapped(state):
+    return {
+        key: value.transpose(0, 1)
+        if value.ndim == 4 and value.shape[0] == value.shape[1]
+        else value
+        for key, value in state.items()
+    }
+
+
 def statistics_left(state):
     return {
         key: torch.zeros_like(value)
@@ -81,13 +93,36 @@ def statistics_left(state):
 
 @pytest.mark.parametrize(
     "mutate",
-    [transposed, flipped, swap("weight", "bias"), statistics_left],
+    [transposed, flipped, channels_swapped, swap("weight", "bias"), statistics_left],
+    ids=["transposed", "flipped", "channels", "gamma and beta", "statistics"],
 )
 def test_the_criterion_catches_a_wrong_converter(mutate, rng):
     network = random_network("resnet20_cifar10")
     model = convert.from_torch(mutate(network.state_dict()), "resnet20_cifar10")
     x = rng.standard_normal((4, 32, 32, 3)).astype("float32")
-    assert relative_error(model(x).numpy(), torch_logits(network, x)) > 1e-3
+    assert relative_error(model(x).numpy(), torch_logits(network, x)) > 10 * CRITERION
+
+
+def keras_epsilon(model):
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.epsilon = 1e-3
+
+
+def same_padding(model):
+    # What `padding="same"` does to an even image before a stride of 2.
+    for stage in (2, 3):
+        name = f"features-stage{stage}-unit1-body-conv1-pad"
+        model.get_layer(name).padding = ((0, 1), (0, 1))
+
+
+@pytest.mark.parametrize("mutate", [keras_epsilon, same_padding])
+def test_the_criterion_catches_a_wrong_architecture(mutate, rng):
+    network = random_network("resnet20_cifar10")
+    model = convert.from_torch(network.state_dict(), "resnet20_cifar10")
+    mutate(model)
+    x = rng.standard_normal((4, 32, 32, 3)).astype("float32")
+    assert relative_error(model(x).numpy(), torch_logits(network, x)) > 10 * CRITERION
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -135,6 +170,30 @@ def test_a_wrapped_model_takes_raw_kernels_and_gives_effective_ones(rng):
     assert np.linalg.norm(state["output.weight"], 2) == pytest.approx(1, rel=0.05)
     x = rng.standard_normal((4, 32, 32, 3)).astype("float32")
     assert relative_error(model(x).numpy(), torch_logits(network, x)) <= 1e-4
+
+
+def test_new_weights_in_a_trained_wrapper_get_new_singular_vectors(rng):
+    wrapped = SpectralNormalization(keras.layers.Dense(32, name="fc"))
+    model = keras.Sequential([keras.Input((64,)), wrapped])
+    for _ in range(30):
+        model(rng.standard_normal((2, 64)), training=True)
+    kernel = rng.standard_normal((32, 64)).astype("float32")
+    convert.from_torch({"fc.weight": kernel, "fc.bias": np.zeros(32)}, model)
+    exported = convert.to_torch(model)["fc.weight"]
+    # 15 power iterations find the norm from below.
+    expected = kernel / np.linalg.norm(kernel, 2)
+    assert relative_error(exported, expected) <= 0.05
+
+
+def test_bfloat16_weights_leave_as_float32(tmp_path):
+    layers = [keras.Input((3,)), keras.layers.Dense(2, name="fc", dtype="bfloat16")]
+    model = keras.Sequential(layers)
+    for suffix in (".pth", ".safetensors"):
+        state = convert.to_torch(model, tmp_path / f"weights{suffix}")
+        read = convert.read_checkpoint(tmp_path / f"weights{suffix}")
+        for key, value in state.items():
+            assert value.dtype == "float32"
+            np.testing.assert_array_equal(read[key], value)
 
 
 def test_the_bundled_checkpoint_is_what_its_card_says():

@@ -18,6 +18,7 @@ PYTORCHCV = {
     "resnet20_svhn": (272_474, 1_568),
     "resnet56_svhn": (855_770, 4_256),
     "resnet110_svhn": (1_730_714, 8_288),
+    "resnet20_digits": (272_474, 1_568),
 }
 
 
@@ -88,6 +89,7 @@ def test_registry_invents_nothing():
         f"resnet{depth}_cifar100" for depth in (20, 56, 110)
     ]
     names = zoo.list_models()
+    assert set(names) == set(PYTORCHCV)
     assert len(names) == len(set(names))
     for name in names:
         entry = zoo.entry(name)
