@@ -62,7 +62,8 @@ def rescale_remainder(weight, component, sigma, stable_rank):
 
     Args:
         weight: Float tensor.
-        component: Tensor of the same shape, the leading component of `weight`.
+        component: Tensor of the same shape, sigma u v' with unit u and v and
+            sigma = u' W v exactly; u and v may be estimates.
         sigma: Scalar tensor >= 0, the norm of `component`.
         stable_rank: Float >= 1, the target r.
 
@@ -81,8 +82,8 @@ def rescale_remainder(weight, component, sigma, stable_rank):
     Source: papers/stable-rank-normalization.md, Theorem 1 and Algorithm 2,
     lines 6 to 10.
     """
-    remainder = weight - component
-    squared = ops.sum(ops.square(remainder))
+    # The remainder is orthogonal to the component, so it need not be formed.
+    squared = ops.sum(ops.square(weight)) - ops.square(sigma)
     target = (stable_rank - 1.0) * ops.square(sigma)
     # The tolerance keeps a weight that was projected before from being moved
     # again by rounding, and both branches must be finite: the gradient of
@@ -94,7 +95,7 @@ def rescale_remainder(weight, component, sigma, stable_rank):
     root = ops.sqrt(ops.where(positive, reachable, ops.ones_like(reachable)) / safe)
     factor = ops.where(positive, root, ops.zeros_like(root))
     factor = ops.where(above, factor, ops.ones_like(factor))
-    return component + factor * remainder
+    return factor * weight + (1.0 - factor) * component
 
 
 def project_stable_rank(matrix, stable_rank, preserved=1):
