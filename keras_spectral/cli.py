@@ -87,11 +87,27 @@ def _start_keras(console):
         keras.ops.zeros(())
 
 
+def _load_keras(source, name):
+    import keras
+
+    if name is not None:
+        raise ValueError(
+            "`--model` belongs to a PyTorch checkpoint; a .keras file knows its "
+            f"architecture. Received: --model={name} for {source}. Leave it out."
+        )
+    try:
+        return keras.models.load_model(source)
+    except Exception as error:  # Keras raises nearly anything on a foreign file.
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"{source} is no Keras model that can be loaded here ({reason}). Save it "
+            "with the layers of Keras and keras_spectral alone."
+        ) from error
+
+
 def _load_model(source, name):
     """Return the Keras model of a `.keras` file or of a PyTorch checkpoint."""
     import zipfile
-
-    import keras
 
     from keras_spectral import convert, zoo
 
@@ -100,7 +116,7 @@ def _load_model(source, name):
     if source.is_file() and zipfile.is_zipfile(source):
         with zipfile.ZipFile(source) as archive:
             if "config.json" in archive.namelist():
-                return keras.models.load_model(source)
+                return _load_keras(source, name)
     if name is None:
         # An unreadable file is the first thing to say.
         convert.read_checkpoint(source)
@@ -116,6 +132,11 @@ def _test_data(name, model):
     from keras_spectral import data
 
     shape = tuple(model.input_shape[1:])
+    if len(shape) != 3 or None in shape:
+        raise ValueError(
+            "`--data` needs a model that takes images of a fixed size (height, "
+            f"width, channels). Received: '{model.name}' with the input shape {shape}."
+        )
     if name == "digits":
         dataset = data.load("digits", image_size=shape[0], channels=shape[2])
     else:

@@ -1,4 +1,5 @@
 import json
+import zipfile
 
 import keras
 import numpy as np
@@ -88,6 +89,8 @@ def folder(tmp_path, monkeypatch):
     torch.save({**state, "output.bias": torch.full((10,), torch.nan)}, "nan.pth")
     keras.Sequential([keras.Input((3,)), keras.layers.PReLU()]).save("prelu.keras")
     (tmp_path / "broken.keras").write_bytes((tmp_path / "prelu.keras").read_bytes()[:9])
+    with zipfile.ZipFile("foreign.keras", "w") as archive:
+        archive.writestr("config.json", "{}")
     before = sorted(tmp_path.rglob("*"))
     yield tmp_path
     assert sorted(tmp_path.rglob("*")) == before
@@ -114,6 +117,12 @@ def folder(tmp_path, monkeypatch):
             "there is no rule",
         ),
         (["compress", "prelu.keras"], "without a Dense layer"),
+        (["compress", "prelu.keras", "--data", "digits"], "images of a fixed size"),
+        (
+            ["compress", "prelu.keras", "--model", "resnet20_digits"],
+            "belongs to a PyTorch checkpoint",
+        ),
+        (["compress", "foreign.keras"], "no Keras model that can be loaded"),
         (
             ["compress", WEIGHTS, "--model", "resnet20_digits", "--layer", "outptu"],
             "Did you mean output",

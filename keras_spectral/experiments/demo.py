@@ -203,6 +203,9 @@ class Demo:
         except KeyboardInterrupt:
             self._write("interrupted")
             raise
+        except Exception:
+            self._write("failed")
+            raise
         self._write("complete")
         return self.results
 
@@ -283,7 +286,6 @@ class Demo:
         self.results["import"] = rows.to_dicts()
         self.console.print(rows)
         if difference > 1e-4 or accuracy != card["test_accuracy"]:
-            self._write("failed")
             raise ValueError(
                 f"The imported `{CHECKPOINT}` does not compute what its card says: "
                 f"logits differ by {difference:.1e} (1e-4 is allowed), accuracy is "
