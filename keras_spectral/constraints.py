@@ -19,7 +19,7 @@ class LipschitzClip(keras.constraints.Constraint):
     constant is at most `bound`. The bias does not matter.
 
     The cost is one norm a layer and update: for p = 2 an SVD of a dense kernel,
-    and for a 3x3 convolution about 28,000 min(inputs, filters)^3 multiply-adds.
+    and for a 3x3 convolution about 42,000 min(inputs, filters)^3 multiply-adds.
     On wide convolutions `layers.SpectralNormalization(norm="operator",
     clip=True)` is cheaper.
 
