@@ -5,6 +5,7 @@ import math
 import keras
 
 from keras_spectral.linalg import clip_norm, induced_norm
+from keras_spectral.validation import check_choice, check_positive
 
 _KIND_OF_RANK = {2: "dense", 4: "convolution"}
 
@@ -44,21 +45,9 @@ class LipschitzClip(keras.constraints.Constraint):
     """
 
     def __init__(self, bound=1.0, p=2, kind=None):
-        if (
-            isinstance(bound, bool)
-            or not isinstance(bound, (int, float))
-            or not 0 < bound < math.inf
-        ):
-            raise ValueError(
-                f"`bound` must be a positive, finite number. Received: bound={bound}"
-            )
-        if p not in (1, 2, math.inf, "inf"):
-            raise ValueError(f"`p` must be one of {{1, 2, math.inf}}. Received: p={p}")
-        if kind not in (None, "dense", "convolution"):
-            raise ValueError(
-                '`kind` must be one of {"dense", "convolution", None}. '
-                f"Received: kind={kind}"
-            )
+        check_positive("bound", bound)
+        check_choice("p", p, (1, 2, math.inf, "inf"))
+        check_choice("kind", kind, (None, "dense", "convolution"))
         self.bound = float(bound)
         self.p = math.inf if p == "inf" else p
         self.kind = kind

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_spectral.validation import check_integer
+
 NAMES = ("digits",)
 
 
@@ -74,8 +76,7 @@ def _digits(image_size, channels):
             "`image_size` must be a positive multiple of 8, the size of the digits. "
             f"Received: image_size={image_size}"
         )
-    if channels < 1:
-        raise ValueError(f"`channels` must be at least 1. Received: {channels}")
+    check_integer("channels", channels, least=1)
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 

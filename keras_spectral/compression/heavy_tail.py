@@ -9,6 +9,7 @@ import numpy as np
 from keras_spectral.measures import fit_power_law
 from keras_spectral.results import Rows
 from keras_spectral.traversal import leaf_layers
+from keras_spectral.validation import check_choice, check_integer
 
 RULES = ("magnitude", "signed")
 REPLACEMENTS = ("gaussian", "matched", "zero")
@@ -33,13 +34,6 @@ class CompressionRow:
     original_accuracy: float | None = _column("before", ".2%")
     compressed_accuracy_mean: float | None = _column("after", ".2%")
     compressed_accuracy_sd: float | None = _column("sd", ".2%")
-
-
-def _check_choice(name, value, choices):
-    if value not in choices:
-        raise ValueError(
-            f"`{name}` must be one of {choices}. Received: {name}={value!r}"
-        )
 
 
 def compress_matrix(weights, rule="magnitude", replacement="gaussian", seed=0):
@@ -74,8 +68,8 @@ def compress_matrix(weights, rule="magnitude", replacement="gaussian", seed=0):
 
     Source: papers/heavy-tail-compression.md, Appendix E.
     """
-    _check_choice("rule", rule, RULES)
-    _check_choice("replacement", replacement, REPLACEMENTS)
+    check_choice("rule", rule, RULES)
+    check_choice("replacement", replacement, REPLACEMENTS)
     weights = np.asarray(weights)
     if not weights.size or not np.isfinite(weights).all():
         raise ValueError(
@@ -198,14 +192,12 @@ def compress(
 
     Source: papers/heavy-tail-compression.md, Appendix E and Table 1.
     """
-    if isinstance(trials, bool) or not isinstance(trials, int) or trials < 2:
-        raise ValueError(f"`trials` must be an integer >= 2. Received: trials={trials}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"`seed` must be an integer >= 0. Received: seed={seed}")
+    check_integer("trials", trials, least=2)
+    check_integer("seed", seed, least=0)
     for rule in rules:
-        _check_choice("rules", rule, RULES)
+        check_choice("rules", rule, RULES)
     for replacement in replacements:
-        _check_choice("replacements", replacement, REPLACEMENTS)
+        check_choice("replacements", replacement, REPLACEMENTS)
     chosen = _chosen_layers(model, layers)
     kernels = [keras.ops.convert_to_numpy(layer.kernel) for layer in chosen]
     weights = np.concatenate([kernel.ravel() for kernel in kernels])

@@ -15,6 +15,7 @@ from keras_spectral import compression, convert, data, measures, report, zoo
 from keras_spectral.files import output_folder, replacing, write_json
 from keras_spectral.layers import SpectralNormalization, StableRankNormalization
 from keras_spectral.results import Rows
+from keras_spectral.validation import check_integer
 
 CHECKPOINT = "resnet20_digits"
 
@@ -161,11 +162,8 @@ class Demo:
     """
 
     def __init__(self, output, epochs=40, trials=10, seed=0, console=None):
-        for name, value, least in (("epochs", epochs, 1), ("trials", trials, 2)):
-            if value < least:
-                raise ValueError(
-                    f"`{name}` must be an integer >= {least}. Received: {name}={value}"
-                )
+        check_integer("epochs", epochs, least=1)
+        check_integer("trials", trials, least=2)
         self.output = output_folder(output)
         self.epochs = epochs
         self.trials = trials

@@ -10,6 +10,7 @@ from keras import ops
 from keras_spectral.layers.singular_vectors import SingularVectors
 from keras_spectral.linalg import conv2d_operator, dense_operator
 from keras_spectral.linalg.power_iteration import UPDATE_ORDERS
+from keras_spectral.validation import check_choice, check_integer, check_positive
 
 NORMS = ("reshaped", "operator")
 
@@ -57,19 +58,11 @@ class Reparametrization(keras.layers.Wrapper):
         **kwargs,
     ):
         _check_layer(layer, type(self).__name__)
-        _check_positive("bound", bound)
-        _check_positive("epsilon", epsilon)
-        if (
-            isinstance(power_iterations, bool)
-            or not isinstance(power_iterations, int)
-            or power_iterations < 1
-        ):
-            raise ValueError(
-                "`power_iterations` must be a positive integer. "
-                f"Received: power_iterations={power_iterations}"
-            )
-        _check_choice("norm", norm, NORMS)
-        _check_choice("update_order", update_order, UPDATE_ORDERS)
+        check_positive("bound", bound)
+        check_positive("epsilon", epsilon)
+        check_integer("power_iterations", power_iterations, least=1)
+        check_choice("norm", norm, NORMS)
+        check_choice("update_order", update_order, UPDATE_ORDERS)
         if not isinstance(clip, bool):
             raise ValueError(f"`clip` must be True or False. Received: clip={clip}")
         # The wrapper's own dtype is that of the kernel: under a mixed policy
@@ -238,22 +231,4 @@ def _check_plain(layer):
             f"train. Received: layer='{layer.name}' with "
             f"quantization_mode={layer.quantization_mode}. Wrap the layer before "
             "it is quantized."
-        )
-
-
-def _check_positive(name, value):
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not 0 < value < math.inf
-    ):
-        raise ValueError(
-            f"`{name}` must be a positive, finite number. Received: {name}={value}"
-        )
-
-
-def _check_choice(name, value, choices):
-    if value not in choices:
-        raise ValueError(
-            f"`{name}` must be one of {choices}. Received: {name}={value!r}"
         )

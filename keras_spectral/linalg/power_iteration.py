@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_spectral.linalg.operators import LinearOperator, dense_operator
+from keras_spectral.validation import check_choice, check_integer
 
 UPDATE_ORDERS = ("v_first", "u_first")
 
@@ -123,16 +124,8 @@ def power_iteration(
 
     Source: papers/lipschitz-slides.md, "Power Iteration".
     """
-    if not isinstance(iterations, int) or iterations < 1:
-        raise ValueError(
-            "`iterations` must be a positive integer. "
-            f"Received: iterations={iterations}"
-        )
-    if update_order not in UPDATE_ORDERS:
-        raise ValueError(
-            f"`update_order` must be one of {UPDATE_ORDERS}. "
-            f"Received: update_order={update_order}"
-        )
+    check_integer("iterations", iterations, least=1)
+    check_choice("update_order", update_order, UPDATE_ORDERS)
     dtype = "float32"
     if not isinstance(operator, LinearOperator):
         matrix = ops.convert_to_tensor(operator)

@@ -2,6 +2,8 @@
 
 from keras import ops
 
+from keras_spectral.validation import check_integer
+
 
 def divide_by_norm(weight, norm, bound=1.0, epsilon=1e-12):
     """Return `bound * weight / norm` (spectral normalization).
@@ -130,10 +132,7 @@ def project_stable_rank(matrix, stable_rank, preserved=1):
             "`stable_rank` must be at least 1: no matrix has a smaller one. "
             f"Received: stable_rank={stable_rank}"
         )
-    if not isinstance(preserved, int) or preserved < 0:
-        raise ValueError(
-            f"`preserved` must be an integer >= 0. Received: preserved={preserved}"
-        )
+    check_integer("preserved", preserved, least=0)
     matrix = ops.convert_to_tensor(matrix)
     dtype = matrix.dtype
     if "16" in str(dtype):

@@ -6,6 +6,8 @@ import warnings
 
 import numpy as np
 
+from keras_spectral.validation import check_choice
+
 _SIDES = ("abs", "positive", "negative")
 
 
@@ -64,14 +66,15 @@ def fit_power_law(x, sides="abs"):
 
     Example:
     >>> import numpy as np
+
+    from keras_spectral.validation import check_choice
     >>> x = np.random.default_rng(0).pareto(2.5, 500) + 1
     >>> abs(fit_power_law(x).alpha_tail - 2.5) < 0.5
     True
 
     Source: papers/heavy-tail-compression.md, section 6 (Clauset et al. 2009).
     """
-    if sides not in _SIDES:
-        raise ValueError(f"`sides` must be one of {_SIDES}. Received: sides={sides!r}")
+    check_choice("sides", sides, _SIDES)
     x = np.asarray(x, "float64").ravel()
     if not x.size or not np.isfinite(x).all():
         raise ValueError(

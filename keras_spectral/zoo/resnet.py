@@ -3,6 +3,8 @@
 import keras
 from keras import layers
 
+from keras_spectral.validation import check_integer
+
 
 def _convolution(x, filters, size, strides, name, normalize, activation=True):
     """Convolution, batch normalization and ReLU: pytorchcv's `ConvBlock`."""
@@ -69,10 +71,7 @@ def cifar_resnet(depth, classes, normalize=None, input_shape=(32, 32, 3), name=N
             "`depth` must be 6n + 2 with n >= 1, such as 20, 56 or 110. "
             f"Received: depth={depth}"
         )
-    if not isinstance(classes, int) or classes < 1:
-        raise ValueError(
-            f"`classes` must be a positive integer. Received: classes={classes}"
-        )
+    check_integer("classes", classes, least=1)
     normalize = normalize or (lambda layer: layer)
     inputs = keras.Input(input_shape)
     x = _convolution(inputs, 16, 3, 1, "features-init_block", normalize)

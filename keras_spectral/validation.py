@@ -1,0 +1,65 @@
+"""Checks of arguments, each with one form of error."""
+
+import math
+import numbers
+
+
+def check_positive(name, value):
+    """Raise a ValueError unless `value` is a positive, finite number.
+
+    Args:
+        name: String, the argument's name.
+        value: What was passed.
+
+    Example:
+    >>> check_positive("bound", -1)
+    Traceback (most recent call last):
+    ...
+    ValueError: `bound` must be a positive, finite number. Received: bound=-1
+    """
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not 0 < value < math.inf:
+        raise ValueError(
+            f"`{name}` must be a positive, finite number. Received: {name}={value}"
+        )
+
+
+def check_integer(name, value, least):
+    """Raise a ValueError unless `value` is an integer of at least `least`.
+
+    Args:
+        name: String, the argument's name.
+        value: What was passed.
+        least: Integer.
+
+    Example:
+    >>> check_integer("trials", 1, least=2)
+    Traceback (most recent call last):
+    ...
+    ValueError: `trials` must be an integer >= 2. Received: trials=1
+    """
+    integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not integer or value < least:
+        raise ValueError(
+            f"`{name}` must be an integer >= {least}. Received: {name}={value}"
+        )
+
+
+def check_choice(name, value, choices):
+    """Raise a ValueError unless `value` is one of `choices`.
+
+    Args:
+        name: String, the argument's name.
+        value: What was passed.
+        choices: Tuple.
+
+    Example:
+    >>> check_choice("rule", "small", ("magnitude", "signed"))
+    Traceback (most recent call last):
+    ...
+    ValueError: `rule` must be one of ('magnitude', 'signed'). Received: rule='small'
+    """
+    if value not in choices:
+        raise ValueError(
+            f"`{name}` must be one of {choices}. Received: {name}={value!r}"
+        )
