@@ -50,3 +50,30 @@ def test_a_wrong_suffix_leaves_nothing(model, tmp_path):
     with pytest.raises(ValueError):
         report.save(report.compression_figure(rows), tmp_path / "figure.docx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_point_is_in_view(model):
+    """Also where compression raises the accuracy."""
+    answers = iter([0.5, *[0.7, 0.8] * 9])
+    rows = compression.compress(model, trials=2, evaluate=lambda model: next(answers))
+    low, high = report.compression_figure(rows).axes[0].get_ylim()
+    for row in rows:
+        mean, sd = row.compressed_accuracy_mean, row.compressed_accuracy_sd
+        assert low < 100 * (mean - sd) and 100 * (mean + sd) < high
+
+
+def test_a_product_of_norms_that_overflows(model):
+    rows = compression.compress(model, trials=2, evaluate=lambda model: 0.9)
+    training = [Training("deep", 1.0, 0.95, log_product_of_spectral_norms=1000.0)]
+    figure = report.demo_figure(training, {"deep": measures.spectrum(model)}, rows)
+    # log10(e^1000) = 434.3
+    assert "1e+434" in figure.axes[0].get_xticklabels()[0].get_text()
+
+
+def test_spectra_of_models_with_other_layers_are_refused(model):
+    rows = compression.compress(model, trials=2, evaluate=lambda model: 0.9)
+    dense = keras.layers.Dense(4, name="tail")
+    other = measures.spectrum(keras.Sequential([keras.Input((30,)), dense]))
+    spectra = {"plain": measures.spectrum(model), "other": other}
+    with pytest.raises(ValueError, match="'other' without the layer 'head'"):
+        report.demo_figure([Training("plain", 1.0, 0.95)], spectra, rows)

@@ -91,50 +91,96 @@ def compress_matrix(weights, rule="magnitude", replacement="gaussian", seed=0):
 
 def _chosen_layers(model, names):
     """Return the layers to compress, by name; by default the last Dense."""
-    found = {layer.name: layer for layer in leaf_layers(model)}
-    wrapped = {
-        layer.name for layer in found.values() if hasattr(layer, "effective_kernel")
-    }
+    leaves = list(dict.fromkeys(leaf_layers(model)))
+    found = {}
+    for layer in leaves:
+        found.setdefault(layer.name, []).append(layer)
     if names is None:
         dense = [
-            name
-            for name, layer in found.items()
-            if isinstance(layer, keras.layers.Dense) or name in wrapped
+            layer
+            for layer in leaves
+            if isinstance(getattr(layer, "layer", layer), keras.layers.Dense)
         ]
         if not dense:
             raise ValueError(
                 "`layers` must be given for a model without a Dense layer. "
                 f"Received: layers=None for '{model.name}'."
             )
-        names = dense[-1:]
-    elif isinstance(names, str) or not names:
+        chosen = dense[-1:]
+    elif isinstance(names, str) or not names or len(set(names)) < len(names):
         raise ValueError(
-            f"`layers` must be a list of layer names. Received: layers={names!r}"
+            "`layers` must be a list of different layer names. "
+            f"Received: layers={names!r}"
         )
-    for name in names:
-        if name not in found:
-            near = difflib.get_close_matches(name, found, n=3)
-            hint = f" Did you mean {' or '.join(near)}?" if near else ""
-            raise ValueError(
-                f"`layers` must name layers of '{model.name}'. "
-                f"Received: {name!r}.{hint}"
-            )
-        if name in wrapped:
-            raise ValueError(
-                f"`layers` must name plain layers: '{name}' computes with a function "
-                "of its kernel. Build the plain model and load the effective "
-                "weights: convert.from_torch(convert.to_torch(model), plain_model)."
-            )
-        if not isinstance(found[name], (keras.layers.Dense, keras.layers.Conv2D)):
-            raise ValueError(
-                f"`layers` must name Dense or Conv2D layers. Received: '{name}', "
-                f"a {type(found[name]).__name__}."
-            )
-    return [found[name] for name in names]
+    else:
+        chosen = [_named(model, found, name) for name in names]
+    for layer in chosen:
+        _check_layer(layer)
+    return chosen
+
+
+def _named(model, found, name):
+    """Return the one layer called `name`."""
+    if name not in found:
+        near = difflib.get_close_matches(name, found, n=3)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise ValueError(
+            f"`layers` must name layers of '{model.name}'. Received: {name!r}.{hint}"
+        )
+    if len(found[name]) > 1:
+        raise ValueError(
+            f"`layers` must name one layer each. Received: {name!r}, the name of "
+            f"{len(found[name])} layers in the nested models of '{model.name}'. "
+            "Compress the nested model itself."
+        )
+    return found[name][0]
+
+
+def _check_layer(layer):
+    """Raise a ValueError unless the layer computes with a float kernel of its own."""
+    name = layer.name
+    if hasattr(layer, "effective_kernel"):
+        raise ValueError(
+            f"`layers` must name plain layers: '{name}' computes with a function "
+            "of its kernel. Build the plain model and load the effective "
+            "weights: convert.from_torch(convert.to_torch(model), plain_model)."
+        )
+    if not isinstance(layer, (keras.layers.Dense, keras.layers.Conv2D)):
+        raise ValueError(
+            f"`layers` must name Dense or Conv2D layers. Received: '{name}', "
+            f"a {type(layer).__name__}."
+        )
+    if not layer.built:
+        raise ValueError(
+            f"`model` must be built. Received: a model whose layer '{name}' has no "
+            "weights yet. Call it on a batch first."
+        )
+    if getattr(layer, "lora_enabled", False):
+        raise ValueError(
+            f"`layers` must name plain layers: '{name}' adds a LoRA adapter to its "
+            "kernel. `model.save_weights` merges the two; load them into the plain "
+            "model."
+        )
+    dtype = keras.backend.standardize_dtype(layer.kernel.dtype)
+    if not keras.backend.is_float_dtype(dtype):
+        raise ValueError(
+            f"`layers` must name layers with float kernels. Received: '{name}', "
+            f"quantized to {dtype}. Compress the model before quantizing it."
+        )
 
 
 def _trial_seed(seed, rule, replacement, trial, index):
     return [seed, RULES.index(rule), REPLACEMENTS.index(replacement), trial, index]
+
+
+def _accuracy(evaluate, model):
+    accuracy = float(evaluate(model))
+    if not 0 <= accuracy <= 1:
+        raise ValueError(
+            "`evaluate` must return an accuracy in [0, 1]. "
+            f"Received: {accuracy} (a percentage must be divided by 100)."
+        )
+    return accuracy
 
 
 def _compressed_kernels(kernels, rule, replacement, seed, trial):
@@ -180,8 +226,10 @@ def compress(
         and accuracy before, mean and standard deviation after.
 
     Raises:
-        ValueError: On unknown names, a wrapped layer, weights that are not
-            finite, or arguments out of range; before anything is evaluated.
+        ValueError: On unknown or ambiguous names, a layer that is wrapped,
+            quantized or has a LoRA adapter, weights that are not finite, or
+            arguments out of range, all before anything is evaluated; and when
+            `evaluate` returns no accuracy.
 
     Example:
     >>> import keras
@@ -201,8 +249,11 @@ def compress(
     chosen = _chosen_layers(model, layers)
     kernels = [keras.ops.convert_to_numpy(layer.kernel) for layer in chosen]
     weights = np.concatenate([kernel.ravel() for kernel in kernels])
+    # Wide, because the squares of float16 weights overflow.
+    weights = weights.astype("float64")
+    norm = np.linalg.norm(weights)
     fit = fit_power_law(weights)
-    original = None if evaluate is None else float(evaluate(model))
+    original = None if evaluate is None else _accuracy(evaluate, model)
     rows = []
     try:
         for rule in rules:
@@ -216,12 +267,13 @@ def compress(
                     kept = sum(int(mask.sum()) for _, mask in results)
                     change = np.concatenate([array.ravel() for array, _ in results])
                     change = change.astype("float64") - weights
-                    errors.append(np.linalg.norm(change) / np.linalg.norm(weights))
+                    # Weights that are all zero stay so.
+                    errors.append(np.linalg.norm(change) / norm if norm else 0.0)
                     if evaluate is None:
                         continue
                     for layer, (array, _) in zip(chosen, results, strict=True):
                         layer.kernel.assign(array)
-                    accuracies.append(float(evaluate(model)))
+                    accuracies.append(_accuracy(evaluate, model))
                 mean = deviation = None
                 if accuracies:
                     mean = float(np.mean(accuracies))

@@ -29,8 +29,9 @@ class PowerLawFit:
         size: Integer, how many numbers were fitted.
         ks_distance: Float, largest distance of the distribution functions.
         status: `"ok"`; `"too small"` below 50 numbers in the tail; `"at
-            boundary"` where the exponent is the smallest allowed;
-            `"degenerate"` where there is nothing to fit, and all is NaN.
+            boundary"` where `powerlaw` found no exponent clear of 1, the
+            smallest allowed; `"degenerate"` where there is nothing to fit, and
+            all is NaN.
     """
 
     alpha_pdf: float
@@ -66,8 +67,6 @@ def fit_power_law(x, sides="abs"):
 
     Example:
     >>> import numpy as np
-
-    from keras_spectral.validation import check_choice
     >>> x = np.random.default_rng(0).pareto(2.5, 500) + 1
     >>> abs(fit_power_law(x).alpha_tail - 2.5) < 0.5
     True
@@ -95,7 +94,7 @@ def fit_power_law(x, sides="abs"):
         distance = float(fit.power_law.D)
     tail = int((x >= xmin).sum())
     status = "ok"
-    if not alpha > 1 + 1e-6:
+    if fit.noise_flag:
         status = "at boundary"
     elif tail < 50:
         status = "too small"

@@ -62,7 +62,17 @@ def _kernels(model, skipped):
     for layer in leaf_layers(model):
         inner = layer.layer if hasattr(layer, "effective_kernel") else layer
         if isinstance(inner, _KINDS):
+            if not inner.built:
+                raise ValueError(
+                    f"`model` must be built. Received: '{model.name}', whose layer "
+                    f"'{layer.name}' has no weights yet. Call it on a batch first."
+                )
             kernel = inner.kernel if inner is layer else layer.effective_kernel()
+            dtype = keras.backend.standardize_dtype(kernel.dtype)
+            if not keras.backend.is_float_dtype(dtype):
+                # The codes of a quantized kernel, without their scales.
+                skipped.append(f"{layer.name} ({type(inner).__name__}): {dtype} kernel")
+                continue
             yield layer.name, type(inner).__name__, keras.ops.convert_to_numpy(kernel)
         elif layer.weights:
             reason = "no rule for its kernel"
@@ -88,7 +98,8 @@ def spectrum(model):
         float64; `.skipped` lists the other weighted layers.
 
     Raises:
-        ValueError: If a kernel holds NaN or infinity, or no layer is left.
+        ValueError: If a layer is not built, a kernel holds NaN or infinity, or
+            no layer is left.
 
     Example:
     >>> import keras

@@ -17,9 +17,15 @@ def _finish(axes, title):
     axes.tick_params(labelsize=9)
 
 
-def _colour(labels):
+def _exp(log):
+    """Return e^log as text, also where it overflows a float."""
+    return f"{math.exp(log):.3g}" if log < 700 else f"1e+{log / math.log(10):.0f}"
+
+
+def _colour(labels, start=0):
     return {
-        label: _COLOURS[index % len(_COLOURS)] for index, label in enumerate(labels)
+        label: _COLOURS[index % len(_COLOURS)]
+        for index, label in enumerate(labels, start)
     }
 
 
@@ -54,7 +60,7 @@ def draw_training(axes, rows):
         range(len(rows)),
         [
             f"{row.name}\nstable ranks: {row.sum_of_stable_ranks:.1f}\n"
-            f"norms: {math.exp(row.log_product_of_spectral_norms):.3g}"
+            f"norms: {_exp(row.log_product_of_spectral_norms)}"
             for row in rows
         ],
     )
@@ -73,13 +79,21 @@ def draw_spectra(axes, spectra, layer=None):
         spectra: Dict from a model's label to its `measures.Spectrum`.
         layer: String, the layer's name; default the one with the most singular
             values.
+
+    Raises:
+        ValueError: If a model has no such layer.
     """
     if layer is None:
         rows = next(iter(spectra.values())).rows
         layer = max(rows, key=lambda row: len(row.singular_values)).name
     colours = _colour(spectra)
     for label, spectrum in spectra.items():
-        row = next(row for row in spectrum if row.name == layer)
+        row = next((row for row in spectrum if row.name == layer), None)
+        if row is None:
+            raise ValueError(
+                "`spectra` must hold one layer of each model. "
+                f"Received: '{label}' without the layer '{layer}'."
+            )
         values = row.singular_values
         axes.plot(
             range(1, len(values) + 1),
@@ -112,13 +126,15 @@ def draw_compression(axes, rows):
         )
     replacements = list(dict.fromkeys(row.replacement for row in rows))
     rules = list(dict.fromkeys(row.rule for row in rows))
-    colours = _colour(replacements)
+    # Not the models' colours: the demo's figure shows both.
+    colours = _colour(replacements, start=3)
     width = 0.8 / len(replacements)
-    low = 100.0
+    original = 100 * rows[0].original_accuracy
+    low = high = original
     for row in rows:
         offset = replacements.index(row.replacement) - (len(replacements) - 1) / 2
         mean, sd = 100 * row.compressed_accuracy_mean, 100 * row.compressed_accuracy_sd
-        low = min(low, mean - sd)
+        low, high = min(low, mean - sd), max(high, mean + sd)
         axes.errorbar(
             rules.index(row.rule) + offset * width,
             mean,
@@ -129,7 +145,6 @@ def draw_compression(axes, rows):
             color=colours[row.replacement],
             label=row.replacement if row.rule == rules[0] else None,
         )
-    original = 100 * rows[0].original_accuracy
     axes.axhline(original, color=_GREY, lw=1, ls="--")
     axes.annotate(
         f"original {original:.1f} %",
@@ -148,12 +163,13 @@ def draw_compression(axes, rows):
         [f'"{rule}"\n{kept[rule]:.0f} % of the weights kept' for rule in rules],
     )
     axes.set_xlim(-0.5, len(rules) - 0.5)
-    span = max(original, 1) - low
-    axes.set_ylim(low - 0.25 * span - 0.5, min(100.5, original + 0.1 * span + 0.5))
+    span = high - low
+    axes.set_ylim(low - 0.25 * span - 0.5, min(100.5, high + 0.1 * span + 0.5))
     axes.set_ylabel("test accuracy (%)")
+    # One line of entries fits into the margin below the lowest point.
     axes.legend(
         frameon=False, fontsize=9, title="replaced by", title_fontsize=9,
-        loc="lower left",
+        loc="lower left", ncols=len(replacements), alignment="left",
     )  # fmt: skip
     _finish(axes, f"Compressing layer {rows[0].name}")
 

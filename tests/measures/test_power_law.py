@@ -68,6 +68,20 @@ def test_status():
     assert fit_power_law(np.ones(100)).status == "degenerate"
     assert math.isnan(fit_power_law([1.0, 2.0, 3.0]).alpha_pdf)
     assert fit_power_law(np.arange(1.0, 21)).status == "too small"
+    # Over 600 decades the exponent is 1.0007, and `powerlaw` flags it.
+    x = np.concatenate([[1e-300, 2e-300], np.full(98, 1e300), [1.1e300]])
+    assert fit_power_law(x).status == "at boundary"
+
+
+@pytest.mark.parametrize("law", ["normal", "laplace", "standard_cauchy"])
+def test_equals_powerlaw_itself(rng, law):
+    x = np.abs(getattr(rng, law)(size=300))
+    direct = powerlaw.Fit(x, parameter_ranges={"alpha": (1, None)}, verbose=0)
+    fit = fit_power_law(x)
+    assert fit.alpha_pdf == pytest.approx(direct.power_law.alpha, rel=1e-9)
+    assert fit.standard_error == pytest.approx(direct.power_law.standard_err, rel=1e-9)
+    assert fit.xmin == direct.xmin
+    assert fit.ks_distance == pytest.approx(direct.D, rel=1e-9)
 
 
 @pytest.mark.parametrize("x", [[], [1.0, np.nan], [1.0, np.inf]])

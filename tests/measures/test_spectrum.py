@@ -71,6 +71,38 @@ def test_zero_and_broken_kernels():
         measures.spectrum(model)
 
 
+def test_quantized_kernels_are_left_out_and_named():
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(5, name="quantized"),
+            keras.layers.Dense(4, name="head"),
+        ]
+    )
+    model.get_layer("quantized").quantize("int8")
+    spectrum = measures.spectrum(model)
+    # The integer codes have a norm of hundreds.
+    assert [row.name for row in spectrum] == ["head"]
+    assert spectrum.skipped == ["quantized (Dense): int8 kernel"]
+
+
+def test_a_lora_adapter_is_part_of_the_kernel(rng):
+    layer = keras.layers.Dense(4)
+    model = keras.Sequential([keras.Input((6,)), layer])
+    kernel = layer.kernel.numpy()
+    layer.enable_lora(2)
+    layer.lora_kernel_b.assign(rng.normal(size=(2, 4)))
+    scale = layer.lora_alpha / layer.lora_rank
+    adapted = kernel + scale * layer.lora_kernel_a.numpy() @ layer.lora_kernel_b.numpy()
+    norm = measures.spectrum(model)[0].spectral_norm
+    assert norm == pytest.approx(np.linalg.norm(adapted, 2), rel=1e-5)
+
+
+def test_a_model_that_is_not_built():
+    with pytest.raises(ValueError, match="`model` must be built.*'head'"):
+        measures.spectrum(keras.Sequential([keras.layers.Dense(2, name="head")]))
+
+
 def test_a_model_without_kernels():
     with pytest.raises(ValueError, match="Dense or Conv2D"):
         measures.spectrum(keras.Sequential([keras.Input((2,)), keras.layers.ReLU()]))
