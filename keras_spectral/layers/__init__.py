@@ -1,10 +1,14 @@
 """Keras layers that control the singular values of a kernel while it trains."""
 
+from keras_spectral.layers.optimal_spectral_normalization import (
+    OptimalSpectralNormalization,
+)
 from keras_spectral.layers.reparametrization import Reparametrization
 from keras_spectral.layers.spectral_normalization import SpectralNormalization
 from keras_spectral.layers.stable_rank_normalization import StableRankNormalization
 
 __all__ = [
+    "OptimalSpectralNormalization",
     "Reparametrization",
     "SpectralNormalization",
     "StableRankNormalization",

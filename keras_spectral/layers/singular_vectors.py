@@ -1,12 +1,21 @@
-"""The state of power iteration, as a small layer that a wrapper owns."""
+"""Where a wrapper takes the leading singular triplet of its kernel from."""
 
 import keras
 from keras import ops
 
-from keras_spectral.linalg import SingularTriplet, iterate, rayleigh_quotient
+from keras_spectral.linalg import (
+    SingularTriplet,
+    dense_operator,
+    iterate,
+    leading_right_vector,
+    normalized,
+)
 
 # What `torch.nn.utils.parametrizations.spectral_norm` runs at registration.
 WARM_UP_ITERATIONS = 15
+
+# An eigendecomposition a step is cheap up to here.
+LARGEST_EXACT_SIDE = 512
 
 
 class SingularVectors(keras.layers.Layer):
@@ -58,32 +67,62 @@ class SingularVectors(keras.layers.Layer):
             aggregation="only_first_replica",
         )
 
-    def triplet(self, kernel, advance=False) -> SingularTriplet:
+    def restart(self):
+        """Forget u and v, as after the kernel was replaced."""
+        self.updates.assign(0)
+
+    def _vectors(self, fixed):
+        """Return the stored u and v, or warmed up ones before the first step."""
+        stored = ops.convert_to_tensor(self.u), ops.convert_to_tensor(self.v)
+
+        def step(_, vectors):
+            return iterate(fixed, *vectors, update_order=self.update_order)
+
+        return ops.cond(
+            ops.convert_to_tensor(self.updates) > 0,
+            lambda: stored,
+            lambda: ops.fori_loop(0, WARM_UP_ITERATIONS, step, stored),
+        )
+
+    def triplet(self, kernel, advance=False, matvec=None) -> SingularTriplet:
         """Return u, sigma and v for `kernel`; sigma carries the gradient.
 
         Args:
             kernel: Float tensor in the dtype of the state.
             advance: Boolean, whether to iterate and store.
+            matvec: Callable v -> A v, where the caller has a cheaper way to it
+                than the operator's. It is called once.
         """
         # u and v are found on a kernel that no gradient reaches.
         fixed = self.make_operator(ops.stop_gradient(kernel))
-        stored = (
-            ops.convert_to_tensor(self.u),
-            ops.convert_to_tensor(self.v),
-        )
-
-        def step(_, vectors):
-            return iterate(fixed, *vectors, update_order=self.update_order)
-
-        u, v = ops.cond(
-            ops.convert_to_tensor(self.updates) > 0,
-            lambda: stored,
-            lambda: ops.fori_loop(0, WARM_UP_ITERATIONS, step, stored),
-        )
+        u, v = self._vectors(fixed)
+        # A v gives sigma and, with the papers' order, the last u as well.
+        u_from_image = advance and self.update_order == "v_first"
+        if u_from_image:
+            u, v = iterate(fixed, u, v, self.power_iterations - 1, "v_first")
+            v = ops.stop_gradient(normalized(fixed.adjoint(u), v))
+        elif advance:
+            u, v = iterate(fixed, u, v, self.power_iterations, "u_first")
+        image = (matvec or self.make_operator(kernel).matvec)(v)
+        if u_from_image:
+            u = normalized(ops.stop_gradient(image), u)
+        u = ops.stop_gradient(u)
         if advance:
-            u, v = iterate(fixed, u, v, self.power_iterations, self.update_order)
             self.u.assign(u)
             self.v.assign(v)
             self.updates.assign_add(1)
-        sigma = rayleigh_quotient(self.make_operator(kernel), u, v)
-        return SingularTriplet(u, sigma, v)
+        return SingularTriplet(u, ops.sum(u * image), v)
+
+
+class ExactSingularVectors(keras.layers.Layer):
+    """Finds u and v of a matrix anew in each call; no weights, no estimate."""
+
+    def triplet(self, kernel, advance=False, matvec=None) -> SingularTriplet:
+        """Return u, sigma and v as `SingularVectors.triplet` does."""
+        operator = dense_operator(kernel)
+        v = leading_right_vector(ops.transpose(kernel))
+        image = (matvec or operator.matvec)(v)
+        outputs = operator.output_shape[0]
+        constant = ops.full((outputs,), outputs**-0.5, dtype=kernel.dtype)
+        u = ops.stop_gradient(normalized(ops.stop_gradient(image), constant))
+        return SingularTriplet(u, ops.sum(u * image), v)

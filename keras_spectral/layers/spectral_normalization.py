@@ -2,12 +2,11 @@
 
 import keras
 
-from keras_spectral.layers.reparametrization import Reparametrization
-from keras_spectral.linalg import clip_norm, divide_by_norm
+from keras_spectral.layers.rank_one import RankOneReparametrization
 
 
 @keras.saving.register_keras_serializable(package="keras_spectral")
-class SpectralNormalization(Reparametrization):
+class SpectralNormalization(RankOneReparametrization):
     """Spectral normalization (SN): the layer computes with bound * W / ||W||.
 
     The norm is estimated by power iteration, one step a training step by
@@ -51,9 +50,5 @@ class SpectralNormalization(Reparametrization):
     `clip=True`, eq. 16 (Gouk et al. 2018).
     """
 
-    def transform(self, kernel, training):
-        """Return the normalized kernel."""
-        sigma = self.norm_state.triplet(kernel, advance=training).sigma
-        if self.clip:
-            return clip_norm(kernel, sigma, self.bound)
-        return divide_by_norm(kernel, sigma, self.bound, self.epsilon)
+    def coefficients(self, matrix, index, leading, norm):
+        return self.scale_to_bound(norm), None

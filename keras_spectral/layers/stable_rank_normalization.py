@@ -5,23 +5,25 @@ import warnings
 import keras
 from keras import ops
 
-from keras_spectral.layers.reparametrization import Reparametrization
-from keras_spectral.linalg import (
-    clip_norm,
-    dense_operator,
-    divide_by_norm,
-    rescale_remainder,
-)
+from keras_spectral.layers.rank_one import RankOneReparametrization
+from keras_spectral.linalg import project_stable_rank, remainder_factor
+from keras_spectral.validation import check_integer
 
 
 @keras.saving.register_keras_serializable(package="keras_spectral")
-class StableRankNormalization(Reparametrization):
+class StableRankNormalization(RankOneReparametrization):
     """Stable rank normalization (SRN): norm `bound` and a capped stable rank.
 
     The stable rank of the flattened kernel, ||W||_F^2 / ||W||_2^2, is brought
     down to r = max(1, stable_rank_ratio * min(outputs, inputs)) where it is
     above, by shrinking every singular value but the first; then the kernel is
     scaled to the bound. It costs one norm more than spectral normalization.
+
+    That is Algorithm 2, which keeps the largest singular value. With
+    `preserved` k > 1, Algorithm 1, the k largest are kept as far as the target
+    allows and only the others shrink; with k = 0, Theorem 1, the largest may
+    grow, which moves the kernel least of all. Both take an SVD of the flattened
+    kernel in each call; the result is scaled to the bound all the same.
 
     Gradients take the singular vectors as constants (the paper's estimator).
     For the scale that is exact; for the cap it leaves out how u and v turn
@@ -39,6 +41,8 @@ class StableRankNormalization(Reparametrization):
             rank as a fraction of the largest possible. 1 is spectral
             normalization.
         bound: Float > 0, the norm of the effective kernel.
+        preserved: Integer k >= 0, how many of the largest singular values the
+            cap leaves in proportion to each other.
         power_iterations: Integer >= 1, power iterations a training step.
         epsilon: Float > 0; a kernel with a norm not above it is used as it is.
         norm: `"reshaped"` or `"operator"`: which norm gets the bound.
@@ -69,7 +73,7 @@ class StableRankNormalization(Reparametrization):
     Source: papers/stable-rank-normalization.md, Algorithm 2.
     """
 
-    def __init__(self, layer, stable_rank_ratio, bound=1.0, **kwargs):
+    def __init__(self, layer, stable_rank_ratio, bound=1.0, preserved=1, **kwargs):
         if (
             isinstance(stable_rank_ratio, bool)
             or not isinstance(stable_rank_ratio, (int, float))
@@ -79,52 +83,86 @@ class StableRankNormalization(Reparametrization):
                 "`stable_rank_ratio` must be a number in (0, 1]. "
                 f"Received: stable_rank_ratio={stable_rank_ratio}"
             )
+        check_integer("preserved", preserved, least=0)
         super().__init__(layer, bound=bound, **kwargs)
         self.stable_rank_ratio = float(stable_rank_ratio)
+        self.preserved = preserved
 
-    @property
-    def stable_rank(self):
-        """The target r, or `None` where it caps nothing (one row or column)."""
-        smaller = min(self.matrix_shape)
+    def stable_rank(self, name=None):
+        """Return the target r of a kernel.
+
+        Args:
+            name: String, one of `kernel_names`; needed where there are several.
+
+        Returns:
+            Float, or `None` where it caps nothing (one row or column).
+        """
+        smaller = min(self.slots[self._index(name)].view.shape)
         if smaller == 1:
             return None
         return max(1.0, self.stable_rank_ratio * smaller)
 
-    def build(self, input_shape):
+    def build(self, input_shape=None):
         super().build(input_shape)
-        if self.norm == "operator" and isinstance(self.layer, keras.layers.Conv2D):
-            self.rank_state = self.singular_vectors(dense_operator, "rank")
-        else:
-            self.rank_state = self.norm_state
-        if self.stable_rank == 1.0:
-            warnings.warn(
-                f"The target stable rank of layer '{self.name}' is 1 "
-                f"(stable_rank_ratio={self.stable_rank_ratio} of a "
-                f"{self.matrix_shape} matrix): its kernel becomes u v', which has "
-                "no gradient, so the layer will not train. Raise "
-                "`stable_rank_ratio`.",
-                stacklevel=2,
-            )
+        self._targets = [self.stable_rank(name) for name in self.kernel_names]
+        # The bounded norm of a convolution is not that of its flattened kernel,
+        # whose stable rank is capped.
+        self.rank_states = [
+            self.singular_vectors(index, "reshaped", "rank")
+            for index, slot in enumerate(self.slots)
+            if self._bounds_operator(slot) and self.preserved == 1
+        ]
+        for slot, target in zip(self.slots, self._targets, strict=True):
+            if target == 1.0:
+                warnings.warn(
+                    f"The target stable rank of layer '{self.name}' is 1 "
+                    f"(stable_rank_ratio={self.stable_rank_ratio} of a kernel "
+                    f"flattened to {slot.view.shape}): its '{slot.name}' becomes "
+                    "v u', which has no gradient, so it will not train. Raise "
+                    "`stable_rank_ratio`.",
+                    stacklevel=2,
+                )
 
-    def transform(self, kernel, training):
-        """Return the kernel with its stable rank capped and its norm bounded."""
-        leading = self.rank_state.triplet(kernel, advance=training)
-        sigma = leading.sigma
-        if self.norm_state is not self.rank_state:
-            sigma = self.norm_state.triplet(kernel, advance=training).sigma
-        capped = kernel
-        if self.stable_rank is not None:
-            # The cap does not depend on the scale, so it comes first, and the
-            # raw kernel's norm, which it keeps, then gives the scale.
-            component = leading.sigma * ops.reshape(
-                ops.outer(leading.v, leading.u), kernel.shape
-            )
-            capped = rescale_remainder(
-                kernel, component, leading.sigma, self.stable_rank
-            )
-        if self.clip:
-            return clip_norm(capped, sigma, self.bound)
-        return divide_by_norm(capped, sigma, self.bound, self.epsilon)
+    def _bounds_operator(self, slot):
+        return self.norm == "operator" and slot.operator is not None
+
+    def _rank_state(self, index):
+        position = sum(map(self._bounds_operator, self.slots[:index]))
+        return self.rank_states[position]
+
+    def triplets(self, matrix, index, advance, matvec=None):
+        leading, norm = super().triplets(matrix, index, advance, matvec)
+        if self._bounds_operator(self.slots[index]):
+            leading = self._rank_state(index).triplet(matrix, advance)
+        return leading, norm
+
+    def coefficients(self, matrix, index, leading, norm):
+        # The cap does not depend on the scale, so it comes first, and the raw
+        # kernel's norm, which it keeps, then gives the scale.
+        scale = self.scale_to_bound(norm)
+        target = self._targets[index]
+        if target is None:
+            return scale, None
+        squares = ops.sum(ops.square(matrix))
+        factor = remainder_factor(squares, leading.sigma, target)
+        return scale * factor, scale * (1.0 - factor) * leading.sigma
+
+    def transform(self, matrix, index, advance):
+        target = self._targets[index]
+        if self.preserved == 1 or target is None:
+            return super().transform(matrix, index, advance)
+        # Algorithm 1 for k > 1 and Theorem 1 for k = 0 need more of the spectrum.
+        capped, _ = project_stable_rank(matrix, target, self.preserved)
+        norm = self.norm_states[index].triplet(capped, advance).sigma
+        return self.scale_to_bound(norm) * capped
+
+    @property
+    def is_rank_one(self):
+        return self.preserved == 1
 
     def get_config(self):
-        return {**super().get_config(), "stable_rank_ratio": self.stable_rank_ratio}
+        return {
+            **super().get_config(),
+            "stable_rank_ratio": self.stable_rank_ratio,
+            "preserved": self.preserved,
+        }

@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_spectral.validation import check_integer
+from keras_spectral.validation import check_integer, check_positive
 
 
 def divide_by_norm(weight, norm, bound=1.0, epsilon=1e-12):
@@ -53,51 +53,69 @@ def clip_norm(weight, norm, bound=1.0):
     return weight / ops.maximum(norm / bound, ops.ones_like(norm))
 
 
-def rescale_remainder(weight, component, sigma, stable_rank):
-    """Scale `weight - component` so that the stable rank is at most `stable_rank`.
+def remainder_factor(squares, sigma, stable_rank):
+    """Return by how much all but the leading singular triplet must shrink.
 
-    With `component = sigma u v'`, the leading singular triplet, this is the
-    solution of Theorem 1 for k = 1; divided by sigma it is Algorithm 2.
-    Singular vectors are constants here, so the gradient is the paper's
-    estimator: it differs from that of the exact projection by the terms in
-    du and dv, which vanish only where the remainder is not rescaled.
+    With f the factor and sigma u v' the leading triplet, f W + (1 - f) sigma u v'
+    is the solution of Theorem 1 for k = 1; divided by sigma it is Algorithm 2.
 
     Args:
-        weight: Float tensor.
-        component: Tensor of the same shape, sigma u v' with unit u and v and
-            sigma = u' W v exactly; u and v may be estimates.
-        sigma: Scalar tensor >= 0, the norm of `component`.
+        squares: Scalar tensor ||W||_F^2.
+        sigma: Scalar tensor u' W v with unit u and v, exactly; u and v may be
+            estimates.
         stable_rank: Float >= 1, the target r.
 
     Returns:
-        Tensor of the shape of `weight`; `weight` itself where its stable rank
-        is not above the target.
+        Scalar tensor f in [0, 1]; 1 where the stable rank is not above r.
 
     Example:
     >>> import numpy as np
-    >>> w, s = np.diag([2.0, 2.0, 1.0]), np.array(2.0)
-    >>> top = np.diag([2.0, 0.0, 0.0])
-    >>> projected = ops.convert_to_numpy(rescale_remainder(w, top, s, 1.5))
-    >>> round(float((projected**2).sum() / 4.0), 6)
-    1.5
+    >>> factor = remainder_factor(np.array(12.0), np.array(2.0), stable_rank=1.5)
+    >>> float(factor)
+    0.5
 
     Source: papers/stable-rank-normalization.md, Theorem 1 and Algorithm 2,
     lines 6 to 10.
     """
-    # The remainder is orthogonal to the component, so it need not be formed.
-    squared = ops.sum(ops.square(weight)) - ops.square(sigma)
-    target = (stable_rank - 1.0) * ops.square(sigma)
+    # The remainder is orthogonal to the triplet, so it need not be formed.
+    leading = ops.square(sigma)
+    remainder = squares - leading
+    target = (stable_rank - 1.0) * leading
     # The tolerance keeps a weight that was projected before from being moved
-    # again by rounding, and both branches must be finite: the gradient of
-    # `where` multiplies the branch not taken by zero.
-    above = squared > target * (1.0 + 1e-6)
-    safe = ops.where(above, squared, ops.ones_like(squared))
-    reachable = ops.where(above, target, ops.ones_like(target))
-    positive = reachable > 0
-    root = ops.sqrt(ops.where(positive, reachable, ops.ones_like(reachable)) / safe)
-    factor = ops.where(positive, root, ops.zeros_like(root))
-    factor = ops.where(above, factor, ops.ones_like(factor))
-    return factor * weight + (1.0 - factor) * component
+    # again by rounding. Both branches must be finite: the gradient of `where`
+    # multiplies the branch not taken by zero.
+    above = remainder > target * (1.0 + 1e-6)
+    if stable_rank == 1:
+        return ops.where(above, ops.zeros_like(squares), ops.ones_like(squares))
+    usable = ops.logical_and(above, target > 0)
+    ratio = ops.where(usable, target, 1.0) / ops.where(usable, remainder, 1.0)
+    factor = ops.where(usable, ops.sqrt(ratio), 1.0)
+    # A triplet of norm zero leaves no stable rank to reach.
+    return ops.where(ops.logical_and(above, target <= 0), 0.0, factor)
+
+
+def fixed_svd(matrix):
+    """Return the SVD with singular vectors held constant.
+
+    The singular values u_i' W v_i carry their exact gradients u_i v_i', also
+    where they repeat; the vectors carry none. What is built from them has the
+    gradient that the papers' estimators have.
+
+    Args:
+        matrix: Float tensor W (m, n), float32 or float64.
+
+    Returns:
+        Tuple (u, s, vt) of tensors (m, p), (p,) and (p, n) with p = min(m, n).
+
+    Example:
+    >>> import numpy as np
+    >>> u, s, vt = fixed_svd(np.diag([3.0, 1.0]))
+    >>> ops.convert_to_numpy(s).tolist()
+    [3.0, 1.0]
+    """
+    u, _, vt = ops.svd(ops.stop_gradient(matrix), full_matrices=False)
+    u, vt = ops.stop_gradient(u), ops.stop_gradient(vt)
+    return u, ops.sum(u * ops.matmul(matrix, ops.transpose(vt)), axis=0), vt
 
 
 def project_stable_rank(matrix, stable_rank, preserved=1):
@@ -114,7 +132,8 @@ def project_stable_rank(matrix, stable_rank, preserved=1):
 
     Returns:
         Tuple (projected matrix, l): l is an integer tensor, the number of
-        singular values that were preserved (0 for k = 0).
+        singular values that were preserved (0 for k = 0). The gradient holds
+        the singular vectors constant, the paper's estimator.
 
     Raises:
         ValueError: If `stable_rank` < 1 or `preserved` < 0.
@@ -137,11 +156,12 @@ def project_stable_rank(matrix, stable_rank, preserved=1):
     dtype = matrix.dtype
     if "16" in str(dtype):
         matrix = ops.cast(matrix, "float32")
-    u, s, vt = ops.svd(matrix, full_matrices=False)
+    u, s, vt = fixed_svd(matrix)
     squares = ops.square(s)
     largest = squares[0]
     rounding = 1.0 + 1e-6
-    within = ops.sum(squares) <= stable_rank * largest * rounding
+    total = ops.sum(ops.square(matrix))
+    within = total <= stable_rank * largest * rounding
     # Algorithm 1 stops at the first index that is not feasible; the running
     # sums grow, so a mask of the feasible prefix is the same.
     count = max(preserved, 1)
@@ -150,17 +170,52 @@ def project_stable_rank(matrix, stable_rank, preserved=1):
     prefix = ops.cast(prefix, s.dtype)
     kept = ops.sum(prefix * squares)
     rest = ops.sum((1.0 - prefix) * squares)
-    safe = ops.where(rest > 0, rest, ops.ones_like(rest))
-    gamma = ops.sqrt(ops.maximum(stable_rank * largest - kept, 0.0) / safe)
+    # The branch that is not taken must be finite too, for the gradient's sake.
+    target = stable_rank * largest - kept
+    usable = ops.logical_and(target > 0, rest > 0)
+    ratio = ops.where(usable, target, 1.0) / ops.where(usable, rest, 1.0)
+    gamma = ops.where(usable, ops.sqrt(ratio), 0.0)
     lead = ops.ones_like(gamma)
     if preserved == 0 and stable_rank > 1:
         tail = (gamma + stable_rank - 1.0) / stable_rank
         # gamma is zero only for a matrix that is returned as it is.
-        lead = tail / ops.where(gamma > 0, gamma, ops.ones_like(gamma))
+        lead = tail / ops.where(usable, gamma, 1.0)
         gamma = tail
-    scaled = (u * (s * (lead * prefix + gamma * (1.0 - prefix)))) @ vt
+    # The remainder is W less the preserved triplets, so the gradient reaches W.
+    scaled = gamma * matrix + ops.matmul(u * ((lead - gamma) * s * prefix), vt)
     projected = ops.where(within, matrix, scaled)
     kept_count = ops.cast(ops.sum(prefix), "int32")
     if preserved == 0:
         kept_count = ops.zeros_like(kept_count)
     return ops.cast(projected, dtype), kept_count
+
+
+def clip_singular_values(matrix, bound=1.0):
+    """Return the matrix nearest to `matrix` with no singular value above `bound`.
+
+    Args:
+        matrix: Float tensor W (m, n), finite. A float16 or bfloat16 matrix is
+            computed in float32.
+        bound: Float s > 0.
+
+    Returns:
+        Tensor of the shape and dtype of `matrix`; a matrix within the bound is
+        returned as it is. The gradient holds the singular vectors constant.
+
+    Raises:
+        ValueError: If `bound` is not positive.
+
+    Example:
+    >>> import numpy as np
+    >>> clipped = clip_singular_values(np.diag([3.0, 1.0]), bound=2.0)
+    >>> ops.convert_to_numpy(clipped).round(6).tolist()
+    [[2.0, 0.0], [0.0, 1.0]]
+
+    Source: papers/stable-rank-normalization.md, Algorithm 3, eq. 18.
+    """
+    check_positive("bound", bound)
+    matrix = ops.convert_to_tensor(matrix)
+    wide = ops.cast(matrix, "float32") if "16" in str(matrix.dtype) else matrix
+    u, s, vt = fixed_svd(wide)
+    excess = ops.relu(s - bound)
+    return ops.cast(wide - ops.matmul(u * excess, vt), matrix.dtype)

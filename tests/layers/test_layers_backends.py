@@ -42,7 +42,7 @@ def test_fit_save_load(wrap, rng, tmp_path):
     model.compile(keras.optimizers.Adam(0.02), loss)
     history = model.fit(x, y, batch_size=16, epochs=12, verbose=0).history["loss"]
     assert history[-1] < history[0]
-    assert int(head.norm_state.updates) == 48
+    assert int(head.norm_states[0].updates) == 48
     effective = keras.ops.convert_to_numpy(head.effective_kernel())
     # u and v are those of the last step, before its update of the kernel.
     assert np.linalg.norm(effective, 2) == pytest.approx(1, rel=0.1)
@@ -73,4 +73,4 @@ def test_stateless_call_is_what_jax_trains_with(wrap, rng):
     )
     _, new_state = layer.stateless_call(trainable, state, x, training=True)
     assert int(new_state[-1]) == 1
-    assert int(layer.norm_state.updates) == 0
+    assert int(layer.norm_states[0].updates) == 0

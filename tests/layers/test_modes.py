@@ -87,7 +87,7 @@ def test_mixed_precision_leaves_the_master_kernel_alone(wrap, policy, batch):
         half = "bfloat16" if policy == "mixed_bfloat16" else "float16"
         rounded = tf.cast(tf.cast(kernel, half), "float32").numpy()
         assert np.mean(rounded == kernel) < 0.1
-        assert layer.norm_state.u.dtype == layer.kernel.dtype == "float32"
+        assert layer.norm_states[0].u.dtype == layer.kernel.dtype == "float32"
         assert layer.layer(np.ones((1, *layer.input.shape[1:]))).dtype == half
         assert layer.effective_kernel().dtype == "float32"
     # Half precision rounds the computation, not the estimate of the norm.
@@ -116,7 +116,7 @@ def test_mirrored_strategy_on_two_devices(wrap, batch):
     with strategy.scope():
         model = network(wrap)
         fit(model, batch)
-    state = model.layers[0].norm_state
+    state = model.layers[0].norm_states[0]
     for variable in (state.u, state.v):
         copies = [v.numpy() for v in variable.value.values]
         assert len(copies) == 2
@@ -131,8 +131,8 @@ def test_a_frozen_layer_keeps_its_state(where, batch):
     wrapper = model.layers[0]
     (wrapper if where == "wrapper" else wrapper.layer).trainable = False
     fit(model, batch)
-    assert int(wrapper.norm_state.updates) == 0
-    assert int(model.layers[-1].norm_state.updates) == 4
+    assert int(wrapper.norm_states[0].updates) == 0
+    assert int(model.layers[-1].norm_states[0].updates) == 4
 
 
 def test_regularizers_constraints_and_biases_work_as_without(batch):
@@ -174,8 +174,8 @@ def test_channels_first_reads_the_right_axes():
         keras.layers.Conv2D(4, 3, data_format="channels_first"), norm="operator"
     )
     layer.build((None, 2, 9, 7))
-    assert tuple(layer.norm_state.v.shape) == (1, 9, 7, 2)
-    assert tuple(layer.norm_state.u.shape) == (1, 7, 5, 4)
+    assert tuple(layer.norm_states[0].v.shape) == (1, 9, 7, 2)
+    assert tuple(layer.norm_states[0].u.shape) == (1, 7, 5, 4)
 
 
 def test_gradient_accumulation_and_weight_averaging(batch):
@@ -186,6 +186,6 @@ def test_gradient_accumulation_and_weight_averaging(batch):
     )
     model.fit(*batch, batch_size=4, verbose=0)
     optimizer.finalize_variable_values(model.trainable_variables)
-    state = model.layers[0].norm_state
+    state = model.layers[0].norm_states[0]
     assert np.linalg.norm(state.u.numpy()) == pytest.approx(1, rel=1e-5)
     assert np.isfinite(model(batch[0])).all()

@@ -30,8 +30,8 @@ def wrapped(kind, ratio=0.3, dtype="float64", **kwargs):
 def test_is_algorithm_2_with_the_layers_own_u_and_v(kind, order):
     layer = wrapped(kind, update_order=order)
     for _ in range(3):
-        layer.transform(ops.convert_to_tensor(layer.kernel), training=True)
-    state = layer.rank_state
+        layer.transform(layer.matrix(0), 0, advance=True)
+    state = layer.norm_states[0]
     expected = algorithm_2(
         layer.kernel.numpy(), state.u.numpy(), state.v.numpy(), 0.3 * 6
     )
@@ -60,7 +60,7 @@ def test_gradient_is_the_papers_estimator(rng, kind, ratio):
     """Finite differences of Algorithm 2 with u and v held constant."""
     layer = wrapped(kind, ratio=ratio)
     converge(layer)
-    u, v = layer.rank_state.u.numpy(), layer.rank_state.v.numpy()
+    u, v = layer.norm_states[0].u.numpy(), layer.norm_states[0].v.numpy()
     cotangent = rng.standard_normal(layer.kernel.shape)
     expected = finite_differences(
         lambda kernel: (algorithm_2(kernel, u, v, ratio * 6) * cotangent).sum(),
@@ -129,7 +129,7 @@ def test_clip_keeps_the_norm_but_caps_the_stable_rank():
 def test_one_output_is_plain_spectral_normalization(recwarn):
     layer = StableRankNormalization(keras.layers.Dense(1), stable_rank_ratio=0.3)
     layer.build((None, 8))
-    assert layer.stable_rank is None
+    assert layer.stable_rank() is None
     assert not [w for w in recwarn if issubclass(w.category, UserWarning)]
     assert np.linalg.norm(layer.effective_kernel().numpy()) == pytest.approx(1, 1e-5)
 
