@@ -19,11 +19,18 @@ def gradients(weight, cotangent, stable_rank):
     weight = tf.constant(weight)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(weight)
-        projected, _ = linalg.project_stable_rank(weight, stable_rank)
-        exact = projected / linalg.spectral_norm(weight)
-        exact = tf.reduce_sum(exact * cotangent)
+        # The exact projection, differentiated through the SVD.
+        s, u, v = tf.linalg.svd(weight)
+        rest = tf.reduce_sum(s[1:] ** 2)
+        gamma = tf.sqrt((stable_rank - 1) * s[0] ** 2 / tf.maximum(rest, 1e-30))
+        gamma = tf.minimum(gamma, 1.0)
+        values = tf.concat([s[:1], gamma * s[1:]], axis=0) / s[0]
+        exact = tf.reduce_sum((u * values) @ tf.transpose(v) * cotangent)
         sigma = tf.reduce_sum(weight * leading)
-        capped = linalg.rescale_remainder(weight, sigma * leading, sigma, stable_rank)
+        factor = linalg.remainder_factor(
+            tf.reduce_sum(weight**2), sigma, stable_rank
+        )
+        capped = factor * weight + (1 - factor) * sigma * leading
         estimate = tf.reduce_sum(capped / sigma * cotangent)
     return tape.gradient(exact, weight).numpy(), tape.gradient(estimate, weight).numpy()
 

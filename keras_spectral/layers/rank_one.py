@@ -10,7 +10,7 @@ from keras_spectral.layers.singular_vectors import (
     ExactSingularVectors,
     SingularVectors,
 )
-from keras_spectral.linalg import clip_norm, divide_by_norm
+from keras_spectral.linalg import clipping_scale, normalizing_scale
 from keras_spectral.linalg.power_iteration import UPDATE_ORDERS
 from keras_spectral.validation import check_choice, check_integer, check_positive
 
@@ -125,10 +125,9 @@ class RankOneReparametrization(Reparametrization):
 
     def scale_to_bound(self, norm):
         """Return what brings a kernel of this norm to the bound."""
-        one = ops.ones_like(norm)
         if self.clip:
-            return clip_norm(one, norm, self.bound)
-        return divide_by_norm(one, norm, self.bound, self.epsilon)
+            return clipping_scale(norm, self.bound)
+        return normalizing_scale(norm, self.bound, self.epsilon)
 
     def triplets(self, matrix, index, advance, matvec=None):
         """Return (leading triplet, norm that is bounded)."""

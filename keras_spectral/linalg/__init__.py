@@ -24,8 +24,10 @@ from keras_spectral.linalg.power_iteration import (
 from keras_spectral.linalg.projections import (
     clip_norm,
     clip_singular_values,
+    clipping_scale,
     divide_by_norm,
     fixed_svd,
+    normalizing_scale,
     project_stable_rank,
     remainder_factor,
 )
@@ -35,6 +37,7 @@ __all__ = [
     "SingularTriplet",
     "clip_norm",
     "clip_singular_values",
+    "clipping_scale",
     "conv2d_operator",
     "convolution_norm_bound",
     "dense_operator",
@@ -45,6 +48,7 @@ __all__ = [
     "iterate",
     "leading_right_vector",
     "normalized",
+    "normalizing_scale",
     "power_iteration",
     "project_stable_rank",
     "rayleigh_quotient",

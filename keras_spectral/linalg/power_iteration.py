@@ -22,7 +22,7 @@ class SingularTriplet(NamedTuple):
 def normalized(x, fallback):
     """Return x / ||x||, or `fallback` where x is zero or not finite.
 
-    No gradient may pass: the branch that is not taken is not guarded.
+    No gradient may pass: the branch that is not taken may hold NaN.
 
     Args:
         x: Float tensor of any shape.
@@ -37,12 +37,11 @@ def normalized(x, fallback):
     [0.6, 0.8]
     """
     # Dividing by the largest entry first keeps the squares of kernels scaled by
-    # 1e-38 or 1e38 inside float32.
-    scale = ops.max(ops.abs(x))
-    usable = ops.logical_and(scale > 0, scale < float("inf"))
-    scaled = x / ops.where(usable, scale, 1.0)
+    # 1e-38 or 1e38 inside float32, and makes NaN of what has no direction. Few
+    # operations: on small kernels their number is what normalization costs.
+    scaled = x / ops.max(ops.abs(x))
     norm = ops.sqrt(ops.sum(ops.square(scaled)))
-    return ops.where(usable, scaled / norm, fallback)
+    return ops.where(norm > 0, scaled / norm, fallback)
 
 
 def iterate(operator, u, v, iterations=1, update_order="v_first"):

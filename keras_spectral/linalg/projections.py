@@ -5,6 +5,48 @@ from keras import ops
 from keras_spectral.validation import check_integer, check_positive
 
 
+def normalizing_scale(norm, bound=1.0, epsilon=1e-12):
+    """Return the factor `bound / norm` of spectral normalization.
+
+    Args:
+        norm: Scalar tensor, the norm of a weight.
+        bound: Float > 0, the norm that the weight shall get.
+        epsilon: Float > 0. Where the norm is not above it, or NaN, the factor
+            is 1.
+
+    Returns:
+        Scalar tensor.
+
+    Example:
+    >>> import numpy as np
+    >>> float(normalizing_scale(np.array(4.0), bound=0.5))
+    0.125
+
+    Source: papers/lipschitz-slides.md, eq. 17 (Miyato et al. 2018).
+    """
+    return bound / ops.where(norm > epsilon, norm, bound)
+
+
+def clipping_scale(norm, bound=1.0):
+    """Return the factor 1 / max(1, norm / bound) of Gouk's projection.
+
+    Args:
+        norm: Scalar tensor, the norm of a weight.
+        bound: Float > 0.
+
+    Returns:
+        Scalar tensor, 1 for a norm within the bound.
+
+    Example:
+    >>> import numpy as np
+    >>> float(clipping_scale(np.array(4.0), bound=8.0))
+    1.0
+
+    Source: papers/lipschitz-slides.md, eq. 16 (Gouk et al. 2018).
+    """
+    return 1.0 / ops.maximum(norm / bound, 1.0)
+
+
 def divide_by_norm(weight, norm, bound=1.0, epsilon=1e-12):
     """Return `bound * weight / norm` (spectral normalization).
 
@@ -25,9 +67,7 @@ def divide_by_norm(weight, norm, bound=1.0, epsilon=1e-12):
 
     Source: papers/lipschitz-slides.md, eq. 17 (Miyato et al. 2018).
     """
-    usable = norm > epsilon
-    safe = ops.where(usable, norm, ops.ones_like(norm))
-    return weight * ops.where(usable, bound / safe, ops.ones_like(norm))
+    return weight * normalizing_scale(norm, bound, epsilon)
 
 
 def clip_norm(weight, norm, bound=1.0):
@@ -50,7 +90,7 @@ def clip_norm(weight, norm, bound=1.0):
 
     Source: papers/lipschitz-slides.md, eq. 16 (Gouk et al. 2018).
     """
-    return weight / ops.maximum(norm / bound, ops.ones_like(norm))
+    return weight * clipping_scale(norm, bound)
 
 
 def remainder_factor(squares, sigma, stable_rank):
@@ -66,7 +106,9 @@ def remainder_factor(squares, sigma, stable_rank):
         stable_rank: Float >= 1, the target r.
 
     Returns:
-        Scalar tensor f in [0, 1]; 1 where the stable rank is not above r.
+        Scalar tensor f in [0, 1]; 1 where the stable rank is not above r, and
+        where `squares` overflows or underflows (in float32, for norms outside
+        of 1e-17 to 1e19).
 
     Example:
     >>> import numpy as np
@@ -78,20 +120,13 @@ def remainder_factor(squares, sigma, stable_rank):
     lines 6 to 10.
     """
     # The remainder is orthogonal to the triplet, so it need not be formed.
-    leading = ops.square(sigma)
-    remainder = squares - leading
-    target = (stable_rank - 1.0) * leading
-    # The tolerance keeps a weight that was projected before from being moved
-    # again by rounding. Both branches must be finite: the gradient of `where`
-    # multiplies the branch not taken by zero.
-    above = remainder > target * (1.0 + 1e-6)
-    if stable_rank == 1:
-        return ops.where(above, ops.zeros_like(squares), ops.ones_like(squares))
-    usable = ops.logical_and(above, target > 0)
-    ratio = ops.where(usable, target, 1.0) / ops.where(usable, remainder, 1.0)
-    factor = ops.where(usable, ops.sqrt(ratio), 1.0)
-    # A triplet of norm zero leaves no stable rank to reach.
-    return ops.where(ops.logical_and(above, target <= 0), 0.0, factor)
+    # Where the squares leave the range of float32 there is nothing to compare.
+    usable = squares < float("inf")
+    leading = ops.where(usable, ops.square(sigma), 0.0)
+    remainder = ops.where(usable, squares - leading, 0.0)
+    # Not zero, so that the square root has a gradient for a zero kernel too.
+    target = ops.maximum((stable_rank - 1.0) * leading, 1e-37)
+    return ops.sqrt(target / ops.maximum(remainder, target))
 
 
 def fixed_svd(matrix):

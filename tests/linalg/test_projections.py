@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import scipy.optimize
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
@@ -9,8 +10,9 @@ from keras_spectral.linalg import (
     clip_norm,
     divide_by_norm,
     project_stable_rank,
-    rescale_remainder,
+    remainder_factor,
 )
+from tests.layers.reference import finite_differences
 
 
 def stable_rank(matrix):
@@ -113,17 +115,59 @@ def test_properties(seed, shape, r, k):
     np.testing.assert_allclose(again, projected, atol=1e-6)
 
 
-def test_rescale_remainder_is_theorem_1_for_one_preserved_value(rng):
+def test_remainder_factor_is_theorem_1_for_one_preserved_value(rng):
     matrix = rng.standard_normal((6, 9))
     u, s, vt = np.linalg.svd(matrix)
     component = s[0] * np.outer(u[:, 0], vt[0])
     for r in (1.0, 1.5, 3.0):
-        rescaled = ops.convert_to_numpy(
-            rescale_remainder(matrix, component, np.array(s[0]), r)
-        )
+        squares = np.array((matrix**2).sum())
+        factor = float(remainder_factor(squares, np.array(s[0]), r))
+        rescaled = factor * matrix + (1 - factor) * component
         np.testing.assert_allclose(rescaled, project(matrix, r)[0], atol=1e-10)
-    unchanged = rescale_remainder(matrix, component, np.array(s[0]), 6.0)
-    np.testing.assert_allclose(ops.convert_to_numpy(unchanged), matrix, atol=1e-14)
+    assert float(remainder_factor(squares, np.array(s[0]), 6.0)) == 1.0
+
+
+@pytest.mark.parametrize("squares, sigma", [(np.inf, 1e25), (0, 0), (1e-45, 1e-25)])
+def test_remainder_factor_beyond_the_range_of_float32(squares, sigma):
+    """Nothing to compare: no cap, and a finite gradient."""
+    squares, sigma = tf.constant(squares, "float32"), tf.constant(sigma, "float32")
+    with tf.GradientTape() as tape:
+        tape.watch([squares, sigma])
+        factor = remainder_factor(squares, sigma, 2.0)
+    assert float(factor) == 1.0
+    assert all(np.isfinite(tape.gradient(factor, [squares, sigma])))
+
+
+@pytest.mark.parametrize("preserved", [0, 1, 3])
+def test_gradient_of_the_projection_is_the_papers_estimator(rng, preserved):
+    """Finite differences with the preserved singular vectors held constant."""
+    matrix, r = rng.standard_normal((7, 8)), 2.0
+    u, s, vt = np.linalg.svd(matrix, full_matrices=False)
+    assert (s**2).sum() / s[0] ** 2 > r
+    count = max(project(matrix, r, preserved)[1], 1)
+    cotangent = rng.standard_normal(matrix.shape)
+
+    def value(weight):
+        live = np.array([u[:, i] @ weight @ vt[i] for i in range(count)])
+        kept = (u[:, :count] * live) @ vt[:count]
+        rest = weight - kept
+        # The components along all vectors are what the norm of the rest counts.
+        values = np.array([u[:, i] @ weight @ vt[i] for i in range(len(s))])
+        beta = (values[count:] ** 2).sum()
+        gamma = np.sqrt((r * values[0] ** 2 - (live**2).sum()) / beta)
+        lead = 1.0
+        if preserved == 0:
+            tail = (gamma + r - 1) / r
+            gamma, lead = tail, tail / gamma
+        return ((lead * kept + gamma * rest) * cotangent).sum()
+
+    expected = finite_differences(value, matrix)
+    weight = tf.constant(matrix)
+    with tf.GradientTape() as tape:
+        tape.watch(weight)
+        projected, _ = project_stable_rank(weight, r, preserved)
+        total = tf.reduce_sum(projected * cotangent)
+    np.testing.assert_allclose(tape.gradient(total, weight), expected, atol=1e-7)
 
 
 def test_divide_and_clip(rng):
