@@ -27,9 +27,7 @@ def gradients(weight, cotangent, stable_rank):
         values = tf.concat([s[:1], gamma * s[1:]], axis=0) / s[0]
         exact = tf.reduce_sum((u * values) @ tf.transpose(v) * cotangent)
         sigma = tf.reduce_sum(weight * leading)
-        factor = linalg.remainder_factor(
-            tf.reduce_sum(weight**2), sigma, stable_rank
-        )
+        factor = linalg.remainder_factor(tf.reduce_sum(weight**2), sigma, stable_rank)
         capped = factor * weight + (1 - factor) * sigma * leading
         estimate = tf.reduce_sum(capped / sigma * cotangent)
     return tape.gradient(exact, weight).numpy(), tape.gradient(estimate, weight).numpy()

@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from keras_spectral.constraints import LipschitzClip
-from keras_spectral.linalg import conv2d_operator
+from keras_spectral.linalg import convolution_operator
 
 
 @pytest.mark.parametrize("p", [1, 2, math.inf])
@@ -36,7 +36,7 @@ def test_convolutions_obey_the_lipschitz_inequality(rng, p, strides, padding):
     model.compile(keras.optimizers.SGD(1.0), "mse")
     x = rng.standard_normal((8, 7, 6, 2)).astype("float32")
     model.fit(x, 100 * model.predict(x, verbose=0), verbose=0)
-    operator = conv2d_operator(layer.kernel, (7, 6), strides, padding)
+    operator = convolution_operator(layer.kernel, (7, 6), strides, padding)
     impulses = np.eye(84, dtype="float32").reshape(84, 1, 7, 6, 2)
     matrix = np.array(
         [ops.convert_to_numpy(operator.matvec(x)).ravel() for x in impulses]

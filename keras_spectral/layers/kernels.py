@@ -13,9 +13,12 @@ import keras
 from keras import layers as kl
 from keras import ops
 
-from keras_spectral.linalg import conv2d_operator as convolution_operator
-from keras_spectral.linalg import dense_operator
-depthwise_convolution_operator = transposed_convolution_operator = None
+from keras_spectral.linalg import (
+    convolution_operator,
+    dense_operator,
+    depthwise_convolution_operator,
+    transposed_convolution_operator,
+)
 
 
 @dataclass(frozen=True)

@@ -152,9 +152,7 @@ class RankOneReparametrization(Reparametrization):
         # A subclass may compute something else; half precision would round the
         # norm, which is more than rounding the effective kernel.
         plain = type(layer) is keras.layers.Dense
-        if not (
-            plain and self.is_rank_one and layer.compute_dtype == self.state_dtype
-        ):
+        if not (plain and self.is_rank_one and layer.compute_dtype == self.state_dtype):
             return super().replacements(advance)
         check_plain(layer)
 

@@ -1,5 +1,10 @@
 """Pure functions on tensors: operators, power iteration, projections, norms."""
 
+from keras_spectral.linalg.convolutions import (
+    convolution_operator,
+    depthwise_convolution_operator,
+    transposed_convolution_operator,
+)
 from keras_spectral.linalg.norms import (
     convolution_norm_bound,
     frobenius_norm,
@@ -9,7 +14,6 @@ from keras_spectral.linalg.norms import (
 )
 from keras_spectral.linalg.operators import (
     LinearOperator,
-    conv2d_operator,
     dense_operator,
     reshaped_matrix,
 )
@@ -38,9 +42,10 @@ __all__ = [
     "clip_norm",
     "clip_singular_values",
     "clipping_scale",
-    "conv2d_operator",
+    "convolution_operator",
     "convolution_norm_bound",
     "dense_operator",
+    "depthwise_convolution_operator",
     "divide_by_norm",
     "fixed_svd",
     "frobenius_norm",
@@ -56,4 +61,5 @@ __all__ = [
     "reshaped_matrix",
     "spectral_norm",
     "stable_rank",
+    "transposed_convolution_operator",
 ]

@@ -6,7 +6,7 @@ import torch
 from keras import ops
 
 from keras_spectral.layers import SpectralNormalization
-from keras_spectral.linalg import conv2d_operator
+from keras_spectral.linalg import convolution_operator
 from tests.layers.reference import finite_differences, sn_gradient
 
 
@@ -269,7 +269,7 @@ def test_input_size_stands_in_for_an_unknown_one():
 
 def test_convolution_state_matches_the_linalg_operator():
     layer = convolution(size=9, norm="operator")
-    operator = conv2d_operator(layer.kernel, (9, 9), strides=2, padding="same")
+    operator = convolution_operator(layer.kernel, (9, 9), strides=2, padding="same")
     assert layer.norm_states[0].u.shape == operator.output_shape
 
 
@@ -285,7 +285,7 @@ def test_convolution_state_matches_the_linalg_operator():
         (dict(update_order="both"), "`update_order`"),
         (dict(clip=1), "`clip`"),
         (dict(method="svd"), "`method`"),
-        (dict(method="exact", norm="operator"), "`method=\"exact\"`"),
+        (dict(method="exact", norm="operator"), '`method="exact"`'),
         (dict(dtype="mixed_bfloat16"), "`dtype`"),
     ],
 )

@@ -10,7 +10,7 @@ from keras_spectral import linalg
 @pytest.mark.parametrize("strides, padding", [(1, "same"), (2, "same"), (2, "valid")])
 def test_convolution_adjoint(rng, strides, padding):
     kernel = rng.standard_normal((3, 4, 2, 3)).astype("float32")
-    operator = linalg.conv2d_operator(kernel, (7, 9), strides, padding)
+    operator = linalg.convolution_operator(kernel, (7, 9), strides, padding)
     x = rng.standard_normal(operator.input_shape).astype("float32")
     y = rng.standard_normal(operator.output_shape).astype("float32")
     ax = ops.convert_to_numpy(operator.matvec(ops.convert_to_tensor(x)))

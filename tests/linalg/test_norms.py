@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from keras import ops
 
 from keras_spectral.linalg import (
-    conv2d_operator,
     convolution_norm_bound,
+    convolution_operator,
     frobenius_norm,
     induced_norm,
     spectral_norm,
@@ -18,7 +18,7 @@ from keras_spectral.linalg import (
 
 def unrolled(kernel, size, strides=1, padding="same"):
     """The convolution as a matrix, column by column from impulses."""
-    operator = conv2d_operator(kernel, size, strides, padding)
+    operator = convolution_operator(kernel, size, strides, padding)
     entries = int(np.prod(operator.input_shape))
     columns = [
         ops.convert_to_numpy(operator.matvec(ops.convert_to_tensor(x))).ravel()

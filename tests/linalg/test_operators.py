@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from keras_spectral.linalg import conv2d_operator, dense_operator, reshaped_matrix
+from keras_spectral.linalg import convolution_operator, dense_operator, reshaped_matrix
 
 GEOMETRIES = [
     # kernel, size, strides, padding, dilation
@@ -38,7 +38,7 @@ def test_convolution_is_the_keras_layer_and_its_adjoint_is_exact(
     rng, kernel, size, strides, padding, dilation
 ):
     weight = rng.standard_normal(kernel)
-    operator = conv2d_operator(weight, size, strides, padding, dilation)
+    operator = convolution_operator(weight, size, strides, padding, dilation)
     layer = keras.layers.Conv2D(
         kernel[3],
         kernel[:2],
@@ -69,14 +69,14 @@ def test_adjoint_on_any_geometry(taps, extra, strides, padding, seed):
     rng = np.random.default_rng(seed)
     size = tuple(t + e for t, e in zip(taps, extra, strict=True))
     weight = rng.standard_normal((*taps, 2, 3))
-    check_adjoint(conv2d_operator(weight, size, strides, padding), rng, 1e-9)
+    check_adjoint(convolution_operator(weight, size, strides, padding), rng, 1e-9)
 
 
 def test_grouped_convolution_against_torch(rng):
     import torch
 
     weight = rng.standard_normal((3, 3, 2, 6))
-    operator = conv2d_operator(weight, (7, 8, 4), strides=2, padding="valid")
+    operator = convolution_operator(weight, (7, 8, 4), strides=2, padding="valid")
     x = rng.standard_normal(operator.input_shape)
     expected = torch.nn.functional.conv2d(
         torch.tensor(x.transpose(0, 3, 1, 2)),
@@ -117,4 +117,4 @@ def test_dense_operator_is_the_reshaped_matrix(rng):
 def test_bad_geometry_is_refused(arguments, match):
     defaults = dict(kernel=np.zeros((3, 3, 2, 4)), input_size=(9, 9))
     with pytest.raises(ValueError, match=match):
-        conv2d_operator(**{**defaults, **arguments})
+        convolution_operator(**{**defaults, **arguments})

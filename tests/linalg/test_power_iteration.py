@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_spectral.linalg import conv2d_operator, power_iteration
+from keras_spectral.linalg import convolution_operator, power_iteration
 
 
 @pytest.mark.parametrize("order", ["v_first", "u_first"])
@@ -33,7 +33,7 @@ def test_is_an_estimate_from_below(rng):
 
 
 def test_convolution_against_its_impulse_response_matrix(rng):
-    operator = conv2d_operator(
+    operator = convolution_operator(
         rng.standard_normal((3, 3, 2, 3)), (7, 6), strides=2, padding="same"
     )
     size = int(np.prod(operator.input_shape))
@@ -44,7 +44,7 @@ def test_convolution_against_its_impulse_response_matrix(rng):
     ]
     exact = np.linalg.norm(np.array(columns), 2)
     u = np.ones(operator.output_shape) / np.sqrt(np.prod(operator.output_shape))
-    float32 = conv2d_operator(
+    float32 = convolution_operator(
         rng.standard_normal((1, 1, 1, 1)).astype("float32"), (2, 2)
     )
     assert power_iteration(float32, 3).sigma.dtype.name == "float32"
