@@ -1,5 +1,7 @@
 """Convolutions in one, two and three dimensions as linear maps."""
 
+import math
+
 from keras import ops
 
 from keras_spectral.linalg.operators import LinearOperator
@@ -41,11 +43,10 @@ def _image(input_size, rank, default_channels):
     return size, (input_size[rank] if len(input_size) > rank else default_channels)
 
 
-def _check_geometry(padding, strides, dilation, rank):
-    if padding not in _PADDINGS[rank]:
+def _check_geometry(padding, paddings, strides, dilation):
+    if padding not in paddings:
         raise ValueError(
-            f"`padding` must be one of {_PADDINGS[rank]} in {rank} dimensions. "
-            f"Received: padding={padding!r}"
+            f"`padding` must be one of {paddings} here. Received: padding={padding!r}"
         )
     if max(strides) > 1 and max(dilation) > 1:
         raise ValueError(
@@ -89,18 +90,18 @@ def _conv(x, kernel, strides, dilation):
 
 def _stuffed(y, strides):
     """Return `y` with strides - 1 zeros between its pixels."""
-    sizes, channels = y.shape[1:-1], y.shape[-1]
-    if max(strides) == 1:
-        return y
-    shape, pads = [1], [[0, 0]]
-    for size, stride in zip(sizes, strides, strict=True):
-        shape += [size, 1]
-        pads += [[0, 0], [0, stride - 1]]
-    y = ops.pad(ops.reshape(y, (*shape, channels)), [*pads, [0, 0]])
-    full = [size * stride for size, stride in zip(sizes, strides, strict=True)]
-    y = ops.reshape(y, (1, *full, channels))
-    kept = [slice((n - 1) * s + 1) for n, s in zip(sizes, strides, strict=True)]
-    return y[(slice(None), *kept)]
+    for axis, stride in enumerate(strides, start=1):
+        if stride == 1:
+            continue
+        # One axis at a time: some backends pad at most six.
+        shape = tuple(y.shape)
+        size = shape[axis]
+        y = ops.reshape(y, (math.prod(shape[:axis]), size, 1, -1))
+        y = ops.pad(y, [[0, 0], [0, 0], [0, stride - 1], [0, 0]])
+        y = ops.reshape(y, (math.prod(shape[:axis]), size * stride, -1))
+        kept = (size - 1) * stride + 1
+        y = ops.reshape(y[:, :kept], (*shape[:axis], kept, *shape[axis + 1 :]))
+    return y
 
 
 def convolution_operator(
@@ -141,7 +142,7 @@ def convolution_operator(
     rank = _spatial_rank(kernel)
     strides = _per_axis(strides, rank, "strides")
     dilation = _per_axis(dilation_rate, rank, "dilation_rate")
-    _check_geometry(padding, strides, dilation, rank)
+    _check_geometry(padding, _PADDINGS[rank], strides, dilation)
     *taps, inputs, filters = kernel.shape
     size, channels = _image(input_size, rank, inputs)
     if channels % inputs or filters % (channels // inputs):
@@ -266,7 +267,7 @@ def transposed_convolution_operator(
     rank = _spatial_rank(kernel)
     strides = _per_axis(strides, rank, "strides")
     dilation = _per_axis(dilation_rate, rank, "dilation_rate")
-    _check_geometry(padding, strides, dilation, rank)
+    _check_geometry(padding, _PADDINGS[2], strides, dilation)
     *taps, filters, inputs = kernel.shape
     size, _ = _image(input_size, rank, inputs)
     if output_padding is None or isinstance(output_padding, int):
