@@ -23,15 +23,21 @@ _MODULES = (
     "linalg",
     "measures",
     "report",
+    "surgery",
     "zoo",
 )
 
-__all__ = ["__version__", *_MODULES]
+# What users call most stands at the top too.
+_FUNCTIONS = {"wrap": "surgery", "unwrap": "surgery"}
+
+__all__ = ["__version__", *_MODULES, *_FUNCTIONS]
 
 
 def __getattr__(name):
     if name in _MODULES:
         return importlib.import_module(f"keras_spectral.{name}")
+    if name in _FUNCTIONS:
+        return getattr(__getattr__(_FUNCTIONS[name]), name)
     raise AttributeError(f"module 'keras_spectral' has no attribute '{name}'")
 
 

@@ -6,10 +6,18 @@ import math
 import keras
 import numpy as np
 
+from keras_spectral.layers.kernels import has_kernels, kernel_slots
+from keras_spectral.layers.reparametrization import Reparametrization
 from keras_spectral.results import Rows
 from keras_spectral.traversal import leaf_layers
 
-_KINDS = (keras.layers.Dense, keras.layers.Conv2D)
+# Layers whose `kernel` adds the LoRA adapter.
+_ADAPTED = (
+    keras.layers.Dense,
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,36 +66,47 @@ class Spectrum(Rows):
 
 
 def _kernels(model, skipped):
-    """Yield (name, kind, kernel as the layer computes with it)."""
+    """Yield (name, kind, matrix as the layer computes with it)."""
     for layer in leaf_layers(model):
-        inner = layer.layer if hasattr(layer, "effective_kernel") else layer
-        if isinstance(inner, _KINDS):
-            if not inner.built:
-                raise ValueError(
-                    f"`model` must be built. Received: '{model.name}', whose layer "
-                    f"'{layer.name}' has no weights yet. Call it on a batch first."
-                )
-            kernel = inner.kernel if inner is layer else layer.effective_kernel()
-            dtype = keras.backend.standardize_dtype(kernel.dtype)
-            if not keras.backend.is_float_dtype(dtype):
-                # The codes of a quantized kernel, without their scales.
-                skipped.append(f"{layer.name} ({type(inner).__name__}): {dtype} kernel")
-                continue
-            yield layer.name, type(inner).__name__, keras.ops.convert_to_numpy(kernel)
-        elif layer.weights:
-            reason = "no rule for its kernel"
-            if isinstance(layer, keras.layers.BatchNormalization):
-                reason = "scales channels, not folded into the layer before"
-            skipped.append(f"{layer.name} ({type(layer).__name__}): {reason}")
+        wrapped = isinstance(layer, Reparametrization)
+        inner = layer.layer if wrapped else layer
+        if getattr(inner, "lora_enabled", False) and isinstance(inner, _ADAPTED):
+            kernel = keras.ops.convert_to_numpy(inner.kernel).astype("float64")
+            matrix = kernel.reshape(-1, kernel.shape[-1])
+            yield layer.name, type(inner).__name__, matrix.T
+            continue
+        if not has_kernels(inner):
+            if layer.weights:
+                reason = "no rule for its kernel"
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    reason = "scales channels, not folded into the layer before"
+                elif getattr(layer, "quantization_mode", None):
+                    reason = f"{layer.quantization_mode} kernel"
+                skipped.append(f"{layer.name} ({type(layer).__name__}): {reason}")
+            continue
+        if not inner.built:
+            raise ValueError(
+                f"`model` must be built. Received: '{model.name}', whose layer "
+                f"'{layer.name}' has no weights yet. Call it on a batch first."
+            )
+        slots = kernel_slots(inner)
+        for slot in slots:
+            kernel = layer.effective_kernel(slot.name) if wrapped else slot.variable
+            # One kernel goes by the layer's name.
+            name = layer.name if len(slots) == 1 else f"{layer.name}/{slot.name}"
+            kernel = keras.ops.convert_to_numpy(kernel).astype("float64")
+            matrix = keras.ops.convert_to_numpy(slot.view.flatten(kernel))
+            yield name, type(inner).__name__, matrix.T
 
 
 def spectrum(model):
-    """Compute the singular values of every Dense and Conv2D kernel of a model.
+    """Compute the singular values of every kernel of a model.
 
     A wrapped layer is measured by its effective kernel. A convolution is
     measured as its flattened kernel (inputs x height x width to filters), which
     is what `norm="reshaped"` in the rows says; that is no bound on the
-    convolution.
+    convolution. A layer with several kernels (separable convolutions, attention,
+    recurrent layers) has a row for each, `layer/kernel`.
 
     Args:
         model: A built `keras.Model`; nested models are entered.
@@ -110,8 +129,7 @@ def spectrum(model):
     Source: papers/stable-rank-normalization.md, Definition 2.1.
     """
     rows, skipped = [], []
-    for name, kind, kernel in _kernels(model, skipped):
-        matrix = kernel.astype("float64").reshape(-1, kernel.shape[-1]).T
+    for name, kind, matrix in _kernels(model, skipped):
         if not np.isfinite(matrix).all():
             raise ValueError(
                 f"`model` must have finite kernels. Received: NaN or infinity in "
@@ -133,7 +151,7 @@ def spectrum(model):
         )
     if not rows:
         raise ValueError(
-            "`model` must hold a Dense or Conv2D layer. Received: "
+            "`model` must hold a layer with a kernel. Received: "
             f"'{model.name}' with {', '.join(skipped) or 'no weights'}."
         )
     return Spectrum(

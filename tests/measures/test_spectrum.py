@@ -104,5 +104,23 @@ def test_a_model_that_is_not_built():
 
 
 def test_a_model_without_kernels():
-    with pytest.raises(ValueError, match="Dense or Conv2D"):
+    with pytest.raises(ValueError, match="a layer with a kernel"):
         measures.spectrum(keras.Sequential([keras.Input((2,)), keras.layers.ReLU()]))
+
+
+def test_layers_with_several_kernels_have_a_row_for_each():
+    model = keras.Sequential(
+        [
+            keras.Input((5, 3)),
+            SpectralNormalization(keras.layers.LSTM(4, name="recurrent")),
+            keras.layers.Dense(2, name="head"),
+        ]
+    )
+    rows = measures.spectrum(model)
+    assert [(row.name, row.shape) for row in rows] == [
+        ("recurrent/kernel", (16, 3)),
+        ("recurrent/recurrent_kernel", (16, 4)),
+        ("head", (2, 4)),
+    ]
+    # Warmed up, not converged: an orthogonal matrix has no leading direction.
+    assert rows[1].spectral_norm == pytest.approx(1, rel=0.05)

@@ -1,0 +1,236 @@
+"""Wrap the layers of a model that stands, and take the wrappers off again."""
+
+import keras
+from keras import layers as kl
+
+from keras_spectral.layers.kernels import has_kernels, kernel_slots
+from keras_spectral.layers.reparametrization import Reparametrization
+from keras_spectral.traversal import leaf_layers
+
+
+def wrap(model, wrapper, where=None, **arguments):
+    """Return a copy of a model whose layers are wrapped.
+
+    The copy has the weights of `model`, which stays as it is, and is not
+    compiled. With `clip=True`, or an `OptimalSpectralNormalization`, a layer
+    whose kernel is within the bound computes what it did before; a pretrained
+    model is best wrapped so. Any other wrapper scales every kernel.
+
+    Args:
+        model: A built `keras.Sequential` or functional `keras.Model`; nested
+            ones are entered.
+        wrapper: A class of `keras_spectral.layers`, such as
+            `SpectralNormalization`, or any callable from layer to layer.
+        where: Which layers: a list of names, or a callable that takes a layer
+            and returns a boolean. By default every layer that the wrappers
+            treat and that is not wrapped yet.
+        **arguments: Passed to `wrapper`.
+
+    Returns:
+        A `keras.Model` of the same kind.
+
+    Raises:
+        ValueError: If the model is not of those kinds, `where` names a layer
+            that is not there or cannot be wrapped, or nothing is to be wrapped.
+
+    Example:
+    >>> import keras
+    >>> from keras_spectral.layers import SpectralNormalization
+    >>> layers = [keras.Input((4,)), keras.layers.Dense(3, name="head")]
+    >>> wrapped = wrap(keras.Sequential(layers), SpectralNormalization, bound=2.0)
+    >>> type(wrapped.get_layer("head")).__name__
+    'SpectralNormalization'
+    """
+    _check_model(model)
+    chosen = _chosen(model, where)
+
+    def replace(layer):
+        copy = _copy(layer)
+        return wrapper(copy, **arguments) if id(layer) in chosen else copy
+
+    return _transformed(model, replace)
+
+
+def unwrap(model):
+    """Return a plain copy of a model, with the kernels it computes with.
+
+    The copy holds none of this package's wrappers; it loads, converts and runs
+    without the package, and gives the same outputs to float rounding.
+
+    Args:
+        model: A built `keras.Sequential` or functional `keras.Model`; nested
+            ones are entered.
+
+    Returns:
+        A `keras.Model` of the same kind, not compiled.
+
+    Raises:
+        ValueError: If the model is not of those kinds, or a wrapper is inside of
+            another layer.
+
+    Example:
+    >>> import keras
+    >>> from keras_spectral.layers import SpectralNormalization
+    >>> dense = SpectralNormalization(keras.layers.Dense(3, name="head"))
+    >>> plain = unwrap(keras.Sequential([keras.Input((4,)), dense]))
+    >>> type(plain.get_layer("head")).__name__
+    'Dense'
+    """
+    _check_model(model)
+
+    def replace(layer):
+        if hasattr(layer, "to_layer"):
+            return layer.to_layer()
+        inside = getattr(layer, "layer", None)
+        if isinstance(inside, Reparametrization) and not hasattr(layer, "slots"):
+            raise ValueError(
+                "`model` must have its wrappers outermost. Received: "
+                f"'{layer.name}', a {type(layer).__name__} around a "
+                f"{type(inside).__name__}. Wrap the {type(layer).__name__} instead."
+            )
+        return _copy(inside if isinstance(layer, Reparametrization) else layer)
+
+    return _transformed(model, replace)
+
+
+def copy_weights(source, target):
+    """Copy the weights of one model to another that is wrapped otherwise.
+
+    Layers with weights are paired in their order. Raw kernels are copied, not
+    effective ones, so that training goes on as it would have; singular vectors
+    are copied where both models have them and are found anew where only
+    `target` does.
+
+    Args:
+        source: A built `keras.Model`.
+        target: A built `keras.Model` with the same layers, wrapped or not.
+
+    Raises:
+        ValueError: If the layers differ; nothing is copied then.
+
+    Example:
+    >>> import keras
+    >>> from keras_spectral.layers import SpectralNormalization
+    >>> layers = [keras.Input((4,)), keras.layers.Dense(3, name="head")]
+    >>> plain = keras.Sequential(layers)
+    >>> wrapped = wrap(plain, SpectralNormalization)
+    >>> copy_weights(wrapped, plain)
+    """
+    ours, theirs = (
+        [layer for layer in leaf_layers(model) if layer.weights]
+        for model in (source, target)
+    )
+    if len(ours) != len(theirs):
+        raise ValueError(
+            "`source` and `target` must have as many layers with weights. Received: "
+            f"{[layer.name for layer in ours]} and {[layer.name for layer in theirs]}."
+        )
+    for one, other in zip(ours, theirs, strict=True):
+        shapes = [[tuple(w.shape) for w in _inner(x).weights] for x in (one, other)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                "`source` and `target` must have weights of the same shapes. "
+                f"Received: '{one.name}' with {shapes[0]} and '{other.name}' with "
+                f"{shapes[1]}."
+            )
+    for one, other in zip(ours, theirs, strict=True):
+        _copy_layer_weights(one, other)
+
+
+def _copy_layer_weights(source, target):
+    state = [tuple(w.shape) for w in target.weights]
+    if type(source) is type(target) and state == [
+        tuple(w.shape) for w in source.weights
+    ]:
+        target.set_weights(source.get_weights())
+        return
+    _inner(target).set_weights(_inner(source).get_weights())
+    if isinstance(target, Reparametrization):
+        target.restart_power_iteration()
+
+
+def _inner(layer):
+    return layer.layer if isinstance(layer, Reparametrization) else layer
+
+
+def _copy(layer):
+    return type(layer).from_config(layer.get_config())
+
+
+def _check_model(model):
+    # Keras has no public name for functional models.
+    if not isinstance(model, keras.Sequential) and not (
+        isinstance(model, keras.Model) and hasattr(model, "_operations")
+    ):
+        raise ValueError(
+            "`model` must be a `keras.Sequential` or a functional `keras.Model`: the "
+            "layers of another cannot be replaced from outside. Received: "
+            f"{model!r}. Wrap its layers where it makes them."
+        )
+    if not model.built:
+        raise ValueError(
+            f"`model` must be built. Received: '{model.name}', which has no weights "
+            "yet. Call it on a batch first."
+        )
+
+
+def _chosen(model, where):
+    """Return the ids of the layers to wrap."""
+    layers = list(leaf_layers(model))
+    if where is None:
+        chosen = [layer for layer in layers if has_kernels(layer)]
+    elif callable(where):
+        chosen = [layer for layer in layers if where(layer)]
+    else:
+        names = {layer.name for layer in layers}
+        missing = sorted(set(where) - names) if not isinstance(where, str) else [where]
+        if missing:
+            raise ValueError(
+                "`where` must be a list of names of layers, or a callable. Received: "
+                f"{where!r}; '{model.name}' has {sorted(names)}."
+            )
+        chosen = [layer for layer in layers if layer.name in where]
+    for layer in chosen:
+        if isinstance(layer, Reparametrization):
+            raise ValueError(
+                f"`where` must choose plain layers. Received: '{layer.name}', "
+                f"a {type(layer).__name__} already. `unwrap` the model first."
+            )
+    if not chosen:
+        raise ValueError(
+            f"`where` must choose at least one layer. Received: where={where!r} for "
+            f"'{model.name}'."
+        )
+    return {id(layer) for layer in chosen}
+
+
+def _transformed(model, replace):
+    """Return a copy of `model` with other layers, and its weights."""
+    pairs = []
+
+    def clone(layer):
+        # A functional model also holds plain operations, such as `x + y`.
+        if isinstance(layer, kl.InputLayer) or not isinstance(layer, kl.Layer):
+            return type(layer).from_config(layer.get_config())
+        copy = replace(layer)
+        pairs.append((layer, copy))
+        return copy
+
+    copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
+    if not copy.built:
+        copy.build(model.input_shape)
+    for old, new in pairs:
+        _move_weights(old, new)
+    return copy
+
+
+def _move_weights(old, new):
+    if hasattr(old, "to_layer") and not hasattr(new, "to_layer"):
+        return  # `to_layer` brought them.
+    effective = {}
+    if isinstance(old, Reparametrization) and not isinstance(new, Reparametrization):
+        effective = {name: old.effective_kernel(name) for name in old.kernel_names}
+    _copy_layer_weights(old, new)
+    if effective:
+        for slot, name in zip(kernel_slots(new), old.kernel_names, strict=True):
+            slot.variable.assign(effective[name])

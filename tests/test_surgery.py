@@ -1,0 +1,198 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers as kl
+
+import keras_spectral as ks
+from keras_spectral.layers import (
+    OptimalSpectralNormalization,
+    SpectralNormalization,
+    StableRankNormalization,
+)
+from keras_spectral.layers.reparametrization import Reparametrization
+from keras_spectral.surgery import copy_weights
+from tests.layers.kinds import images, tokens
+
+
+def functional():
+    """A shared layer, a nested model, two inputs, a branch and attention."""
+    image, words = (
+        keras.Input((8, 8, 3), name="image"),
+        keras.Input((4,), dtype="int32"),
+    )
+    x = kl.Conv2D(6, 3, padding="same", activation="relu", name="conv")(image)
+    x = kl.BatchNormalization(name="norm")(x)
+    x = kl.Add()([x, kl.DepthwiseConv2D(3, padding="same", name="depth")(x)])
+    nested = keras.Sequential(
+        [keras.Input((8, 8, 6)), kl.Conv2D(4, 3, strides=2, name="inner")],
+        name="nested",
+    )
+    x = kl.GlobalAveragePooling2D()(nested(x))
+    y = kl.Embedding(6, 4, mask_zero=True, name="words")(words)
+    y = kl.MultiHeadAttention(2, 3, name="attention")(y, y)
+    y = kl.LSTM(4, name="recurrent")(y)
+    shared = kl.Dense(5, activation="tanh", name="shared")
+    outputs = kl.Dense(2, name="head")(kl.Concatenate()([shared(x), shared(y)]))
+    return keras.Model([image, words], outputs)
+
+
+@pytest.fixture
+def inputs():
+    return [images(8, 8, 3), tokens()]
+
+
+def sequential():
+    return keras.Sequential(
+        [keras.Input((8, 8, 3)), kl.Conv2D(4, 3), kl.Flatten(), kl.Dense(3)]
+    )
+
+
+def wrappers(model):
+    return [
+        layer.name
+        for layer in model._flatten_layers()
+        if isinstance(layer, Reparametrization)
+    ]
+
+
+def fit(model, inputs):
+    model.compile("adam", "mse")
+    model.fit(inputs, np.ones((4, 2)), epochs=2, verbose=0)
+
+
+@pytest.mark.filterwarnings("ignore:The target stable rank")
+def test_wrap_train_save_unwrap(inputs, tmp_path):
+    model = functional()
+    before = model(inputs)
+    wrapped = ks.wrap(model, StableRankNormalization, stable_rank_ratio=0.3)
+    assert sorted(wrappers(wrapped)) == sorted(
+        ["conv", "depth", "inner", "words", "attention", "recurrent", "shared", "head"]
+    )
+    # The model that was wrapped is as it was, and its kernels are the copy's.
+    np.testing.assert_array_equal(model(inputs), before)
+    for name in ("conv", "shared"):
+        raw = wrapped.get_layer(name).kernel.numpy()
+        np.testing.assert_array_equal(raw, model.get_layer(name).kernel)
+    fit(wrapped, inputs)
+    outputs = wrapped(inputs)
+    plain = ks.unwrap(wrapped)
+    assert wrappers(plain) == []
+    np.testing.assert_allclose(plain(inputs), outputs, atol=1e-6)
+    weighted = [[x.name for x in m.layers if x.weights] for m in (plain, model)]
+    assert weighted[0] == weighted[1]
+    wrapped.save(tmp_path / "wrapped.keras")
+    loaded = keras.models.load_model(tmp_path / "wrapped.keras")
+    np.testing.assert_allclose(ks.unwrap(loaded)(inputs), outputs, atol=1e-6)
+
+
+def test_an_unwrapped_model_needs_no_package(inputs, tmp_path):
+    plain = ks.unwrap(ks.wrap(functional(), SpectralNormalization))
+    plain.save(tmp_path / "plain.keras")
+    with keras.saving.custom_object_scope({}):
+        assert "keras_spectral" not in plain.to_json()
+    loaded = keras.models.load_model(tmp_path / "plain.keras")
+    np.testing.assert_array_equal(loaded(inputs), plain(inputs))
+
+
+@pytest.mark.parametrize(
+    "wrapper, arguments",
+    [
+        (SpectralNormalization, dict(clip=True, bound=1e3)),
+        (OptimalSpectralNormalization, dict(bound=1e3)),
+    ],
+)
+def test_clip_leaves_a_pretrained_model_as_it_was(wrapper, arguments, inputs):
+    model = functional()
+    fit(model, inputs)
+    wrapped = ks.wrap(model, wrapper, **arguments)
+    np.testing.assert_allclose(wrapped(inputs), model(inputs), atol=2e-7)
+
+
+def test_where(inputs):
+    model = functional()
+    assert wrappers(ks.wrap(model, SpectralNormalization, ["conv", "inner"])) == [
+        "conv",
+        "inner",
+    ]
+    dense = ks.wrap(
+        model, SpectralNormalization, where=lambda layer: isinstance(layer, kl.Dense)
+    )
+    assert sorted(wrappers(dense)) == ["head", "shared"]
+    twice = ks.wrap(dense, OptimalSpectralNormalization, where=["conv"])
+    assert sorted(wrappers(twice)) == ["conv", "head", "shared"]
+    rest = ks.wrap(dense, SpectralNormalization)
+    assert len(wrappers(rest)) == 8
+
+
+@pytest.mark.parametrize(
+    "where, match",
+    [
+        (["haed"], "haed"),
+        ("head", "`where` must be a list"),
+        ([], "at least one layer"),
+        (lambda layer: False, "at least one layer"),
+        (["norm"], "`layer` must be one of"),
+    ],
+)
+def test_bad_where(where, match):
+    with pytest.raises(ValueError, match=match):
+        ks.wrap(functional(), SpectralNormalization, where)
+
+
+def test_models_that_cannot_be_wrapped():
+    class Subclassed(keras.Model):
+        pass
+
+    with pytest.raises(ValueError, match="Sequential"):
+        ks.wrap(Subclassed(), SpectralNormalization)
+    with pytest.raises(ValueError, match="must be built"):
+        ks.wrap(keras.Sequential([kl.Dense(2)]), SpectralNormalization)
+    wrapped = ks.wrap(sequential(), SpectralNormalization)
+    with pytest.raises(ValueError, match="already"):
+        ks.wrap(wrapped, SpectralNormalization, where=[wrapped.layers[0].name])
+    inside = kl.TimeDistributed(SpectralNormalization(kl.Dense(2)))
+    with pytest.raises(ValueError, match="outermost"):
+        ks.unwrap(keras.Sequential([keras.Input((3, 4)), inside]))
+
+
+def test_a_sequential_model_stays_one():
+    model = keras.Sequential([kl.Conv2D(4, 3), kl.Flatten(), kl.Dense(3)])
+    x = images(8, 8, 3)
+    model(x)
+    wrapped = ks.wrap(model, SpectralNormalization, norm="operator")
+    assert type(wrapped) is keras.Sequential
+    np.testing.assert_allclose(ks.unwrap(wrapped)(x), wrapped(x), atol=1e-6)
+
+
+def test_copy_weights_both_ways():
+    plain = sequential()
+    wrapped = ks.wrap(sequential(), SpectralNormalization)
+    x = images(8, 8, 3)
+    wrapped(x, training=True)
+    copy_weights(plain, wrapped)
+    for ours, theirs in zip(plain.layers, wrapped.layers, strict=True):
+        for w, v in zip(ours.get_weights(), theirs.get_weights(), strict=False):
+            np.testing.assert_array_equal(w, v)
+    # Stale singular vectors would give another norm.
+    head = wrapped.layers[-1]
+    assert np.linalg.norm(head.effective_kernel(), 2) == pytest.approx(1, rel=0.05)
+    assert int(head.norm_states[0].updates) == 0
+    wrapped.layers[0].kernel.assign(wrapped.layers[0].kernel * 2)
+    copy_weights(wrapped, plain)
+    np.testing.assert_array_equal(plain.layers[0].kernel, wrapped.layers[0].kernel)
+
+
+def test_copy_weights_refuses_other_models_and_copies_nothing():
+    source, target = sequential(), functional()
+    before = target.get_weights()
+    with pytest.raises(ValueError, match="as many layers"):
+        copy_weights(source, target)
+    wider = keras.Sequential([keras.Input((4,)), kl.Dense(2), kl.Dense(3)])
+    other = keras.Sequential([keras.Input((4,)), kl.Dense(2), kl.Dense(5)])
+    kept = other.get_weights()
+    with pytest.raises(ValueError, match="same shapes"):
+        copy_weights(wider, other)
+    for a, b in zip(
+        [*before, *kept], [*target.get_weights(), *other.get_weights()], strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
