@@ -22,6 +22,7 @@ _MODULES = (
     "layers",
     "linalg",
     "measures",
+    "regularizers",
     "report",
     "surgery",
     "zoo",

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from keras_spectral import measures
-from keras_spectral.layers import StableRankNormalization
+from keras_spectral.layers import SpectralNormalization, StableRankNormalization
 
 
 def test_against_numpy_and_torch(rng):

@@ -1,0 +1,215 @@
+"""Keras regularizers: penalties on the spectrum of a kernel.
+
+Each flattens a kernel to a matrix with the outputs on `output_axis`, computes in
+at least float32, and is added to the loss by `kernel_regularizer=`.
+"""
+
+import keras
+from keras import ops
+
+from keras_spectral.linalg import fixed_svd, leading_right_vector
+from keras_spectral.validation import check_choice, check_positive
+
+
+class _SpectralRegularizer(keras.regularizers.Regularizer):
+    """Flattens the kernel and multiplies by the factor.
+
+    Args:
+        factor: Float > 0, the weight of the penalty in the loss.
+        output_axis: Integer, the kernel's axis of outputs: -1 for `Dense` and
+            convolutions, -2 for transposed convolutions.
+    """
+
+    def __init__(self, factor, output_axis=-1):
+        check_positive("factor", factor)
+        check_choice("output_axis", output_axis, (-1, -2))
+        self.factor = float(factor)
+        self.output_axis = output_axis
+
+    def penalty(self, matrix):
+        """Return the penalty of a matrix (inputs, outputs), a scalar tensor."""
+        raise NotImplementedError
+
+    def __call__(self, x):
+        x = ops.convert_to_tensor(x)
+        if "64" not in str(x.dtype):
+            x = ops.cast(x, "float32")
+        if len(x.shape) < 2:
+            raise ValueError(
+                f"The regularizer {type(self).__name__} takes a kernel of at least "
+                f"two axes. Received: a variable of shape {tuple(x.shape)}."
+            )
+        x = ops.moveaxis(x, self.output_axis, -1) if self.output_axis != -1 else x
+        return self.factor * self.penalty(ops.reshape(x, (-1, x.shape[-1])))
+
+    def get_config(self):
+        return {"factor": self.factor, "output_axis": self.output_axis}
+
+
+def _squared_norm(matrix):
+    """Return ||W||_2^2 with its exact gradient 2 sigma u v'."""
+    v = leading_right_vector(matrix)
+    return ops.sum(ops.square(ops.matmul(matrix, v)))
+
+
+@keras.saving.register_keras_serializable(package="keras_spectral")
+class SpectralNorm(_SpectralRegularizer):
+    """Penalizes the largest singular value: factor / 2 * ||W||_2^2.
+
+    The norm is exact, by an eigendecomposition of the smaller Gram matrix in
+    each step: m n min(m, n) multiply-adds and min(m, n)^3 more. Its gradient is
+    factor * sigma u v'.
+
+    Args:
+        factor: Float > 0, the paper's lambda.
+        output_axis: Integer, -1, or -2 for transposed convolutions.
+
+    Example:
+    >>> import numpy as np
+    >>> float(SpectralNorm(0.5)(np.diag([2.0, 1.0])))
+    1.0
+
+    Source: Yoshida and Miyato 2017, eq. 3, in papers/lipschitz-slides.md.
+    """
+
+    def penalty(self, matrix):
+        return _squared_norm(matrix) / 2.0
+
+
+@keras.saving.register_keras_serializable(package="keras_spectral")
+class Frobenius(_SpectralRegularizer):
+    """Penalizes all singular values: factor * ||W||_F^2, which is L2.
+
+    Args:
+        factor: Float > 0, the slides' lambda.
+        output_axis: Integer, without effect here.
+
+    Example:
+    >>> import numpy as np
+    >>> float(Frobenius(0.5)(np.diag([2.0, 1.0])))
+    2.5
+
+    Source: papers/lipschitz-slides.md, eq. 15.
+    """
+
+    def penalty(self, matrix):
+        return ops.sum(ops.square(matrix))
+
+
+@keras.saving.register_keras_serializable(package="keras_spectral")
+class Orthonormal(_SpectralRegularizer):
+    """Penalizes the distance of W to orthonormal rows or columns.
+
+    With G the Gram matrix of the smaller side, the one that can be orthonormal,
+    it is factor * ||G - I||_F^2; with `diagonal=False` only the entries off the
+    diagonal count (Brock et al.), which leaves the norms free.
+
+    Args:
+        factor: Float > 0.
+        diagonal: Boolean, whether the norms of the rows or columns count.
+        output_axis: Integer, -1, or -2 for transposed convolutions.
+
+    Example:
+    >>> import numpy as np
+    >>> float(Orthonormal(0.5)(np.diag([2.0, 1.0])))
+    4.5
+
+    Source: papers/low-rank-gans.md, section 3.2; Brock et al. 2019, eq. 3.
+    """
+
+    def __init__(self, factor, diagonal=True, output_axis=-1):
+        super().__init__(factor, output_axis)
+        if not isinstance(diagonal, bool):
+            raise ValueError(
+                f"`diagonal` must be True or False. Received: diagonal={diagonal}"
+            )
+        self.diagonal = diagonal
+
+    def penalty(self, matrix):
+        inputs, outputs = matrix.shape
+        transposed = ops.transpose(matrix)
+        if inputs <= outputs:
+            gram = ops.matmul(matrix, transposed)
+        else:
+            gram = ops.matmul(transposed, matrix)
+        identity = ops.eye(min(inputs, outputs), dtype=gram.dtype)
+        if self.diagonal:
+            return ops.sum(ops.square(gram - identity))
+        return ops.sum(ops.square(gram * (1.0 - identity)))
+
+    def get_config(self):
+        return {**super().get_config(), "diagonal": self.diagonal}
+
+
+@keras.saving.register_keras_serializable(package="keras_spectral")
+class StableRank(_SpectralRegularizer):
+    """Penalizes the stable rank: factor * ||W||_F^2 / ||W||_2^2.
+
+    It does not depend on the scale of W. A zero kernel costs nothing. The norm
+    is exact, at the cost that `SpectralNorm` states.
+
+    Args:
+        factor: Float > 0.
+        output_axis: Integer, -1, or -2 for transposed convolutions.
+
+    Example:
+    >>> import numpy as np
+    >>> float(StableRank(0.5)(np.diag([2.0, 2.0])))
+    1.0
+
+    Source: papers/stable-rank-normalization.md, Definition 2.1.
+    """
+
+    def penalty(self, matrix):
+        squared = _squared_norm(matrix)
+        usable = squared > 0
+        ratio = ops.sum(ops.square(matrix)) / ops.where(usable, squared, 1.0)
+        return ops.where(usable, ratio, 0.0)
+
+
+@keras.saving.register_keras_serializable(package="keras_spectral")
+class DOptimal(_SpectralRegularizer):
+    """Penalizes a fast decay of the spectrum: -factor * sum log(s_i / s_1).
+
+    The singular values are divided by the largest, as the reparametrization of
+    the paper does before eq. 5, so the penalty does not depend on the scale. It
+    also takes a vector, which is then the spectrum itself; that is how
+    `layers.SVDDense` uses it. A kernel costs an SVD a step.
+
+    Args:
+        factor: Float > 0, the paper's gamma.
+        epsilon: Float > 0; ratios below it count as it is, without gradient.
+        output_axis: Integer, -1, or -2 for transposed convolutions.
+
+    Example:
+    >>> import numpy as np
+    >>> round(float(DOptimal(1.0)(np.array([2.0, 1.0]))), 4)
+    0.6931
+
+    Source: papers/low-rank-gans.md, eq. 5 (Jiang et al. 2019).
+    """
+
+    def __init__(self, factor, epsilon=1e-7, output_axis=-1):
+        super().__init__(factor, output_axis)
+        check_positive("epsilon", epsilon)
+        self.epsilon = float(epsilon)
+
+    def __call__(self, x):
+        if len(x.shape) != 1:
+            return super().__call__(x)
+        x = ops.convert_to_tensor(x)
+        wide = x if "64" in str(x.dtype) else ops.cast(x, "float32")
+        return self.factor * self._decay(ops.abs(wide))
+
+    def penalty(self, matrix):
+        return self._decay(fixed_svd(matrix)[1])
+
+    def _decay(self, spectrum):
+        largest = ops.max(spectrum)
+        usable = largest > 0
+        ratios = spectrum / ops.where(usable, largest, 1.0)
+        decay = -ops.sum(ops.log(ops.maximum(ratios, self.epsilon)))
+        return ops.where(usable, decay, 0.0)
+
+    def get_config(self):
+        return {**super().get_config(), "epsilon": self.epsilon}
