@@ -6,10 +6,14 @@ from keras_spectral.layers.optimal_spectral_normalization import (
 from keras_spectral.layers.reparametrization import Reparametrization
 from keras_spectral.layers.spectral_normalization import SpectralNormalization
 from keras_spectral.layers.stable_rank_normalization import StableRankNormalization
+from keras_spectral.layers.svd import SVDConv2D, SVDConv2DTranspose, SVDDense
 
 __all__ = [
     "OptimalSpectralNormalization",
     "Reparametrization",
+    "SVDConv2D",
+    "SVDConv2DTranspose",
+    "SVDDense",
     "SpectralNormalization",
     "StableRankNormalization",
 ]

@@ -49,6 +49,12 @@ class MatrixView:
         outputs = math.prod(self.kernel_shape[axis] for axis in self.output_axes)
         return math.prod(self.kernel_shape) // outputs, outputs
 
+    def resized(self, outputs):
+        """Return the view of a kernel with another number on its output axis."""
+        shape = list(self.kernel_shape)
+        shape[self.output_axes[0]] = outputs
+        return MatrixView(tuple(shape), self.output_axes)
+
     def flatten(self, kernel):
         """Return `kernel` as a matrix (inputs, outputs), W' of y = W x."""
         if self._permutation != tuple(range(len(self.kernel_shape))):

@@ -87,7 +87,7 @@ KINDS = {
 
 
 def attention(**arguments):
-    return kl.MultiHeadAttention(2, 4, value_dim=3, **arguments)
+    return kl.MultiHeadAttention(2, 4, **arguments)
 
 
 def numpy(tensor):

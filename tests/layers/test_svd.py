@@ -1,0 +1,235 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers as kl
+
+import keras_spectral as ks
+from keras_spectral import regularizers
+from keras_spectral.layers import SVDConv2D, SVDConv2DTranspose, SVDDense
+from tests.layers.kinds import images
+
+CASES = {
+    "dense": (SVDDense, kl.Dense, dict(units=6), images(9)),
+    "dense in time": (SVDDense, kl.Dense, dict(units=6), images(3, 5)),
+    "convolution": (
+        SVDConv2D,
+        kl.Conv2D,
+        dict(filters=7, kernel_size=3, strides=2, padding="same"),
+        images(7, 8, 2),
+    ),
+    "dilated": (
+        SVDConv2D,
+        kl.Conv2D,
+        dict(filters=30, kernel_size=(3, 2), dilation_rate=2),
+        images(8, 8, 3),
+    ),
+    "transposed": (
+        SVDConv2DTranspose,
+        kl.Conv2DTranspose,
+        dict(filters=5, kernel_size=4, strides=2, padding="same"),
+        images(5, 4, 3),
+    ),
+}
+
+
+def trained(plain, arguments, x, dtype="float64"):
+    layer = plain(**arguments, activation="tanh", dtype=dtype)
+    layer(x)
+    for weight in layer.weights:
+        weight.assign(np.random.standard_normal(weight.shape))
+    return layer
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_full_rank_is_the_layer_and_comes_back(case):
+    make, plain, arguments, x = CASES[case]
+    layer = trained(plain, arguments, x)
+    factored = make.from_layer(layer)
+    assert (factored.name, factored.rank) == (layer.name, factored.e.shape[0])
+    np.testing.assert_allclose(factored(x), layer(x), atol=1e-12)
+    np.testing.assert_allclose(factored.effective_kernel(), layer.kernel, atol=1e-12)
+    back = factored.to_layer()
+    assert type(back) is plain
+    config, expected = back.get_config(), layer.get_config()
+    different = {key for key in config if config[key] != expected[key]}
+    assert different <= {"kernel_size", "strides", "dilation_rate"}
+    np.testing.assert_allclose(back(x), layer(x), atol=1e-12)
+    assert factored.compute_output_shape(x.shape) == layer.compute_output_shape(x.shape)
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.5])
+@pytest.mark.parametrize("case", CASES)
+def test_truncation_is_the_nearest_kernel_of_the_rank(case, ratio):
+    make, plain, arguments, x = CASES[case]
+    layer = trained(plain, arguments, x)
+    factored = make.from_layer(layer, rank_ratio=ratio)
+    kernel = layer.kernel.numpy()
+    axis = -2 if case == "transposed" else -1
+    matrix = np.moveaxis(kernel, axis, -1)
+    shape = matrix.shape
+    u, s, vt = np.linalg.svd(matrix.reshape(-1, shape[-1]), full_matrices=False)
+    rank = max(1, int(ratio * len(s)))
+    assert factored.rank == rank
+    truncated = ((u[:, :rank] * s[:rank]) @ vt[:rank]).reshape(shape)
+    truncated = np.moveaxis(truncated, -1, axis)
+    np.testing.assert_allclose(factored.effective_kernel(), truncated, atol=1e-12)
+    # Its outputs are those of the layer with that kernel.
+    layer.kernel.assign(truncated)
+    np.testing.assert_allclose(factored(x), layer(x), atol=1e-12)
+    np.testing.assert_allclose(factored.singular_values(), s[:rank], atol=1e-12)
+
+
+def mnist(rank_ratio):
+    def convolution(filters, size, **arguments):
+        if rank_ratio is None:
+            return kl.Conv2D(filters, size, **arguments)
+        return SVDConv2D(filters, size, rank_ratio=rank_ratio, **arguments)
+
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            convolution(20, 5, activation="relu"),
+            kl.MaxPooling2D(),
+            convolution(50, 5, activation="relu"),
+            kl.MaxPooling2D(),
+            convolution(10, 4),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    "ratio, count",
+    [(None, 33_580), (1.0, 36_663), (0.75, 26_837), (0.5, 18_373), (0.25, 8_547)],
+)
+def test_parameter_counts_of_the_papers_mnist_network(ratio, count):
+    assert mnist(ratio).count_params() == count
+
+
+@pytest.mark.parametrize(
+    "make, arguments, shape",
+    [
+        (SVDDense, dict(units=64), (1, 48)),
+        (SVDConv2D, dict(filters=64, kernel_size=3, padding="same"), (1, 10, 10, 48)),
+    ],
+)
+def test_operations_fall_with_the_rank(make, arguments, shape):
+    """TensorFlow's own count of multiply-adds in the traced function."""
+
+    def operations(layer):
+        layer.build(shape)
+        traced = tf.function(layer).get_concrete_function(tf.TensorSpec(shape))
+        options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
+        options["output"] = "none"
+        profile = tf.compat.v1.profiler.profile(traced.graph, options=options)
+        return profile.total_float_ops
+
+    plain = {SVDDense: kl.Dense, SVDConv2D: kl.Conv2D}[make](**arguments)
+    full = operations(plain)
+    quarter = operations(make(**arguments, rank_ratio=0.25))
+    half = operations(make(**arguments, rank_ratio=0.5))
+    pixels = int(np.prod(shape[1:-1]))
+    taps = 9 if len(shape) == 4 else 1
+    rank = int(0.25 * min(48 * taps, 64))
+    expected = 2 * pixels * rank * (48 * taps + 64)
+    assert quarter == pytest.approx(expected, rel=0.05)
+    assert quarter < 0.5 * full and half < 2.1 * quarter
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_initial_factors_are_orthonormal_and_penalties_closed_forms(case):
+    make, _, arguments, x = CASES[case]
+    layer = make(
+        **arguments,
+        rank_ratio=0.6,
+        orthogonal_factor=0.5,
+        spectrum_regularizer=regularizers.DOptimal(2.0),
+        dtype="float64",
+    )
+    layer(x)
+    np.testing.assert_allclose([float(v) for v in layer.losses], 0, atol=1e-12)
+    norm = np.linalg.norm(
+        np.moveaxis(
+            layer.effective_kernel().numpy(), -2 if case == "transposed" else -1, -1
+        ).reshape(-1, arguments.get("units", arguments.get("filters"))),
+        2,
+    )
+    assert norm == pytest.approx(1)
+    layer.e.assign(0.5 ** np.arange(layer.rank))
+    for factor in (layer.first, layer.second):
+        factor.kernel.assign(3 * factor.kernel)
+    # Twice (9 - 1)^2 for each of the k columns; log 2 times 0 + 1 + ... + (k - 1).
+    k = layer.rank
+    expected = 0.5 * 2 * k * 64 + 2 * np.log(2) * k * (k - 1) / 2
+    assert sum(map(float, layer.losses)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("case", CASES)
+def test_fit_save_load_and_unwrap(case, policy, tmp_path):
+    make, _, arguments, x = CASES[case]
+    layer = make(
+        **arguments,
+        rank_ratio=0.5,
+        orthogonal_factor=0.1,
+        spectrum_regularizer=regularizers.DOptimal(0.1),
+        dtype=policy,
+    )
+    model = keras.Sequential([keras.Input(x.shape[1:]), layer, kl.Flatten()])
+    model.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=policy == "float32")
+    target = np.ones((4, model.output_shape[1]), "float32")
+    before = model.get_weights()
+    loss = model.fit(x, target, epochs=8, verbose=0).history["loss"]
+    assert loss[-1] < loss[0]
+    for old, new in zip(before, model.get_weights(), strict=True):
+        # The first step finds every e at the maximum.
+        assert not np.array_equal(old, new)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(x), model(x))
+    tolerance = 1e-5 if policy == "float32" else 0.05
+    plain = ks.unwrap(model)
+    np.testing.assert_allclose(
+        tf.cast(plain(x), "float32"), tf.cast(model(x), "float32"), atol=tolerance
+    )
+    assert plain(x).dtype == model(x).dtype
+
+
+def test_a_zero_spectrum_and_a_zero_kernel_give_zeros():
+    layer = SVDDense(3, dtype="float64")
+    layer.build((None, 4))
+    layer.e.assign(np.zeros(3))
+    np.testing.assert_array_equal(layer.effective_kernel(), np.zeros((4, 3)))
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(layer(np.ones((2, 4))) ** 2)
+    for gradient in tape.gradient(total, layer.trainable_variables):
+        assert np.isfinite(gradient).all()
+    dense = kl.Dense(3, kernel_initializer="zeros")
+    dense.build((None, 4))
+    factored = SVDDense.from_layer(dense)
+    np.testing.assert_array_equal(factored.effective_kernel(), np.zeros((4, 3)))
+
+
+def test_channels_first_shapes():
+    layer = SVDConv2D(6, 3, rank_ratio=0.5, data_format="channels_first")
+    layer.build((None, 2, 8, 9))
+    assert layer.rank == 3
+    assert layer.compute_output_shape((None, 2, 8, 9)) == (None, 6, 6, 7)
+    assert layer(keras.KerasTensor((None, 2, 8, 9))).shape == (None, 6, 6, 7)
+
+
+@pytest.mark.parametrize(
+    "make, match",
+    [
+        (lambda: SVDDense(3, rank_ratio=0), "`rank_ratio`"),
+        (lambda: SVDDense(3, rank_ratio=1.5), "`rank_ratio`"),
+        (lambda: SVDDense(3, orthogonal_factor=-1), "`orthogonal_factor`"),
+        (lambda: SVDDense.from_layer(kl.Conv2D(2, 3)), "`keras.layers.Dense`"),
+        (lambda: SVDDense.from_layer(kl.Dense(2)), "must be built"),
+        (lambda: SVDConv2D(3, 3, strides=2, dilation_rate=2), "strides"),
+        (lambda: SVDConv2D(0, 3), "filters"),
+    ],
+)
+def test_bad_arguments(make, match):
+    with pytest.raises(ValueError, match=match):
+        make()
