@@ -1,14 +1,17 @@
 """Pure functions on tensors: operators, power iteration, projections, norms."""
 
+from keras_spectral.linalg.certificates import (
+    convolution_norm_bound,
+    induced_norm,
+    unfolding_norm_bound,
+)
 from keras_spectral.linalg.convolutions import (
     convolution_operator,
     depthwise_convolution_operator,
     transposed_convolution_operator,
 )
 from keras_spectral.linalg.norms import (
-    convolution_norm_bound,
     frobenius_norm,
-    induced_norm,
     spectral_norm,
     stable_rank,
 )
@@ -35,15 +38,24 @@ from keras_spectral.linalg.projections import (
     project_stable_rank,
     remainder_factor,
 )
+from keras_spectral.linalg.spectra import (
+    circular_convolution_norm,
+    circular_convolution_singular_values,
+    convolution_singular_values,
+    operator_matrix,
+)
 
 __all__ = [
     "LinearOperator",
     "SingularTriplet",
+    "circular_convolution_norm",
+    "circular_convolution_singular_values",
     "clip_norm",
     "clip_singular_values",
     "clipping_scale",
-    "convolution_operator",
     "convolution_norm_bound",
+    "convolution_operator",
+    "convolution_singular_values",
     "dense_operator",
     "depthwise_convolution_operator",
     "divide_by_norm",
@@ -54,6 +66,7 @@ __all__ = [
     "leading_right_vector",
     "normalized",
     "normalizing_scale",
+    "operator_matrix",
     "power_iteration",
     "project_stable_rank",
     "rayleigh_quotient",
@@ -62,4 +75,5 @@ __all__ = [
     "spectral_norm",
     "stable_rank",
     "transposed_convolution_operator",
+    "unfolding_norm_bound",
 ]

@@ -3,6 +3,7 @@
 import math
 
 from keras import ops
+from keras.backend import standardize_dtype
 
 from keras_spectral.linalg.operators import LinearOperator
 
@@ -186,6 +187,7 @@ def convolution_operator(
         adjoint=adjoint,
         input_shape=(1, *size, channels),
         output_shape=(1, *outputs, filters),
+        dtype=standardize_dtype(kernel.dtype),
     )
 
 
@@ -315,6 +317,7 @@ def transposed_convolution_operator(
         adjoint=adjoint,
         input_shape=(1, *size, inputs),
         output_shape=(1, *outputs, filters),
+        dtype=standardize_dtype(kernel.dtype),
     )
 
 

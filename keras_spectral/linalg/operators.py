@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras import ops
+from keras.backend import standardize_dtype
 
 
 @dataclass(frozen=True)
@@ -17,12 +18,14 @@ class LinearOperator:
             such that <A x, y> = <x, A' y> for all x and y.
         input_shape: Tuple of integers, the shape of x.
         output_shape: Tuple of integers, the shape of A x.
+        dtype: String, the dtype of x and A x.
     """
 
     matvec: Callable[[Any], Any]
     adjoint: Callable[[Any], Any]
     input_shape: tuple
     output_shape: tuple
+    dtype: str = "float32"
 
 
 def reshaped_matrix(kernel):
@@ -73,4 +76,5 @@ def dense_operator(kernel) -> LinearOperator:
         adjoint=lambda y: ops.matmul(kernel, y),
         input_shape=(inputs,),
         output_shape=(outputs,),
+        dtype=standardize_dtype(kernel.dtype),
     )
