@@ -1,23 +1,39 @@
-"""Keras constraints: projections applied to a kernel after each update."""
+"""Keras constraints: projections applied to a kernel after each update.
+
+A constraint sees the kernel alone and keeps no state, as Keras wants it.
+"""
 
 import math
 
 import keras
+from keras import ops
 
-from keras_spectral.linalg import clip_norm, induced_norm
-from keras_spectral.validation import check_choice, check_positive
+from keras_spectral.linalg import (
+    clip_norm,
+    clip_singular_values,
+    induced_norm,
+    nearest_orthonormal,
+    project_stable_rank,
+    truncate_rank,
+)
+from keras_spectral.linalg.certificates import KINDS
+from keras_spectral.validation import (
+    check_choice,
+    check_integer,
+    check_positive,
+    check_ratio,
+)
 
-_KIND_OF_RANK = {2: "dense", 4: "convolution"}
 
-
-@keras.saving.register_keras_serializable(package="keras_spectral")
+@keras.saving.register_keras_serializable(package="keras_spectral.constraints")
 class LipschitzClip(keras.constraints.Constraint):
     """Clips a layer's Lipschitz constant: W / max(1, ||W||_p / bound).
 
     A constraint sees the kernel alone, not the image size, stride or padding.
     Of a convolution it therefore clips a certified bound of the norm that
     holds for all of them (see `linalg.induced_norm`), so the layer's Lipschitz
-    constant is at most `bound`. The bias does not matter.
+    constant is at most `bound`. The bias does not matter. For
+    `BatchNormalization` see `layers.LipschitzBatchNormalization`.
 
     The cost is one norm a layer and update: for p = 2 an SVD of a dense kernel,
     and for a 3x3 convolution about 42,000 min(inputs, filters)^3 multiply-adds.
@@ -27,8 +43,10 @@ class LipschitzClip(keras.constraints.Constraint):
     Args:
         bound: Float > 0, the Lipschitz constant that is allowed.
         p: 1, 2 or `math.inf` (or `"inf"`): the norm on inputs and outputs.
-        kind: `"dense"`, `"convolution"`, or `None` to tell from the kernel's
-            rank (2 or 4).
+        kind: `"dense"`, `"convolution"`, `"depthwise"` or `"transposed"`, or
+            `None` for a dense kernel (two axes) or a convolution (three to
+            five). Depthwise and transposed kernels must be named: their axes
+            look like a convolution's.
 
     Raises:
         ValueError: On another `bound`, `p` or `kind`, or a kernel of another rank.
@@ -47,27 +65,202 @@ class LipschitzClip(keras.constraints.Constraint):
     def __init__(self, bound=1.0, p=2, kind=None):
         check_positive("bound", bound)
         check_choice("p", p, (1, 2, math.inf, "inf"))
-        check_choice("kind", kind, (None, "dense", "convolution"))
+        check_choice("kind", kind, (None, *KINDS))
         self.bound = float(bound)
         self.p = math.inf if p == "inf" else p
         self.kind = kind
 
     def __call__(self, w):
-        rank = len(w.shape)
-        kind = self.kind or _KIND_OF_RANK.get(rank)
-        if kind is None or rank != {"dense": 2, "convolution": 4}[kind]:
-            raise ValueError(
-                "The constraint takes a dense kernel (inputs, units) or a "
-                "convolution kernel (height, width, inputs, filters). Received: "
-                f"a kernel of shape {tuple(w.shape)} with kind={self.kind}"
-            )
-        w = keras.ops.convert_to_tensor(w)
+        kind = self.kind or ("dense" if len(w.shape) == 2 else "convolution")
+        w = ops.convert_to_tensor(w)
         norm = induced_norm(w, self.p, kind)
-        return keras.ops.cast(
-            clip_norm(keras.ops.cast(w, norm.dtype), norm, self.bound), w.dtype
-        )
+        return ops.cast(clip_norm(ops.cast(w, norm.dtype), norm, self.bound), w.dtype)
 
     def get_config(self):
         """Return the arguments; infinity is written as a string for JSON."""
         p = "inf" if self.p == math.inf else self.p
         return {"bound": self.bound, "p": p, "kind": self.kind}
+
+
+class _SpectrumConstraint(keras.constraints.Constraint):
+    """Projects the kernel flattened to a matrix, with an SVD.
+
+    Args:
+        output_axis: Integer, the kernel's axis of outputs: -1, or -2 for
+            transposed convolutions.
+    """
+
+    def __init__(self, output_axis=-1):
+        check_choice("output_axis", output_axis, (-1, -2))
+        self.output_axis = output_axis
+
+    def project(self, matrix):
+        """Return the projection of a matrix (inputs, outputs)."""
+        raise NotImplementedError
+
+    def __call__(self, w):
+        if len(w.shape) < 2:
+            raise ValueError(
+                f"The constraint {type(self).__name__} takes a kernel of at least two "
+                f"axes. Received: a variable of shape {tuple(w.shape)}."
+            )
+        w = ops.convert_to_tensor(w)
+        moved = ops.moveaxis(w, self.output_axis, -1) if self.output_axis != -1 else w
+        matrix = self.project(ops.reshape(moved, (-1, moved.shape[-1])))
+        projected = ops.reshape(matrix, moved.shape)
+        if self.output_axis != -1:
+            projected = ops.moveaxis(projected, -1, self.output_axis)
+        return projected
+
+    def get_config(self):
+        return {"output_axis": self.output_axis}
+
+
+@keras.saving.register_keras_serializable(package="keras_spectral.constraints")
+class SpectralClip(_SpectrumConstraint):
+    """Clips every singular value of the flattened kernel at `bound`.
+
+    The nearest kernel whose norm is at most the bound, where dividing by the norm
+    would shrink the singular values below it too. An SVD an update.
+
+    Args:
+        bound: Float > 0.
+        output_axis: Integer, -1, or -2 for transposed convolutions.
+
+    Raises:
+        ValueError: On a bound that is not positive, or a kernel of one axis.
+
+    Example:
+    >>> import keras, numpy as np
+    >>> clipped = SpectralClip(2.0)(np.diag([6.0, 1.0]).astype("float32"))
+    >>> keras.ops.convert_to_numpy(clipped).diagonal().round(4).tolist()
+    [2.0, 1.0]
+
+    Source: papers/stable-rank-normalization.md, Algorithm 3 and eq. 18.
+    """
+
+    def __init__(self, bound=1.0, output_axis=-1):
+        super().__init__(output_axis)
+        check_positive("bound", bound)
+        self.bound = float(bound)
+
+    def project(self, matrix):
+        return clip_singular_values(matrix, self.bound)
+
+    def get_config(self):
+        return {**super().get_config(), "bound": self.bound}
+
+
+@keras.saving.register_keras_serializable(package="keras_spectral.constraints")
+class StableRank(_SpectrumConstraint):
+    """Caps the stable rank of the flattened kernel, keeping its norm.
+
+    The nearest kernel with the same `preserved` leading singular values and a
+    stable rank of at most max(1, stable_rank_ratio * min(inputs, outputs)). An
+    SVD an update.
+
+    Args:
+        stable_rank_ratio: Float in (0, 1], the paper's c.
+        preserved: Integer k >= 0, how many of the largest singular values stay;
+            for 0 the norm may grow and the kernel moves least.
+        output_axis: Integer, -1, or -2 for transposed convolutions.
+
+    Raises:
+        ValueError: On arguments out of range, or a kernel of one axis.
+
+    Example:
+    >>> import keras, numpy as np
+    >>> capped = StableRank(0.5)(np.eye(4, dtype="float32"))
+    >>> round(float(keras.ops.sum(capped**2)), 4)
+    2.0
+
+    Source: papers/stable-rank-normalization.md, Theorem 1, Algorithm 1.
+    """
+
+    def __init__(self, stable_rank_ratio, preserved=1, output_axis=-1):
+        super().__init__(output_axis)
+        check_ratio("stable_rank_ratio", stable_rank_ratio)
+        check_integer("preserved", preserved, least=0)
+        self.stable_rank_ratio = float(stable_rank_ratio)
+        self.preserved = preserved
+
+    def project(self, matrix):
+        target = max(1.0, self.stable_rank_ratio * min(matrix.shape))
+        return project_stable_rank(matrix, target, self.preserved)[0]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "stable_rank_ratio": self.stable_rank_ratio,
+            "preserved": self.preserved,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_spectral.constraints")
+class MaxRank(_SpectrumConstraint):
+    """Cuts the flattened kernel to its leading singular triplets.
+
+    The nearest kernel of rank k = max(1, floor(rank_ratio * min(inputs,
+    outputs))). An SVD an update; `layers.SVDDense` has such kernels by its form,
+    with fewer weights.
+
+    Args:
+        rank_ratio: Float in (0, 1], the low-rank paper's S.
+        output_axis: Integer, -1, or -2 for transposed convolutions.
+
+    Raises:
+        ValueError: On a ratio out of range, or a kernel of one axis.
+
+    Example:
+    >>> import keras, numpy as np
+    >>> cut = MaxRank(0.5)(np.diag([4.0, 3.0, 2.0, 1.0]).astype("float32"))
+    >>> keras.ops.convert_to_numpy(cut).diagonal().round(4).tolist()
+    [4.0, 3.0, 0.0, 0.0]
+
+    Source: papers/low-rank-gans.md, section 3.1 and eq. 4.
+    """
+
+    def __init__(self, rank_ratio, output_axis=-1):
+        super().__init__(output_axis)
+        check_ratio("rank_ratio", rank_ratio)
+        self.rank_ratio = float(rank_ratio)
+
+    def project(self, matrix):
+        return truncate_rank(matrix, max(1, int(self.rank_ratio * min(matrix.shape))))
+
+    def get_config(self):
+        return {**super().get_config(), "rank_ratio": self.rank_ratio}
+
+
+@keras.saving.register_keras_serializable(package="keras_spectral.constraints")
+class Orthonormal(_SpectrumConstraint):
+    """Moves the flattened kernel to the nearest one with all singular values `gain`.
+
+    Its shorter side becomes orthonormal times the gain. An SVD an update.
+
+    Args:
+        gain: Float > 0.
+        output_axis: Integer, -1, or -2 for transposed convolutions.
+
+    Raises:
+        ValueError: On a gain that is not positive, or a kernel of one axis.
+
+    Example:
+    >>> import keras, numpy as np
+    >>> nearest = Orthonormal()(np.diag([6.0, 0.5]).astype("float32"))
+    >>> keras.ops.convert_to_numpy(nearest).diagonal().round(4).tolist()
+    [1.0, 1.0]
+
+    Source: Fan and Hoffman 1955, Theorem 1 (the polar factor).
+    """
+
+    def __init__(self, gain=1.0, output_axis=-1):
+        super().__init__(output_axis)
+        check_positive("gain", gain)
+        self.gain = float(gain)
+
+    def project(self, matrix):
+        return self.gain * nearest_orthonormal(matrix)
+
+    def get_config(self):
+        return {**super().get_config(), "gain": self.gain}

@@ -52,7 +52,7 @@ def _squared_norm(matrix):
     return ops.sum(ops.square(ops.matmul(matrix, v)))
 
 
-@keras.saving.register_keras_serializable(package="keras_spectral")
+@keras.saving.register_keras_serializable(package="keras_spectral.regularizers")
 class SpectralNorm(_SpectralRegularizer):
     """Penalizes the largest singular value: factor / 2 * ||W||_2^2.
 
@@ -76,7 +76,7 @@ class SpectralNorm(_SpectralRegularizer):
         return _squared_norm(matrix) / 2.0
 
 
-@keras.saving.register_keras_serializable(package="keras_spectral")
+@keras.saving.register_keras_serializable(package="keras_spectral.regularizers")
 class Frobenius(_SpectralRegularizer):
     """Penalizes all singular values: factor * ||W||_F^2, which is L2.
 
@@ -96,7 +96,7 @@ class Frobenius(_SpectralRegularizer):
         return ops.sum(ops.square(matrix))
 
 
-@keras.saving.register_keras_serializable(package="keras_spectral")
+@keras.saving.register_keras_serializable(package="keras_spectral.regularizers")
 class Orthonormal(_SpectralRegularizer):
     """Penalizes the distance of W to orthonormal rows or columns.
 
@@ -141,7 +141,7 @@ class Orthonormal(_SpectralRegularizer):
         return {**super().get_config(), "diagonal": self.diagonal}
 
 
-@keras.saving.register_keras_serializable(package="keras_spectral")
+@keras.saving.register_keras_serializable(package="keras_spectral.regularizers")
 class StableRank(_SpectralRegularizer):
     """Penalizes the stable rank: factor * ||W||_F^2 / ||W||_2^2.
 
@@ -167,7 +167,7 @@ class StableRank(_SpectralRegularizer):
         return ops.where(usable, ratio, 0.0)
 
 
-@keras.saving.register_keras_serializable(package="keras_spectral")
+@keras.saving.register_keras_serializable(package="keras_spectral.regularizers")
 class DOptimal(_SpectralRegularizer):
     """Penalizes a fast decay of the spectrum: -factor * sum log(s_i / s_1).
 

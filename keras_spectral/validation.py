@@ -24,6 +24,26 @@ def check_positive(name, value):
         )
 
 
+def check_ratio(name, value):
+    """Raise a ValueError unless `value` is a number in (0, 1].
+
+    Args:
+        name: String, the argument's name.
+        value: What was passed.
+
+    Example:
+    >>> check_ratio("rank_ratio", 2)
+    Traceback (most recent call last):
+    ...
+    ValueError: `rank_ratio` must be a number in (0, 1]. Received: rank_ratio=2
+    """
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not 0 < value <= 1:
+        raise ValueError(
+            f"`{name}` must be a number in (0, 1]. Received: {name}={value}"
+        )
+
+
 def check_integer(name, value, least):
     """Raise a ValueError unless `value` is an integer of at least `least`.
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_spectral import constraints
 from keras_spectral.constraints import LipschitzClip
 from keras_spectral.linalg import convolution_operator
 
@@ -84,7 +85,157 @@ def test_bad_arguments(arguments, match):
         LipschitzClip(**arguments)
 
 
-@pytest.mark.parametrize("kind, shape", [(None, (3, 3, 2)), ("dense", (3, 3, 2, 2))])
+@pytest.mark.parametrize(
+    "kind, shape", [(None, (3,)), ("dense", (3, 3, 2, 2)), ("depthwise", (3, 3))]
+)
 def test_bad_kernels(kind, shape):
-    with pytest.raises(ValueError, match="Received: a kernel of shape"):
+    with pytest.raises(ValueError, match="`kernel` must have the axes"):
         LipschitzClip(1.0, kind=kind)(np.zeros(shape, "float32"))
+
+
+@pytest.mark.parametrize(
+    "layer, kind, shape",
+    [
+        (keras.layers.Conv1D(3, 3), None, (9, 2)),
+        (keras.layers.Conv3D(3, 2), None, (4, 3, 4, 2)),
+        (keras.layers.DepthwiseConv2D(3, depth_multiplier=2), "depthwise", (6, 5, 2)),
+        (keras.layers.Conv2DTranspose(3, 3, strides=2), "transposed", (4, 5, 2)),
+    ],
+)
+def test_other_convolutions_obey_the_lipschitz_inequality(rng, layer, kind, shape):
+    layer.build((None, *shape))
+    layer.kernel.assign(10 * rng.standard_normal(layer.kernel.shape))
+    layer.kernel.assign(LipschitzClip(1.0, kind=kind)(layer.kernel))
+    inputs = int(np.prod(shape))
+    answers = layer(np.eye(inputs, dtype="float32").reshape(-1, *shape)) - layer.bias
+    norm = np.linalg.norm(np.asarray(answers).reshape(inputs, -1), 2)
+    assert 0.4 < norm <= 1 + 1e-5
+
+
+def singular_values(kernel, axis=-1):
+    kernel = np.moveaxis(np.asarray(kernel, "float64"), axis, -1)
+    return np.linalg.svd(kernel.reshape(-1, kernel.shape[-1]), compute_uv=False)
+
+
+def expected_values(name, s):
+    """What each projection makes of the singular values."""
+    if name == "clip":
+        return np.minimum(s, 0.7)
+    if name == "max rank":
+        return np.where(np.arange(len(s)) < max(1, int(0.5 * len(s))), s, 0)
+    if name == "orthonormal":
+        return np.full(len(s), 0.7)
+    target = max(1.0, 0.4 * len(s)) * s[0] ** 2 - s[0] ** 2
+    rest = (s[1:] ** 2).sum()
+    return np.r_[s[0], s[1:] * np.sqrt(min(1, target / rest))]
+
+
+SPECTRUM = {
+    "clip": constraints.SpectralClip(0.7),
+    "max rank": constraints.MaxRank(0.5),
+    "orthonormal": constraints.Orthonormal(0.7),
+    "stable rank": constraints.StableRank(0.4),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("axis", [-1, -2])
+@pytest.mark.parametrize("shape", [(7, 5), (5, 7), (3, 2, 4, 6)])
+@pytest.mark.parametrize("name", SPECTRUM)
+def test_projections_within_rounding_of_float64(rng, name, shape, axis, dtype):
+    kernel = rng.standard_normal(shape).astype(dtype)
+    constraint = type(SPECTRUM[name]).from_config(
+        {**SPECTRUM[name].get_config(), "output_axis": axis}
+    )
+    projected = ops.convert_to_numpy(constraint(kernel))
+    assert projected.dtype == dtype
+    moved = np.moveaxis(kernel.astype("float64"), axis, -1)
+    u, s, vt = np.linalg.svd(moved.reshape(-1, moved.shape[-1]), full_matrices=False)
+    expected = ((u * expected_values(name, s)) @ vt).reshape(moved.shape)
+    expected = np.moveaxis(expected, -1, axis)
+    tolerance = 2e-6 if dtype == "float32" else 1e-12
+    np.testing.assert_allclose(projected, expected, atol=tolerance * s[0])
+    # A projection moves nothing that is projected.
+    again = ops.convert_to_numpy(constraint(projected))
+    np.testing.assert_allclose(again, projected, atol=10 * tolerance)
+
+
+@pytest.mark.parametrize("name", SPECTRUM)
+def test_projections_are_the_nearest_kernels(rng, name):
+    """No matrix of the set that was drawn at random is nearer."""
+    kernel = rng.standard_normal((5, 4))
+    projected = ops.convert_to_numpy(SPECTRUM[name](kernel))
+    distance = np.linalg.norm(kernel - projected)
+    for _ in range(300):
+        step = rng.standard_normal((5, 4)) * rng.choice([0.01, 0.1, 1])
+        other = ops.convert_to_numpy(SPECTRUM[name](projected + step))
+        if name == "stable rank":
+            # The set has the norm and the leading direction of the kernel.
+            u, s, vt = np.linalg.svd(kernel)
+            lead = s[0] * np.outer(u[:, 0], vt[0])
+            rest = step - u[:, :1] @ u[:, :1].T @ step
+            rest = rest - rest @ vt[:1].T @ vt[:1]
+            limit = np.sqrt(max(1.0, 0.4 * 4) - 1) * s[0]
+            rest *= min(1, limit / np.linalg.norm(rest))
+            other = lead + rest
+        assert np.linalg.norm(kernel - other) >= distance * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("name", SPECTRUM)
+def test_zero_nan_and_extreme_kernels(rng, name):
+    constraint = SPECTRUM[name]
+    kernel = rng.standard_normal((6, 4)).astype("float32")
+    zero = ops.convert_to_numpy(constraint(np.zeros((6, 4), "float32")))
+    if name == "orthonormal":
+        np.testing.assert_allclose(singular_values(zero), 0.7, rtol=1e-5)
+    else:
+        np.testing.assert_array_equal(zero, 0)
+    broken = kernel.copy()
+    broken[0, 0] = np.nan
+    if name != "orthonormal":
+        assert np.isnan(ops.convert_to_numpy(constraint(broken))).any()
+    for scale in (1e-18, 1e18):
+        scaled = constraint(kernel * np.float32(scale))
+        values = singular_values(scaled) / scale
+        if name in ("max rank", "stable rank"):
+            expected = expected_values(name, singular_values(kernel))
+        else:
+            s = singular_values(kernel) * scale
+            expected = expected_values(name, s) / scale
+        np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
+    # Half precision is projected in float32 and comes back as it was.
+    half = constraint(kernel.astype("float16"))
+    assert ops.convert_to_numpy(half).dtype == "float16"
+
+
+@pytest.mark.parametrize("name", SPECTRUM)
+def test_constraints_hold_after_training_and_in_a_saved_model(name, rng, tmp_path):
+    layer = keras.layers.Conv2D(6, 3, kernel_constraint=SPECTRUM[name])
+    model = keras.Sequential([keras.Input((7, 6, 2)), layer])
+    for jit in (False, True):
+        model.compile(keras.optimizers.SGD(0.5), "mse", jit_compile=jit)
+        x = rng.standard_normal((8, 7, 6, 2)).astype("float32")
+        model.fit(x, 3 * model.predict(x, verbose=0) + 1, verbose=0)
+        s = singular_values(layer.kernel)
+        np.testing.assert_allclose(s, expected_values(name, s), atol=1e-4)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    config = loaded.layers[0].kernel_constraint.get_config()
+    assert config == SPECTRUM[name].get_config()
+
+
+@pytest.mark.parametrize(
+    "make, match",
+    [
+        (lambda: constraints.SpectralClip(0), "`bound`"),
+        (lambda: constraints.StableRank(0), "`stable_rank_ratio`"),
+        (lambda: constraints.StableRank(0.5, preserved=-1), "`preserved`"),
+        (lambda: constraints.MaxRank(2), "`rank_ratio`"),
+        (lambda: constraints.Orthonormal(-1), "`gain`"),
+        (lambda: constraints.Orthonormal(output_axis=0), "`output_axis`"),
+        (lambda: constraints.Orthonormal()(np.zeros(3)), "two axes"),
+    ],
+)
+def test_bad_arguments_of_the_projections(make, match):
+    with pytest.raises(ValueError, match=match):
+        make()

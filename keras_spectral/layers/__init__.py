@@ -1,5 +1,8 @@
 """Keras layers that control the singular values of a kernel while it trains."""
 
+from keras_spectral.layers.lipschitz_batch_normalization import (
+    LipschitzBatchNormalization,
+)
 from keras_spectral.layers.optimal_spectral_normalization import (
     OptimalSpectralNormalization,
 )
@@ -9,6 +12,7 @@ from keras_spectral.layers.stable_rank_normalization import StableRankNormalizat
 from keras_spectral.layers.svd import SVDConv2D, SVDConv2DTranspose, SVDDense
 
 __all__ = [
+    "LipschitzBatchNormalization",
     "OptimalSpectralNormalization",
     "Reparametrization",
     "SVDConv2D",

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_spectral.layers.rank_one import RankOneReparametrization
 from keras_spectral.linalg import project_stable_rank, remainder_factor
-from keras_spectral.validation import check_integer
+from keras_spectral.validation import check_integer, check_ratio
 
 
 @keras.saving.register_keras_serializable(package="keras_spectral")
@@ -74,15 +74,7 @@ class StableRankNormalization(RankOneReparametrization):
     """
 
     def __init__(self, layer, stable_rank_ratio, bound=1.0, preserved=1, **kwargs):
-        if (
-            isinstance(stable_rank_ratio, bool)
-            or not isinstance(stable_rank_ratio, (int, float))
-            or not 0 < stable_rank_ratio <= 1
-        ):
-            raise ValueError(
-                "`stable_rank_ratio` must be a number in (0, 1]. "
-                f"Received: stable_rank_ratio={stable_rank_ratio}"
-            )
+        check_ratio("stable_rank_ratio", stable_rank_ratio)
         check_integer("preserved", preserved, least=0)
         super().__init__(layer, bound=bound, **kwargs)
         self.stable_rank_ratio = float(stable_rank_ratio)

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_spectral.layers.kernels import kernel_slots
 from keras_spectral.regularizers import Orthonormal
+from keras_spectral.validation import check_ratio
 
 # What a plain layer's config and an SVD layer's have in common.
 _SHARED = ("activation", "use_bias", "bias_initializer", "bias_regularizer")
@@ -52,11 +53,7 @@ class SVDLayer(kl.Layer):
         bias_constraint=None,
         **kwargs,
     ):
-        if isinstance(rank_ratio, bool) or not 0 < rank_ratio <= 1:
-            raise ValueError(
-                "`rank_ratio` must be a number in (0, 1]. "
-                f"Received: rank_ratio={rank_ratio}"
-            )
+        check_ratio("rank_ratio", rank_ratio)
         if isinstance(orthogonal_factor, bool) or not orthogonal_factor >= 0:
             raise ValueError(
                 "`orthogonal_factor` must be a number >= 0. "

@@ -34,9 +34,11 @@ from keras_spectral.linalg.projections import (
     clipping_scale,
     divide_by_norm,
     fixed_svd,
+    nearest_orthonormal,
     normalizing_scale,
     project_stable_rank,
     remainder_factor,
+    truncate_rank,
 )
 from keras_spectral.linalg.spectra import (
     circular_convolution_norm,
@@ -64,6 +66,7 @@ __all__ = [
     "induced_norm",
     "iterate",
     "leading_right_vector",
+    "nearest_orthonormal",
     "normalized",
     "normalizing_scale",
     "operator_matrix",
@@ -75,5 +78,6 @@ __all__ = [
     "spectral_norm",
     "stable_rank",
     "transposed_convolution_operator",
+    "truncate_rank",
     "unfolding_norm_bound",
 ]

@@ -217,7 +217,11 @@ def _gram_bounds(real, imaginary, iterations):
         )
         largest = ops.where(largest > 0, largest, ops.ones_like(largest))
         squares = ops.square(real / largest) + ops.square(imaginary / largest)
-        return largest[:, 0, 0] * ops.sqrt(ops.sum(squares, axis=(1, 2)))
+        total = ops.sum(squares, axis=(1, 2))
+        # A square root has no gradient at zero; NaN must stay NaN.
+        zero = ops.equal(total, 0)
+        root = ops.sqrt(ops.where(zero, ops.ones_like(total), total))
+        return largest[:, 0, 0] * ops.where(zero, ops.zeros_like(root), root)
 
     # Rescaled at each step, so that no power overflows: log carries the scale.
     log = ops.zeros_like(real[:, 0, 0])
@@ -229,4 +233,8 @@ def _gram_bounds(real, imaginary, iterations):
         log = log + ops.log(scale) / power
         real, imaginary = gram(real, imaginary)
         power *= 2
-    return ops.exp(log) * ops.power(frobenius(real, imaginary), 1.0 / power)
+    final = frobenius(real, imaginary)
+    zero = ops.equal(final, 0)
+    safe = ops.where(zero, ops.ones_like(final), final)
+    bounds = ops.exp(log) * ops.power(safe, 1.0 / power)
+    return ops.where(zero, ops.zeros_like(bounds), bounds)

@@ -148,7 +148,11 @@ def fixed_svd(matrix):
     >>> ops.convert_to_numpy(s).tolist()
     [3.0, 1.0]
     """
-    u, _, vt = ops.svd(ops.stop_gradient(matrix), full_matrices=False)
+    matrix = ops.convert_to_tensor(matrix)
+    fixed = ops.stop_gradient(matrix)
+    # Some backends raise on NaN; the singular values then are NaN all the same.
+    finite = ops.where(ops.isfinite(fixed), fixed, ops.zeros_like(fixed))
+    u, _, vt = ops.svd(finite, full_matrices=False)
     u, vt = ops.stop_gradient(u), ops.stop_gradient(vt)
     return u, ops.sum(u * ops.matmul(matrix, ops.transpose(vt)), axis=0), vt
 
@@ -254,3 +258,63 @@ def clip_singular_values(matrix, bound=1.0):
     u, s, vt = fixed_svd(wide)
     excess = ops.relu(s - bound)
     return ops.cast(wide - ops.matmul(u * excess, vt), matrix.dtype)
+
+
+def truncate_rank(matrix, rank):
+    """Return the matrix of rank at most `rank` that is nearest to `matrix`.
+
+    Args:
+        matrix: Float tensor W (m, n), finite. A float16 or bfloat16 matrix is
+            computed in float32.
+        rank: Integer k >= 1.
+
+    Returns:
+        Tensor of the shape and dtype of `matrix`, in the Frobenius and the
+        spectral norm the nearest. The gradient holds the singular vectors
+        constant.
+
+    Raises:
+        ValueError: If `rank` is not an integer >= 1.
+
+    Example:
+    >>> import numpy as np
+    >>> truncated = truncate_rank(np.diag([3.0, 1.0]), rank=1)
+    >>> ops.convert_to_numpy(truncated).tolist()
+    [[3.0, 0.0], [0.0, 0.0]]
+
+    Source: papers/low-rank-gans.md, section 3.1 (Eckart and Young 1936).
+    """
+    check_integer("rank", rank, least=1)
+    matrix = ops.convert_to_tensor(matrix)
+    wide = ops.cast(matrix, "float32") if "16" in str(matrix.dtype) else matrix
+    u, s, vt = fixed_svd(wide)
+    kept = ops.matmul(u[:, :rank] * s[:rank], vt[:rank])
+    return ops.cast(kept, matrix.dtype)
+
+
+def nearest_orthonormal(matrix):
+    """Return the matrix with orthonormal rows or columns nearest to `matrix`.
+
+    The shorter side becomes orthonormal; this is the orthogonal factor of the
+    polar decomposition, U V' of the SVD.
+
+    Args:
+        matrix: Float tensor W (m, n), finite. A float16 or bfloat16 matrix is
+            computed in float32.
+
+    Returns:
+        Tensor of the shape and dtype of `matrix`, without a gradient. A matrix
+        without full rank has several; one of them is returned.
+
+    Example:
+    >>> import numpy as np
+    >>> nearest = nearest_orthonormal(np.diag([3.0, 1.0]))
+    >>> ops.convert_to_numpy(nearest).round(6).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+
+    Source: Fan and Hoffman 1955, Theorem 1.
+    """
+    matrix = ops.convert_to_tensor(matrix)
+    wide = ops.cast(matrix, "float32") if "16" in str(matrix.dtype) else matrix
+    u, _, vt = fixed_svd(wide)
+    return ops.cast(ops.matmul(u, vt), matrix.dtype)
