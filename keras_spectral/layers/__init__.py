@@ -1,5 +1,6 @@
 """Keras layers that control the singular values of a kernel while it trains."""
 
+from keras_spectral.layers.invertible_residual import Inversion, InvertibleResidual
 from keras_spectral.layers.lipschitz_batch_normalization import (
     LipschitzBatchNormalization,
 )
@@ -12,6 +13,8 @@ from keras_spectral.layers.stable_rank_normalization import StableRankNormalizat
 from keras_spectral.layers.svd import SVDConv2D, SVDConv2DTranspose, SVDDense
 
 __all__ = [
+    "InvertibleResidual",
+    "Inversion",
     "LipschitzBatchNormalization",
     "OptimalSpectralNormalization",
     "Reparametrization",
