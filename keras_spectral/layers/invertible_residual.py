@@ -185,7 +185,7 @@ class InvertibleResidual(kl.Layer):
         """
         self._check_built()
         norms = [
-            min(float(induced_norm(slot.variable, 2, kind)), self._layer_bound)
+            min(_number(induced_norm(slot.variable, 2, kind)), self._layer_bound)
             for slot, kind in self._weighted
         ]
         # Each is cut at its share, so the product is above `bound` by rounding only.
@@ -317,6 +317,10 @@ class InvertibleResidual(kl.Layer):
 
 
 _WEIGHTED = (kl.Dense, kl.Conv1D, kl.Conv2D, kl.Conv3D)
+
+
+def _number(tensor):
+    return float(ops.convert_to_numpy(tensor))
 
 
 def _norms(tensor):

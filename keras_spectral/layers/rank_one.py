@@ -1,5 +1,7 @@
 """Effective kernels that are a W + b v u': a scale and a rank-one term."""
 
+import functools
+
 import keras
 from keras import ops
 
@@ -93,6 +95,7 @@ class RankOneReparametrization(Reparametrization):
         if self.method == "power_iteration":
             state = SingularVectors(
                 slot.matrix_operator(norm, self.input_size),
+                functools.partial(self.matrix, index),
                 power_iterations=self.power_iterations,
                 update_order=self.update_order,
                 dtype=self.state_dtype,

@@ -118,7 +118,7 @@ class Reparametrization(keras.layers.Wrapper):
         return self._effective(self._index(name), advance=False)
 
     def restart_power_iteration(self):
-        """Forget the singular vectors, as after the kernel was replaced."""
+        """Find the singular vectors anew, as after the kernel was replaced."""
         for layer in self._flatten_layers(include_self=False):
             if isinstance(layer, SingularVectors):
                 layer.restart()

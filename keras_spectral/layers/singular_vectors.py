@@ -27,15 +27,19 @@ class SingularVectors(keras.layers.Layer):
 
     Args:
         make_operator: Callable, kernel tensor to `LinearOperator`.
+        read_kernel: Callable without arguments, to the kernel tensor of now.
         power_iterations: Integer >= 1, iterations a training step.
         update_order: `"v_first"` or `"u_first"`.
         dtype: Dtype of the state, `"float32"` or `"float64"`.
         name: String, prefix of the weights' names.
     """
 
-    def __init__(self, make_operator, power_iterations, update_order, dtype, name):
+    def __init__(
+        self, make_operator, read_kernel, power_iterations, update_order, dtype, name
+    ):
         super().__init__(dtype=dtype, autocast=False, name=name)
         self.make_operator = make_operator
+        self.read_kernel = read_kernel
         self.power_iterations = power_iterations
         self.update_order = update_order
 
@@ -68,21 +72,51 @@ class SingularVectors(keras.layers.Layer):
         )
 
     def restart(self):
-        """Forget u and v, as after the kernel was replaced."""
+        """Find u and v anew, as after the kernel was replaced."""
+        fixed = self.make_operator(ops.stop_gradient(self.read_kernel()))
+        u, v = self._warmed_up(fixed)
+        self.u.assign(u)
+        self.v.assign(v)
         self.updates.assign(0)
 
-    def _vectors(self, fixed):
-        """Return the stored u and v, or warmed up ones before the first step."""
-        stored = ops.convert_to_tensor(self.u), ops.convert_to_tensor(self.v)
+    def _stored(self):
+        return ops.convert_to_tensor(self.u), ops.convert_to_tensor(self.v)
 
+    def _warmed_up(self, fixed):
         def step(_, vectors):
             return iterate(fixed, *vectors, update_order=self.update_order)
 
+        return ops.fori_loop(0, WARM_UP_ITERATIONS, step, self._stored())
+
+    def _vectors(self, fixed, advance):
+        """Return the stored u and v, or warmed up ones before the first step."""
+        if advance and self._warmed_up_while_tracing():
+            return self._stored()
         return ops.cond(
             ops.convert_to_tensor(self.updates) > 0,
-            lambda: stored,
-            lambda: ops.fori_loop(0, WARM_UP_ITERATIONS, step, stored),
+            self._stored,
+            lambda: self._warmed_up(fixed),
         )
+
+    def _warmed_up_while_tracing(self):
+        """Warm up before a training step is traced; return whether that was done.
+
+        One branch in a TensorFlow graph slows the executor down for all of it, by
+        8 % on wide dense layers. A step is traced before it first runs, so the
+        branch can be taken then, outside of the graph.
+        """
+        if keras.backend.backend() != "tensorflow":
+            return False
+        import tensorflow as tf
+
+        if tf.executing_eagerly() or tf.distribute.has_strategy():
+            return False
+        with tf.init_scope():
+            if not tf.executing_eagerly():
+                return False
+            if int(self.updates) == 0:
+                self.restart()
+        return True
 
     def triplet(self, kernel, advance=False, matvec=None) -> SingularTriplet:
         """Return u, sigma and v for `kernel`; sigma carries the gradient.
@@ -95,7 +129,7 @@ class SingularVectors(keras.layers.Layer):
         """
         # u and v are found on a kernel that no gradient reaches.
         fixed = self.make_operator(ops.stop_gradient(kernel))
-        u, v = self._vectors(fixed)
+        u, v = self._vectors(fixed, advance)
         # A v gives sigma and, with the papers' order, the last u as well.
         u_from_image = advance and self.update_order == "v_first"
         if u_from_image:

@@ -3,10 +3,13 @@
 import warnings
 
 import keras
-from keras import ops
 
 from keras_spectral.layers.rank_one import RankOneReparametrization
-from keras_spectral.linalg import project_stable_rank, remainder_factor
+from keras_spectral.linalg import (
+    project_stable_rank,
+    remainder_factor,
+    squared_frobenius_norm,
+)
 from keras_spectral.validation import check_integer, check_ratio
 
 
@@ -135,7 +138,7 @@ class StableRankNormalization(RankOneReparametrization):
         target = self._targets[index]
         if target is None:
             return scale, None
-        squares = ops.sum(ops.square(matrix))
+        squares = squared_frobenius_norm(matrix)
         factor = remainder_factor(squares, leading.sigma, target)
         return scale * factor, scale * (1.0 - factor) * leading.sigma
 

@@ -13,6 +13,7 @@ from keras_spectral.linalg.convolutions import (
 from keras_spectral.linalg.norms import (
     frobenius_norm,
     spectral_norm,
+    squared_frobenius_norm,
     stable_rank,
 )
 from keras_spectral.linalg.operators import (
@@ -76,6 +77,7 @@ __all__ = [
     "remainder_factor",
     "reshaped_matrix",
     "spectral_norm",
+    "squared_frobenius_norm",
     "stable_rank",
     "transposed_convolution_operator",
     "truncate_rank",

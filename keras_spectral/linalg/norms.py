@@ -4,6 +4,7 @@ Certificates, which are never below a norm, are in `certificates`; estimates fro
 below in `power_iteration`; whole spectra of convolutions in `spectra`.
 """
 
+import keras
 from keras import ops
 
 
@@ -50,6 +51,30 @@ def frobenius_norm(weight):
     Source: papers/lipschitz-slides.md, eq. 13.
     """
     return ops.sqrt(ops.sum(ops.square(wide(weight))))
+
+
+def squared_frobenius_norm(weight):
+    """Return the sum of squares of all entries, in as few passes as there are.
+
+    Args:
+        weight: Float tensor of any shape.
+
+    Returns:
+        Scalar tensor of the same dtype.
+
+    Example:
+    >>> import numpy as np
+    >>> float(squared_frobenius_norm(np.array([3.0, 4.0])))
+    25.0
+    """
+    weight = ops.convert_to_tensor(weight)
+    if keras.backend.backend() == "tensorflow":
+        # One fused pass, and one for its gradient; the formula below takes three
+        # and two, which on wide dense kernels is a third of a training step.
+        import tensorflow as tf
+
+        return 2.0 * tf.nn.l2_loss(weight)
+    return ops.sum(ops.square(weight))
 
 
 def stable_rank(matrix):

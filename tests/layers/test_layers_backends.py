@@ -39,7 +39,7 @@ def test_fit_save_load(wrap, rng, tmp_path):
     head = model.layers[-1]
     before = keras.ops.convert_to_numpy(head.effective_kernel())
     assert 1 - 1e-5 <= np.linalg.norm(before, 2) <= 1.05
-    model.compile(keras.optimizers.Adam(0.02), loss)
+    model.compile(keras.optimizers.Adam(0.005), loss)
     history = model.fit(x, y, batch_size=16, epochs=12, verbose=0).history["loss"]
     assert history[-1] < history[0]
     assert int(head.norm_states[0].updates) == 48
