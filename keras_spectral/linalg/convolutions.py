@@ -78,15 +78,20 @@ def _padded(x, pads):
     return ops.pad(x, [[0, 0], *([low, high] for low, high in pads), [0, 0]])
 
 
-def _conv(x, kernel, strides, dilation):
-    return ops.conv(
-        x,
-        kernel,
+def _conv(x, kernel, strides, dilation, groups=1):
+    arguments = dict(
         strides=strides,
         padding="valid",
         data_format="channels_last",
         dilation_rate=dilation,
     )
+    if groups == 1:
+        return ops.conv(x, kernel, **arguments)
+    # On TensorFlow a grouped convolution is compiled anew in each eager call.
+    parts = zip(
+        ops.split(x, groups, axis=-1), ops.split(kernel, groups, axis=-1), strict=True
+    )
+    return ops.concatenate([ops.conv(*part, **arguments) for part in parts], axis=-1)
 
 
 def _stuffed(y, strides):
@@ -103,6 +108,16 @@ def _stuffed(y, strides):
         kept = (size - 1) * stride + 1
         y = ops.reshape(y[:, :kept], (*shape[:axis], kept, *shape[axis + 1 :]))
     return y
+
+
+def _adjoint_pads(size, taps, strides, dilation, axes):
+    """Return what the zero-stuffed output is padded with, (low, high) an axis."""
+    return [
+        ((t - 1) * d - before, n - ((out - 1) * s + 1) + before)
+        for t, d, s, n, (out, before, _) in zip(
+            taps, dilation, strides, size, axes, strict=True
+        )
+    ]
 
 
 def convolution_operator(
@@ -160,7 +175,8 @@ def convolution_operator(
     outputs = tuple(axis[0] for axis in axes)
 
     def matvec(x):
-        return _conv(_padded(x, [axis[1:] for axis in axes]), kernel, strides, dilation)
+        x = _padded(x, [axis[1:] for axis in axes])
+        return _conv(x, kernel, strides, dilation, groups)
 
     # The adjoint is a convolution of the zero-stuffed output with the flipped
     # kernel whose inputs and filters are exchanged within each group.
@@ -172,15 +188,11 @@ def convolution_operator(
         ops.transpose(flipped, (*spatial, rank + 2, rank + 1, rank)),
         (*taps, filters // groups, groups * inputs),
     )
-    pads = [
-        ((t - 1) * d - before, n - ((out - 1) * s + 1) + before)
-        for t, d, s, n, (out, before, _) in zip(
-            taps, dilation, strides, size, axes, strict=True
-        )
-    ]
+    pads = _adjoint_pads(size, taps, strides, dilation, axes)
 
     def adjoint(y):
-        return _conv(_padded(_stuffed(y, strides), pads), flipped, 1, dilation)
+        y = _padded(_stuffed(y, strides), pads)
+        return _conv(y, flipped, 1, dilation, groups)
 
     return LinearOperator(
         matvec=matvec,
@@ -222,10 +234,44 @@ def depthwise_convolution_operator(
     rank = _spatial_rank(kernel)
     *taps, inputs, multiplier = kernel.shape
     size, _ = _image(input_size, rank, inputs)
-    # Every channel is a group of its own.
-    grouped = ops.reshape(kernel, (*taps, 1, inputs * multiplier))
-    return convolution_operator(
-        grouped, (*size, inputs), strides, padding, dilation_rate
+    strides = _per_axis(strides, rank, "strides")
+    dilation = _per_axis(dilation_rate, rank, "dilation_rate")
+    _check_geometry(padding, ("valid", "same"), strides, dilation)
+    axes = [
+        _axis_geometry(*axis, padding)
+        for axis in zip(size, taps, strides, dilation, strict=True)
+    ]
+
+    def depthwise(x, kernel, strides):
+        return ops.depthwise_conv(
+            x,
+            kernel,
+            strides=strides,
+            padding="valid",
+            data_format="channels_last",
+            dilation_rate=dilation,
+        )
+
+    def matvec(x):
+        return depthwise(_padded(x, [axis[1:] for axis in axes]), kernel, strides)
+
+    flipped = ops.flip(kernel, axis=tuple(range(rank)))
+    pads = _adjoint_pads(size, taps, strides, dilation, axes)
+
+    def adjoint(y):
+        y = _padded(_stuffed(y, strides), pads)
+        # Output channels are numbered by input first, then by multiplier.
+        return sum(
+            depthwise(y[..., index::multiplier], flipped[..., index : index + 1], 1)
+            for index in range(multiplier)
+        )
+
+    return LinearOperator(
+        matvec=matvec,
+        adjoint=adjoint,
+        input_shape=(1, *size, inputs),
+        output_shape=(1, *(axis[0] for axis in axes), inputs * multiplier),
+        dtype=standardize_dtype(kernel.dtype),
     )
 
 

@@ -162,8 +162,8 @@ def power_iteration(
         seed: Integer, for the random start where `u` or `v` is not given.
 
     Returns:
-        A `SingularTriplet` (u, sigma, v) in float32, or float64 for a float64
-        matrix.
+        A `SingularTriplet` (u, sigma, v) in the dtype of the operator; of a
+        matrix, in at least float32.
 
     Raises:
         ValueError: If `iterations` or `update_order` is not as above.
@@ -178,12 +178,11 @@ def power_iteration(
     """
     check_integer("iterations", iterations, least=1)
     check_choice("update_order", update_order, UPDATE_ORDERS)
-    dtype = "float32"
     if not isinstance(operator, LinearOperator):
         matrix = ops.convert_to_tensor(operator)
-        if "float64" in str(matrix.dtype):
-            dtype = "float64"
+        dtype = "float64" if "float64" in str(matrix.dtype) else "float32"
         operator = dense_operator(ops.cast(ops.transpose(matrix), dtype))
+    dtype = operator.dtype
     generator = np.random.default_rng(seed)
 
     def start(given, shape):

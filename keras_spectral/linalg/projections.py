@@ -256,8 +256,14 @@ def clip_singular_values(matrix, bound=1.0):
     matrix = ops.convert_to_tensor(matrix)
     wide = ops.cast(matrix, "float32") if "16" in str(matrix.dtype) else matrix
     u, s, vt = fixed_svd(wide)
-    excess = ops.relu(s - bound)
-    return ops.cast(wide - ops.matmul(u * excess, vt), matrix.dtype)
+    # The gradient is that of W less what sticks out; its value would lose every
+    # digit for a kernel far above the bound, so that is taken from the SVD.
+    less = wide - ops.matmul(u * ops.relu(s - bound), vt)
+    value = ops.stop_gradient(ops.matmul(u * ops.minimum(s, bound), vt))
+    clipped = value + (less - ops.stop_gradient(less))
+    # Not written as s > bound, so that NaN stays NaN.
+    within = ops.max(s) <= bound
+    return ops.cast(ops.where(within, wide, clipped), matrix.dtype)
 
 
 def truncate_rank(matrix, rank):
