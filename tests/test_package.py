@@ -53,14 +53,14 @@ def test_docstring_examples(module):
     assert result.failed == 0
 
 
-@pytest.mark.parametrize("index", range(3))
+@pytest.mark.parametrize("index", range(4))
 def test_readme_examples(index, tmp_path, monkeypatch, capsys):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(examples) == 3
+    assert len(examples) == 4
     monkeypatch.chdir(tmp_path)
     exec(compile(examples[index], f"README example {index}", "exec"), {})
-    if index == 1:
+    if index == 2:
         assert (tmp_path / "resnet20_again.safetensors").exists()
     else:
         assert "┃" in capsys.readouterr().out

@@ -38,7 +38,7 @@ class OptimalSpectralNormalization(Reparametrization):
     >>> import keras, numpy as np
     >>> layer = OptimalSpectralNormalization(keras.layers.Dense(2), bound=2.0)
     >>> layer.build((None, 2))
-    >>> layer.kernel.assign(np.diag([5.0, 1.0]))
+    >>> _ = layer.kernel.assign(np.diag([5.0, 1.0]))
     >>> keras.ops.convert_to_numpy(layer.effective_kernel()).round(4).tolist()
     [[2.0, 0.0], [0.0, 1.0]]
 

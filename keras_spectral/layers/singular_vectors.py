@@ -1,6 +1,9 @@
 """Where a wrapper takes the leading singular triplet of its kernel from."""
 
+import math
+
 import keras
+import numpy as np
 from keras import ops
 
 from keras_spectral.linalg import (
@@ -73,11 +76,34 @@ class SingularVectors(keras.layers.Layer):
 
     def restart(self):
         """Find u and v anew, as after the kernel was replaced."""
-        fixed = self.make_operator(ops.stop_gradient(self.read_kernel()))
-        u, v = self._warmed_up(fixed)
+        kernel = self.read_kernel()
+        small = math.prod(kernel.shape) <= 2**18
+        if small and self.make_operator is dense_operator:
+            u, v = self._warmed_up_in_numpy(ops.convert_to_numpy(kernel))
+        else:
+            u, v = self._warmed_up(self.make_operator(ops.stop_gradient(kernel)))
         self.u.assign(u)
         self.v.assign(v)
         self.updates.assign(0)
+
+    def _warmed_up_in_numpy(self, matrix):
+        """Do what `_warmed_up` does; thousands of eager operations are slow."""
+        # In float64 no square of a float32 leaves the range.
+        matrix = matrix.astype("float64")
+        u, v = (ops.convert_to_numpy(x).astype("float64") for x in self._stored())
+
+        def unit(x, fallback):
+            norm = np.linalg.norm(x)
+            return x / norm if 0 < norm < np.inf else fallback
+
+        for _ in range(WARM_UP_ITERATIONS):
+            if self.update_order == "v_first":
+                v = unit(matrix @ u, v)
+                u = unit(v @ matrix, u)
+            else:
+                u = unit(v @ matrix, u)
+                v = unit(matrix @ u, v)
+        return u, v
 
     def _stored(self):
         return ops.convert_to_tensor(self.u), ops.convert_to_tensor(self.v)
