@@ -253,6 +253,9 @@ def test_outputs_are_torchs_with_the_kernel_rebuilt(case):
         **geometry,
     )
     np.testing.assert_allclose(layer(x), expected.permute(0, 2, 3, 1), atol=1e-12)
+    # Keras has (height, width, inputs, filters), and the last two swapped.
+    kernel = kernel.transpose(2, 3, 1, 0)
+    np.testing.assert_allclose(layer.effective_kernel(), kernel, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
