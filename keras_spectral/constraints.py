@@ -14,6 +14,7 @@ from keras_spectral.linalg import (
     induced_norm,
     nearest_orthonormal,
     project_stable_rank,
+    rank_at_ratio,
     truncate_rank,
 )
 from keras_spectral.linalg.certificates import KINDS
@@ -226,7 +227,7 @@ class MaxRank(_SpectrumConstraint):
         self.rank_ratio = float(rank_ratio)
 
     def project(self, matrix):
-        return truncate_rank(matrix, max(1, int(self.rank_ratio * min(matrix.shape))))
+        return truncate_rank(matrix, rank_at_ratio(self.rank_ratio, min(matrix.shape)))
 
     def get_config(self):
         return {**super().get_config(), "rank_ratio": self.rank_ratio}

@@ -1,13 +1,17 @@
 """Keras regularizers: penalties on the spectrum of a kernel.
 
 Each flattens a kernel to a matrix with the outputs on `output_axis`, computes in
-at least float32, and is added to the loss by `kernel_regularizer=`.
+at least float32, and is added to the loss by `kernel_regularizer=`. A zero kernel
+has a finite penalty and gradient; NaN and infinity in a kernel are not hidden.
+`StableRank`, `DOptimal` and `Divergence` do not depend on a kernel's scale, also
+where its squares leave the range of float32.
 """
 
 import keras
 from keras import ops
 
 from keras_spectral.linalg import fixed_svd, leading_right_vector
+from keras_spectral.linalg.norms import wide
 from keras_spectral.validation import check_choice, check_positive
 
 
@@ -31,9 +35,7 @@ class _SpectralRegularizer(keras.regularizers.Regularizer):
         raise NotImplementedError
 
     def __call__(self, x):
-        x = ops.convert_to_tensor(x)
-        if "64" not in str(x.dtype):
-            x = ops.cast(x, "float32")
+        x = wide(x)
         if len(x.shape) < 2:
             raise ValueError(
                 f"The regularizer {type(self).__name__} takes a kernel of at least "
@@ -50,6 +52,11 @@ def _squared_norm(matrix):
     """Return ||W||_2^2 with its exact gradient 2 sigma u v'."""
     v = leading_right_vector(matrix)
     return ops.sum(ops.square(ops.matmul(matrix, v)))
+
+
+def _scale_free(tensor, scale):
+    """Return `tensor / scale`, or zeros where the scale is zero."""
+    return tensor / ops.where(ops.equal(scale, 0), ops.ones_like(scale), scale)
 
 
 @keras.saving.register_keras_serializable(package="keras_spectral.regularizers")
@@ -69,7 +76,8 @@ class SpectralNorm(_SpectralRegularizer):
     >>> float(SpectralNorm(0.5)(np.diag([2.0, 1.0])))
     1.0
 
-    Source: Yoshida and Miyato 2017, eq. 3, in papers/lipschitz-slides.md.
+    Source: Yoshida and Miyato 2017, which papers/lipschitz-slides.md cites after
+    eq. 15. They estimate the norm by power iteration.
     """
 
     def penalty(self, matrix):
@@ -161,20 +169,62 @@ class StableRank(_SpectralRegularizer):
     """
 
     def penalty(self, matrix):
-        squared = _squared_norm(matrix)
-        usable = squared > 0
-        ratio = ops.sum(ops.square(matrix)) / ops.where(usable, squared, 1.0)
-        return ops.where(usable, ratio, 0.0)
+        largest = ops.stop_gradient(ops.max(ops.abs(matrix)))
+        # Squares of these neither overflow nor vanish.
+        scaled = _scale_free(matrix, largest)
+        return _scale_free(ops.sum(ops.square(scaled)), _squared_norm(scaled))
+
+
+class _SpectrumRegularizer(_SpectralRegularizer):
+    """A penalty of the singular values divided by the largest.
+
+    It takes a kernel, or a vector that is the spectrum itself, of any order and
+    sign.
+
+    Args:
+        factor: Float > 0, the weight of the penalty in the loss.
+        epsilon: Float > 0, below which a logarithm's argument counts as it is.
+        output_axis: Integer, -1, or -2 for transposed convolutions.
+    """
+
+    def __init__(self, factor, epsilon=1e-7, output_axis=-1):
+        super().__init__(factor, output_axis)
+        check_positive("epsilon", epsilon)
+        self.epsilon = float(epsilon)
+
+    def spectrum_penalty(self, ratios):
+        """Return the penalty of a tensor (p,) of numbers from 0 to 1, a scalar."""
+        raise NotImplementedError
+
+    def __call__(self, x):
+        if len(x.shape) != 1:
+            return super().__call__(x)
+        return self.factor * self._normalized_penalty(ops.abs(wide(x)))
+
+    def penalty(self, matrix):
+        return self._normalized_penalty(fixed_svd(matrix)[1])
+
+    def _normalized_penalty(self, spectrum):
+        largest = ops.max(spectrum)
+        penalty = self.spectrum_penalty(_scale_free(spectrum, largest))
+        return ops.where(ops.equal(largest, 0), ops.zeros_like(penalty), penalty)
+
+    def _log(self, x):
+        return ops.log(ops.maximum(x, self.epsilon))
+
+    def get_config(self):
+        return {**super().get_config(), "epsilon": self.epsilon}
 
 
 @keras.saving.register_keras_serializable(package="keras_spectral.regularizers")
-class DOptimal(_SpectralRegularizer):
+class DOptimal(_SpectrumRegularizer):
     """Penalizes a fast decay of the spectrum: -factor * sum log(s_i / s_1).
 
     The singular values are divided by the largest, as the reparametrization of
     the paper does before eq. 5, so the penalty does not depend on the scale. It
     also takes a vector, which is then the spectrum itself; that is how
-    `layers.SVDDense` uses it. A kernel costs an SVD a step.
+    `layers.SVDDense` uses it. A kernel costs an SVD a step; a zero kernel or
+    spectrum costs nothing.
 
     Args:
         factor: Float > 0, the paper's gamma.
@@ -189,27 +239,51 @@ class DOptimal(_SpectralRegularizer):
     Source: papers/low-rank-gans.md, eq. 5 (Jiang et al. 2019).
     """
 
-    def __init__(self, factor, epsilon=1e-7, output_axis=-1):
-        super().__init__(factor, output_axis)
-        check_positive("epsilon", epsilon)
-        self.epsilon = float(epsilon)
+    def spectrum_penalty(self, ratios):
+        return -ops.sum(self._log(ratios))
 
-    def __call__(self, x):
-        if len(x.shape) != 1:
-            return super().__call__(x)
-        x = ops.convert_to_tensor(x)
-        wide = x if "64" in str(x.dtype) else ops.cast(x, "float32")
-        return self.factor * self._decay(ops.abs(wide))
 
-    def penalty(self, matrix):
-        return self._decay(fixed_svd(matrix)[1])
+@keras.saving.register_keras_serializable(package="keras_spectral.regularizers")
+class Divergence(_SpectrumRegularizer):
+    """Draws the spectrum to a density that falls from the largest value.
 
-    def _decay(self, spectrum):
-        largest = ops.max(spectrum)
-        usable = largest > 0
-        ratios = spectrum / ops.where(usable, largest, 1.0)
-        decay = -ops.sum(ops.log(ops.maximum(ratios, self.epsilon)))
-        return ops.where(usable, decay, 0.0)
+    With r_1 = 1 >= r_2 >= ... the singular values divided by the largest, it is
+    factor times the mean over k of
+
+        ((1 - r_{k+1}) / width)^2 - log(r_k - r_{k+1}),
+
+    but for a constant the Kullback-Leibler divergence of the spectrum, by its
+    spacings, from the density proportional to exp(-((1 - r) / width)^2). Unlike
+    `DOptimal` it keeps singular values apart. It also takes a vector, the
+    spectrum itself. A kernel costs an SVD a step; a spectrum of zeros, or of one
+    number, costs nothing.
+
+    Args:
+        factor: Float > 0.
+        width: Float > 0, how far below the largest the others spread.
+        epsilon: Float > 0; spacings below it count as it is, without gradient.
+        output_axis: Integer, -1, or -2 for transposed convolutions.
+
+    Example:
+    >>> import numpy as np
+    >>> round(float(Divergence(1.0, width=0.5)(np.array([2.0, 1.0]))), 4)
+    1.6931
+
+    Source: the idea is Jiang et al. 2019's divergence regularizer; the constants
+    are those of the density above and were not compared with that paper.
+    """
+
+    def __init__(self, factor, width=0.1, epsilon=1e-7, output_axis=-1):
+        super().__init__(factor, epsilon, output_axis)
+        check_positive("width", width)
+        self.width = float(width)
+
+    def spectrum_penalty(self, ratios):
+        if ratios.shape[0] < 2:
+            return ops.zeros_like(ops.sum(ratios))
+        ordered = ops.sort(ratios)
+        distances = ops.square((1.0 - ordered[:-1]) / self.width)
+        return ops.mean(distances - self._log(ordered[1:] - ordered[:-1]))
 
     def get_config(self):
-        return {**super().get_config(), "epsilon": self.epsilon}
+        return {**super().get_config(), "width": self.width}

@@ -3,6 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from keras_spectral import regularizers
 from tests.layers.reference import finite_differences
@@ -14,6 +16,7 @@ CASES = {
     "brock": regularizers.Orthonormal(0.3, diagonal=False),
     "stable rank": regularizers.StableRank(0.3),
     "d-optimal": regularizers.DOptimal(0.3),
+    "divergence": regularizers.Divergence(0.3, width=0.6),
 }
 
 
@@ -30,6 +33,10 @@ def reference(name, kernel, axis=-1):
         return 0.3 * (s**2).sum() / s[0] ** 2
     if name == "d-optimal":
         return -0.3 * np.log(s / s[0]).sum()
+    if name == "divergence":
+        r = s / s[0]
+        terms = ((1 - r[1:]) / 0.6) ** 2 - np.log(r[:-1] - r[1:])
+        return 0.3 * terms.mean()
     if name == "orthonormal":
         return 0.3 * ((s**2 - 1) ** 2).sum()
     smaller = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
@@ -57,6 +64,80 @@ def test_repeated_singular_values_and_zero_have_finite_gradients(name):
             value = CASES[name](variable)
         assert np.isfinite(value)
         assert np.isfinite(tape.gradient(value, variable)).all()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradient_is_torchs(rng, name):
+    """Autodiff of the definitions through `torch.linalg.svdvals`, in float64."""
+    kernel = rng.standard_normal((6, 4))
+    weight = torch.tensor(kernel, requires_grad=True)
+    s = torch.linalg.svdvals(weight)
+    gram = weight.T @ weight
+    {
+        "spectral norm": lambda: s[0] ** 2 / 2,
+        "frobenius": lambda: (s**2).sum(),
+        "orthonormal": lambda: ((gram - torch.eye(4)) ** 2).sum(),
+        "brock": lambda: ((gram * (1 - torch.eye(4))) ** 2).sum(),
+        "stable rank": lambda: (s**2).sum() / s[0] ** 2,
+        "d-optimal": lambda: 4 * s[0].log() - torch.logdet(gram) / 2,
+        "divergence": lambda: (
+            ((1 - s[1:] / s[0]) / 0.6) ** 2 - ((s[:-1] - s[1:]) / s[0]).log()
+        ).mean(),
+    }[name]().backward()
+    variable = tf.Variable(kernel)
+    with tf.GradientTape() as tape:
+        value = CASES[name](variable)
+    expected = 0.3 * weight.grad.numpy()
+    np.testing.assert_allclose(tape.gradient(value, variable), expected, atol=1e-12)
+
+
+def test_the_spectrum_that_a_divergence_draws_to():
+    """Spacings of draws from its density cost less than those of other densities.
+
+    Twenty thousand draws; the constant is that of the one-spacing estimate of
+    entropy, log n + Euler's, and the density's normalization.
+    """
+    width, count = 0.3, 20_000
+    draws = 1 - np.abs(np.random.default_rng(0).standard_normal(count)) * (
+        width / np.sqrt(2)
+    )
+    draws = draws[draws > 0]
+    value = float(regularizers.Divergence(1.0, width, 1e-12)(draws / draws.max()))
+    # erf(1 / width) is 1 to six digits: nothing of the density is below zero.
+    normalization = width * np.sqrt(np.pi) / 2
+    divergence = value - np.log(len(draws)) - np.euler_gamma + np.log(normalization)
+    assert divergence == pytest.approx(0, abs=0.03)
+    for other in (0.2, 0.45):
+        assert (
+            float(
+                regularizers.Divergence(1.0, width, 1e-12)(
+                    1 - (1 - draws) * other / width
+                )
+            )
+            > value + 0.1
+        )
+
+
+@given(st.floats(-30, 30), st.integers(0, 2**32 - 1), st.sampled_from(["qr", "scale"]))
+@settings(max_examples=20, deadline=None)
+def test_invariances(exponent, seed, kind):
+    """Rotations leave all but Brock's alone, factors those of the ratios."""
+    rng = np.random.default_rng(seed)
+    kernel = rng.standard_normal((5, 4)).astype("float32")
+    other = np.linalg.qr(rng.standard_normal((5, 5)))[0].astype("float32") @ kernel
+    # A factor that is exact keeps the ratios of the singular values.
+    scaled = kernel * np.float32(2.0 ** int(3 * exponent))
+    for name, regularizer in CASES.items():
+        changed = other if kind == "qr" else scaled
+        if kind == "scale" and name not in ("stable rank", "d-optimal", "divergence"):
+            continue
+        if kind == "qr" and name == "brock":
+            continue
+        expected = reference(name, kernel.astype("float64"))
+        value = float(regularizer(tf.constant(changed)))
+        # Spacings may be small: their logarithms amplify rounding.
+        tolerance = 1e-2 if name == "divergence" else 1e-3
+        assert value == pytest.approx(expected, rel=tolerance, abs=tolerance)
 
 
 def test_gradient_at_repeated_values_against_torch_log_determinant():
@@ -124,10 +205,15 @@ def test_d_optimal_of_a_spectrum():
         (dict(factor=0), "`factor`"),
         (dict(factor=1, output_axis=0), "`output_axis`"),
         (dict(factor=1, diagonal=2), "`diagonal`"),
+        (dict(factor=1, epsilon=0), "`epsilon`"),
+        (dict(factor=1, width=-1), "`width`"),
     ],
 )
 def test_bad_arguments(arguments, match):
+    make = regularizers.Orthonormal
+    if arguments.keys() & {"epsilon", "width"}:
+        make = regularizers.Divergence
     with pytest.raises(ValueError, match=match):
-        regularizers.Orthonormal(**arguments)
+        make(**arguments)
     with pytest.raises(ValueError, match="at least two axes"):
         regularizers.Orthonormal(1.0)(tf.zeros((3,)))

@@ -38,6 +38,7 @@ from keras_spectral.linalg.projections import (
     nearest_orthonormal,
     normalizing_scale,
     project_stable_rank,
+    rank_at_ratio,
     remainder_factor,
     truncate_rank,
 )
@@ -73,6 +74,7 @@ __all__ = [
     "operator_matrix",
     "power_iteration",
     "project_stable_rank",
+    "rank_at_ratio",
     "rayleigh_quotient",
     "remainder_factor",
     "reshaped_matrix",

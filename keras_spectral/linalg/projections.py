@@ -1,8 +1,10 @@
 """Projections of a weight onto a set of spectra: one pure function a theorem."""
 
+import math
+
 from keras import ops
 
-from keras_spectral.validation import check_integer, check_positive
+from keras_spectral.validation import check_integer, check_positive, check_ratio
 
 
 def normalizing_scale(norm, bound=1.0, epsilon=1e-12):
@@ -264,6 +266,32 @@ def clip_singular_values(matrix, bound=1.0):
     # Not written as s > bound, so that NaN stays NaN.
     within = ops.max(s) <= bound
     return ops.cast(ops.where(within, wide, clipped), matrix.dtype)
+
+
+def rank_at_ratio(rank_ratio, full_rank):
+    """Return the rank k = max(1, floor(rank_ratio * full_rank)).
+
+    Args:
+        rank_ratio: Float in (0, 1], the paper's S.
+        full_rank: Integer >= 1, the smaller side of the matrix.
+
+    Returns:
+        Integer from 1 to `full_rank`; k for a ratio of k / full_rank.
+
+    Raises:
+        ValueError: If `rank_ratio` or `full_rank` is not as above.
+
+    Example:
+    >>> rank_at_ratio(0.75, 50), rank_at_ratio(0.29, 100), rank_at_ratio(0.25, 1)
+    (37, 29, 1)
+
+    Source: papers/low-rank-gans.md, eq. 4, with the floor that its counts of
+    parameters imply.
+    """
+    check_ratio("rank_ratio", rank_ratio)
+    check_integer("full_rank", full_rank, least=1)
+    # In floating point 0.29 * 100 is below 29.
+    return max(1, math.floor(rank_ratio * full_rank + 1e-9))
 
 
 def truncate_rank(matrix, rank):

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import torch
 from keras import layers as kl
 
 import keras_spectral as ks
@@ -111,6 +112,11 @@ def test_parameter_counts_of_the_papers_mnist_network(ratio, count):
     [
         (SVDDense, dict(units=64), (1, 48)),
         (SVDConv2D, dict(filters=64, kernel_size=3, padding="same"), (1, 10, 10, 48)),
+        (
+            SVDConv2DTranspose,
+            dict(filters=64, kernel_size=3, padding="same"),
+            (1, 10, 10, 48),
+        ),
     ],
 )
 def test_operations_fall_with_the_rank(make, arguments, shape):
@@ -124,7 +130,7 @@ def test_operations_fall_with_the_rank(make, arguments, shape):
         profile = tf.compat.v1.profiler.profile(traced.graph, options=options)
         return profile.total_float_ops
 
-    plain = {SVDDense: kl.Dense, SVDConv2D: kl.Conv2D}[make](**arguments)
+    plain = make.plain_layer(**arguments)
     full = operations(plain)
     quarter = operations(make(**arguments, rank_ratio=0.25))
     half = operations(make(**arguments, rank_ratio=0.5))
@@ -210,12 +216,121 @@ def test_a_zero_spectrum_and_a_zero_kernel_give_zeros():
     np.testing.assert_array_equal(factored.effective_kernel(), np.zeros((4, 3)))
 
 
+@pytest.mark.parametrize("largest", [1e-30, 1e30, np.nan])
+def test_the_scale_of_e_does_not_matter_and_nan_is_not_hidden(largest):
+    layer = SVDDense(3)
+    layer.build((None, 3))
+    layer.e.assign(np.array([1.0, -0.5, 0.25]) * largest)
+    expected = np.array([1.0, -0.5, 0.25]) if largest > 0 else [np.nan] * 3
+    np.testing.assert_allclose(layer.singular_values(), expected, rtol=1e-6)
+    assert np.isnan(layer(np.ones((1, 3)))).all() == np.isnan(largest)
+
+
+@pytest.mark.parametrize("case", ["convolution", "dilated", "transposed"])
+def test_outputs_are_torchs_with_the_kernel_rebuilt(case):
+    make, _, arguments, x = CASES[case]
+    arguments = {**arguments, "padding": "valid"}
+    layer = make(**arguments, rank_ratio=0.4, dtype="float64")
+    layer.build(x.shape)
+    for weight in layer.weights:
+        weight.assign(np.random.standard_normal(weight.shape))
+    v, u = layer.first.kernel.numpy(), layer.second.kernel.numpy()
+    u = u.reshape(layer.rank, -1)
+    e = layer.e.numpy()
+    u = float(layer.scale) * (e / np.abs(e).max())[:, None] * u
+    if case == "transposed":
+        kernel = np.einsum("hwkc,ko->cohw", v, u)
+        convolve, geometry = torch.nn.functional.conv_transpose2d, {}
+    else:
+        kernel = np.einsum("hwck,ko->ochw", v, u)
+        convolve = torch.nn.functional.conv2d
+        geometry = dict(dilation=arguments.get("dilation_rate", 1))
+    expected = convolve(
+        torch.tensor(x.astype("float64")).permute(0, 3, 1, 2),
+        torch.tensor(kernel),
+        torch.tensor(layer.second.bias.numpy()),
+        stride=arguments.get("strides", 1),
+        **geometry,
+    )
+    np.testing.assert_allclose(layer(x), expected.permute(0, 2, 3, 1), atol=1e-12)
+    # Keras has (height, width, inputs, filters), and the last two swapped.
+    kernel = kernel.transpose(2, 3, 1, 0)
+    np.testing.assert_allclose(layer.effective_kernel(), kernel, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("case", CASES)
+def test_half_precision_weights(case, dtype):
+    make, plain, arguments, x = CASES[case]
+    layer = make(**arguments, rank_ratio=0.6, orthogonal_factor=1.0, dtype=dtype)
+    assert layer(x).dtype == dtype
+    assert layer.effective_kernel().dtype == "float32"
+    # Orthonormal but for the rounding of its entries.
+    assert sum(map(float, layer.losses)) < 1e-3
+    layer = plain(**arguments, dtype=dtype)
+    expected = tf.cast(layer(x), "float32")
+    outputs = tf.cast(make.from_layer(layer)(x), "float32")
+    np.testing.assert_allclose(outputs, expected, atol=0.1)
+
+
+def test_the_spectrum_regularizer_sees_e_over_its_largest():
+    layer = SVDDense(3, spectrum_regularizer=keras.regularizers.L2(2.0))
+    layer.build((None, 3))
+    layer.e.assign([-4.0, 2.0, 0.0])
+    assert [float(loss) for loss in layer.losses] == [2 * (1 + 0.25)]
+
+
+def test_a_seed_repeats_the_layer_and_its_factors_differ():
+    def factors(seed):
+        initializer = keras.initializers.Orthogonal(seed=seed)
+        layer = SVDDense(4, factor_initializer=initializer)
+        layer.build((None, 4))
+        return layer.first.kernel.numpy(), layer.second.kernel.numpy()
+
+    v, u = factors(1)
+    np.testing.assert_array_equal(factors(1), (v, u))
+    assert not np.allclose(u, v) and not np.allclose(factors(2)[0], v)
+
+
+def test_masks_pass_and_names_of_other_layers_do_not_move():
+    keras.utils.clear_session()
+    model = keras.Sequential(
+        [keras.Input((3,)), kl.Embedding(6, 4, mask_zero=True), SVDDense(5)]
+    )
+    outputs = model(np.array([[1, 0, 2]]))
+    np.testing.assert_array_equal(outputs._keras_mask, [[True, False, True]])
+    assert kl.Dense(2).name == "dense"
+
+
+def test_a_frozen_layer_stays_frozen():
+    layer = kl.Dense(3, trainable=False, bias_regularizer="l2")
+    layer.build((None, 4))
+    factored = SVDDense.from_layer(layer, orthogonal_factor=1.0)
+    back = factored.to_layer()
+    assert not factored.trainable and not back.trainable
+    assert factored.trainable_weights == [] == factored.losses
+    assert isinstance(back.bias_regularizer, keras.regularizers.L2)
+
+
 def test_channels_first_shapes():
     layer = SVDConv2D(6, 3, rank_ratio=0.5, data_format="channels_first")
     layer.build((None, 2, 8, 9))
     assert layer.rank == 3
     assert layer.compute_output_shape((None, 2, 8, 9)) == (None, 6, 6, 7)
     assert layer(keras.KerasTensor((None, 2, 8, 9))).shape == (None, 6, 6, 7)
+
+
+def lora():
+    layer = kl.Dense(3)
+    layer.build((None, 4))
+    layer.enable_lora(2)
+    return layer
+
+
+def broken():
+    layer = kl.Dense(3, kernel_initializer=keras.initializers.Constant(np.nan))
+    layer.build((None, 4))
+    return layer
 
 
 @pytest.mark.parametrize(
@@ -228,6 +343,14 @@ def test_channels_first_shapes():
         (lambda: SVDDense.from_layer(kl.Dense(2)), "must be built"),
         (lambda: SVDConv2D(3, 3, strides=2, dilation_rate=2), "strides"),
         (lambda: SVDConv2D(0, 3), "filters"),
+        (lambda: SVDConv2D(4, 3, groups=2), "`groups` is not an argument"),
+        (lambda: SVDDense(3, kernel_regularizer="l2"), "`orthogonal_factor` and"),
+        (lambda: SVDConv2D(3, 3).build((None, 8, 8, None)), "number of channels"),
+        (lambda: SVDDense(3).effective_kernel(), "must be built"),
+        (lambda: SVDDense(3).to_layer(), "must be built"),
+        (lambda: SVDDense(3).singular_values(), "must be built"),
+        (lambda: SVDDense.from_layer(lora()), "LoRA"),
+        (lambda: SVDDense.from_layer(broken()), "finite kernel"),
     ],
 )
 def test_bad_arguments(make, match):

@@ -41,29 +41,43 @@ def test_from_a_layer_train_and_back(make, plain, arguments, x):
     )
 
 
-@pytest.mark.parametrize(
-    "regularizer",
-    [
-        regularizers.SpectralNorm(0.1),
-        regularizers.Frobenius(0.1),
-        regularizers.Orthonormal(0.1, diagonal=False),
-        regularizers.StableRank(0.1),
-        regularizers.DOptimal(0.1),
-    ],
-)
-def test_regularizers_train(regularizer):
-    layer = kl.Dense(4, kernel_regularizer=regularizer)
-    model = keras.Sequential([keras.Input((9,)), layer])
-    model.compile(keras.optimizers.SGD(0.1), "mse")
-    model.fit(images(9), np.ones((4, 4)), verbose=0)
-    s = np.linalg.svd(numpy(layer.kernel).astype("float64"), compute_uv=False)
-    expected = {
-        "SpectralNorm": s[0] ** 2 / 2,
-        "Frobenius": (s**2).sum(),
-        "StableRank": (s**2).sum() / s[0] ** 2,
-        "DOptimal": -np.log(s / s[0]).sum(),
-    }.get(type(regularizer).__name__)
-    value = float(numpy(regularizer(layer.kernel)))
-    if expected is not None:
-        assert value == pytest.approx(0.1 * expected, rel=1e-4)
-    assert np.isfinite(value)
+@pytest.mark.parametrize("plain", [kl.Conv2D, kl.Conv2DTranspose])
+def test_channels_first(plain):
+    make = {kl.Conv2D: SVDConv2D, kl.Conv2DTranspose: SVDConv2DTranspose}[plain]
+    layer = plain(5, 3, strides=2, data_format="channels_first")
+    x = images(3, 8, 9)
+    expected = numpy(layer(x))
+    np.testing.assert_allclose(numpy(make.from_layer(layer)(x)), expected, atol=1e-5)
+    assert make(5, 3, rank_ratio=0.5, data_format="channels_first")(x).shape[1] == 5
+
+
+def test_a_step_from_equal_entries_of_e():
+    """The maximum of equal entries shares its gradient among them.
+
+    With y = U diag(e / max|e|) V x and the loss sum(g y), d y / d e_i is what
+    channel i adds, less its share 1/k of the whole.
+    """
+    layer = SVDDense(4, use_bias=False)
+    model = keras.Sequential([keras.Input((6,)), layer])
+    v, u, x = numpy(layer.first.kernel), numpy(layer.second.kernel), images(6)
+    model.compile(keras.optimizers.SGD(0.1), lambda _, y: keras.ops.sum(y, axis=-1))
+    model.fit(x, np.zeros((4, 4)), batch_size=4, verbose=0)
+    parts = ((x @ v) * u.sum(1)).mean(0)
+    expected = 1 - 0.1 * (parts - parts.sum() / 4)
+    np.testing.assert_allclose(numpy(layer.e), expected, atol=1e-6)
+    np.testing.assert_allclose(numpy(layer.scale), 1 - 0.1 * parts.sum(), atol=1e-6)
+
+
+def test_an_orthogonal_penalty_pulls_the_factors_back():
+    layer = SVDConv2D(6, 3, rank_ratio=0.5, orthogonal_factor=1.0)
+    model = keras.Sequential([keras.Input((8, 8, 2)), layer])
+    for factor in (layer.first, layer.second):
+        factor.kernel.assign(1.2 * factor.kernel)
+    model.compile(
+        keras.optimizers.SGD(0.05), lambda _, y: 0.0 * keras.ops.mean(y, axis=-1)
+    )
+    model.fit(images(8, 8, 2), np.zeros((4, 6, 6, 6)), epochs=30, verbose=0)
+    v = numpy(layer.first.kernel).reshape(-1, layer.rank)
+    u = numpy(layer.second.kernel).reshape(layer.rank, -1)
+    for gram in (v.T @ v, u @ u.T):
+        np.testing.assert_allclose(gram, np.eye(layer.rank), atol=1e-3)

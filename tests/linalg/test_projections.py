@@ -10,6 +10,7 @@ from keras_spectral.linalg import (
     clip_norm,
     divide_by_norm,
     project_stable_rank,
+    rank_at_ratio,
     remainder_factor,
 )
 from tests.layers.reference import finite_differences
@@ -189,3 +190,17 @@ def test_bad_arguments():
             project_stable_rank(np.eye(3), r)
     with pytest.raises(ValueError, match="`preserved`"):
         project_stable_rank(np.eye(3), 2.0, preserved=-1)
+
+
+@given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(1, n), st.just(n))))
+def test_every_rank_has_its_ratio(sides):
+    rank, full_rank = sides
+    assert rank_at_ratio(rank / full_rank, full_rank) == rank
+    assert rank_at_ratio(rank / full_rank, 1) == 1
+
+
+def test_the_papers_ranks():
+    """The ranks that its counts of parameters imply: the floor, at least 1."""
+    ranks = [[rank_at_ratio(s, n) for n in (20, 50, 10)] for s in (1, 0.75, 0.5, 0.25)]
+    assert ranks == [[20, 50, 10], [15, 37, 7], [10, 25, 5], [5, 12, 2]]
+    assert rank_at_ratio(0.5, 1) == 1
