@@ -70,6 +70,9 @@ def _kernels(model, skipped):
     for layer in leaf_layers(model):
         wrapped = isinstance(layer, Reparametrization)
         inner = layer.layer if wrapped else layer
+        if hasattr(layer, "to_layer") and layer.built:
+            # An SVD layer never forms its kernel; its plain layer has it.
+            inner = layer.to_layer()
         if getattr(inner, "lora_enabled", False) and isinstance(inner, _ADAPTED):
             kernel = keras.ops.convert_to_numpy(inner.kernel).astype("float64")
             matrix = kernel.reshape(-1, kernel.shape[-1])

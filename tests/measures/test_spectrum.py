@@ -7,7 +7,11 @@ import pytest
 import torch
 
 from keras_spectral import measures
-from keras_spectral.layers import SpectralNormalization, StableRankNormalization
+from keras_spectral.layers import (
+    SpectralNormalization,
+    StableRankNormalization,
+    SVDDense,
+)
 
 
 def test_against_numpy_and_torch(rng):
@@ -124,3 +128,13 @@ def test_layers_with_several_kernels_have_a_row_for_each():
     ]
     # Warmed up, not converged: an orthogonal matrix has no leading direction.
     assert rows[1].spectral_norm == pytest.approx(1, rel=0.05)
+
+
+def test_svd_layers_are_measured_by_the_kernel_they_stand_for():
+    layer = SVDDense(4, rank_ratio=0.5, name="head")
+    model = keras.Sequential([keras.Input((6,)), layer])
+    layer.e.assign([1.0, 0.5])
+    layer.scale.assign(3.0)
+    (row,) = measures.spectrum(model)
+    assert (row.name, row.shape) == ("head", (4, 6))
+    np.testing.assert_allclose(row.singular_values, [3, 1.5, 0, 0], atol=1e-6)
