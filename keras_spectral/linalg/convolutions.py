@@ -79,14 +79,28 @@ def _padded(x, pads):
 
 
 def _conv(x, kernel, strides, dilation):
-    return ops.conv(
-        x,
-        kernel,
+    geometry = dict(
         strides=strides,
         padding="valid",
         data_format="channels_last",
         dilation_rate=dilation,
     )
+    *taps, inputs, filters = kernel.shape
+    groups = x.shape[-1] // inputs
+    # On TensorFlow Keras compiles a grouped convolution anew at each eager call,
+    # and in a graph each one by itself; a depthwise one is an operation of its own
+    # there. It takes one stride for all axes, and one or two axes.
+    alike = len(taps) < 3 and len(set(strides)) == 1
+    if groups > 1 and alike and inputs == 1:
+        kernel = ops.reshape(kernel, (*taps, groups, filters // groups))
+        return ops.depthwise_conv(x, kernel, **geometry)
+    if groups > 1 and alike and filters == groups:
+        # Its adjoint: each tap for itself, then the sum over a group's inputs.
+        kernel = ops.swapaxes(kernel, -2, -1)
+        kernel = ops.reshape(kernel, (*taps, groups * inputs, 1))
+        y = ops.depthwise_conv(x, kernel, **geometry)
+        return ops.sum(ops.reshape(y, (*y.shape[:-1], groups, inputs)), axis=-1)
+    return ops.conv(x, kernel, **geometry)
 
 
 def _stuffed(y, strides):
@@ -179,8 +193,10 @@ def convolution_operator(
         )
     ]
 
+    ones = (1,) * rank
+
     def adjoint(y):
-        return _conv(_padded(_stuffed(y, strides), pads), flipped, 1, dilation)
+        return _conv(_padded(_stuffed(y, strides), pads), flipped, ones, dilation)
 
     return LinearOperator(
         matvec=matvec,
@@ -272,11 +288,10 @@ def transposed_convolution_operator(
     _check_geometry(padding, _PADDINGS[2], strides, dilation)
     *taps, filters, inputs = kernel.shape
     size, _ = _image(input_size, rank, inputs)
-    if output_padding is None or isinstance(output_padding, int):
-        output_padding = (output_padding,) * rank
+    extra = _output_padding(output_padding, strides)
     outputs = tuple(
         _transposed_size(*axis, padding)
-        for axis in zip(size, taps, strides, dilation, output_padding, strict=True)
+        for axis in zip(size, taps, strides, dilation, extra, strict=True)
     )
     # What a convolution of the output back to the input pads with. A larger
     # output than it needs has rows that no pixel of the input reaches.
@@ -284,6 +299,14 @@ def transposed_convolution_operator(
         _axis_geometry(out, t, s, d, padding)
         for out, t, s, d in zip(outputs, taps, strides, dilation, strict=True)
     ]
+    if any(axis[0] < n for axis, n in zip(forward, size, strict=True)):
+        # TensorFlow refuses it, and other backends disagree on what is cut off.
+        raise ValueError(
+            "`output_padding` must be at least 1 for an even kernel with "
+            "padding='same', or the output is too small for the last pixels. "
+            f"Received: output_padding={output_padding}, "
+            f"kernel.shape={tuple(kernel.shape)}"
+        )
     kept = [slice(n) for n in size]
 
     def adjoint(y):
@@ -300,7 +323,7 @@ def transposed_convolution_operator(
                 [((t - 1) * d,) * 2 for t, d in zip(taps, dilation, strict=True)],
             ),
             flipped,
-            1,
+            (1,) * rank,
             dilation,
         )
         # Cut or fill to the size that Keras gives.
@@ -319,6 +342,24 @@ def transposed_convolution_operator(
         output_shape=(1, *outputs, filters),
         dtype=standardize_dtype(kernel.dtype),
     )
+
+
+def _output_padding(value, strides):
+    """Return `value` as `None` or an integer below the stride for each axis."""
+    rank = len(strides)
+    values = (value,) * rank if value is None or isinstance(value, int) else value
+    valid = isinstance(values, (tuple, list)) and len(values) == rank
+    # Keras takes one below the stride, as the rows beyond it get nothing.
+    if not valid or any(
+        v is not None and not (isinstance(v, int) and 0 <= v < s)
+        for v, s in zip(values, strides, strict=True)
+    ):
+        raise ValueError(
+            f"`output_padding` must be `None`, an integer or {rank} of them, each at "
+            f"least 0 and below its stride. Received: output_padding={value}, "
+            f"strides={strides}"
+        )
+    return values
 
 
 def _transposed_size(size, taps, stride, dilation, output_padding, padding):
