@@ -131,6 +131,7 @@ def stable_rank(matrix):
 
     Source: papers/stable-rank-normalization.md, Definition 2.1.
     """
-    values = singular_values(matrix)
-    # Not the ratio of squares, which leave float32 early.
+    matrix = wide(matrix)
+    # Scaled, since norms and squares leave float32 before their ratio does.
+    values = singular_values(matrix / magnitude(matrix))
     return ops.sum(ops.square(values / ops.max(values)))
