@@ -31,12 +31,15 @@ def operator_matrix(operator):
     [[1.0], [2.0]]
     """
     inputs = math.prod(operator.input_shape)
-    # Operators on images take a batch in place of their leading one.
-    shape = operator.input_shape[1:] if len(operator.input_shape) > 1 else (inputs,)
+    shape = operator.input_shape
     impulses = np.eye(inputs).reshape(-1, *shape)
     impulses = keras.ops.convert_to_tensor(impulses, dtype=operator.dtype)
-    answers = wide(operator.matvec(impulses))
-    return keras.ops.convert_to_numpy(answers).reshape(inputs, -1).T
+    if len(shape) > 1:
+        # Operators on images take a batch in place of their leading one.
+        answers = operator.matvec(keras.ops.reshape(impulses, (inputs, *shape[1:])))
+    else:
+        answers = keras.ops.stack([operator.matvec(x) for x in impulses])
+    return keras.ops.convert_to_numpy(wide(answers)).reshape(inputs, -1).T
 
 
 def operator_singular_values(operator, count=6):

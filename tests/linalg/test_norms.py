@@ -129,6 +129,16 @@ def test_norms_of_extreme_float32_matrices(rng, scale):
     )
 
 
+def test_stable_rank_where_the_norm_leaves_float32(rng):
+    matrix = rng.uniform(-1, 1, (8, 8))
+    values = np.linalg.svd(matrix, compute_uv=False)
+    scaled = (3e38 * matrix).astype("float32")
+    assert float(frobenius_norm(scaled)) == math.inf
+    assert float(stable_rank(scaled)) == pytest.approx(
+        np.sum((values / values[0]) ** 2), rel=1e-5
+    )
+
+
 def test_frobenius_norm_of_zero_and_of_what_is_not_finite():
     zero = tf.zeros((3, 2))
     with tf.GradientTape() as tape:
