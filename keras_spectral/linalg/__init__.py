@@ -12,6 +12,7 @@ from keras_spectral.linalg.convolutions import (
 )
 from keras_spectral.linalg.norms import (
     frobenius_norm,
+    singular_values,
     spectral_norm,
     squared_frobenius_norm,
     stable_rank,
@@ -45,8 +46,8 @@ from keras_spectral.linalg.projections import (
 from keras_spectral.linalg.spectra import (
     circular_convolution_norm,
     circular_convolution_singular_values,
-    convolution_singular_values,
     operator_matrix,
+    operator_singular_values,
 )
 
 __all__ = [
@@ -59,7 +60,6 @@ __all__ = [
     "clipping_scale",
     "convolution_norm_bound",
     "convolution_operator",
-    "convolution_singular_values",
     "dense_operator",
     "depthwise_convolution_operator",
     "divide_by_norm",
@@ -72,12 +72,14 @@ __all__ = [
     "normalized",
     "normalizing_scale",
     "operator_matrix",
+    "operator_singular_values",
     "power_iteration",
     "project_stable_rank",
     "rank_at_ratio",
     "rayleigh_quotient",
     "remainder_factor",
     "reshaped_matrix",
+    "singular_values",
     "spectral_norm",
     "squared_frobenius_norm",
     "stable_rank",

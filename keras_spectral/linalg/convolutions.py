@@ -318,11 +318,10 @@ def transposed_convolution_operator(
     _check_geometry(padding, _PADDINGS[2], strides, dilation)
     *taps, filters, inputs = kernel.shape
     size, _ = _image(input_size, rank, inputs)
-    if output_padding is None or isinstance(output_padding, int):
-        output_padding = (output_padding,) * rank
+    extra = _output_padding(output_padding, strides)
     outputs = tuple(
         _transposed_size(*axis, padding)
-        for axis in zip(size, taps, strides, dilation, output_padding, strict=True)
+        for axis in zip(size, taps, strides, dilation, extra, strict=True)
     )
     # What a convolution of the output back to the input pads with. A larger
     # output than it needs has rows that no pixel of the input reaches.
@@ -330,6 +329,14 @@ def transposed_convolution_operator(
         _axis_geometry(out, t, s, d, padding)
         for out, t, s, d in zip(outputs, taps, strides, dilation, strict=True)
     ]
+    if any(axis[0] < n for axis, n in zip(forward, size, strict=True)):
+        # TensorFlow refuses it, and other backends disagree on what is cut off.
+        raise ValueError(
+            "`output_padding` must be at least 1 for an even kernel with "
+            "padding='same', or the output is too small for the last pixels. "
+            f"Received: output_padding={output_padding}, "
+            f"kernel.shape={tuple(kernel.shape)}"
+        )
     kept = [slice(n) for n in size]
 
     def adjoint(y):
@@ -346,7 +353,7 @@ def transposed_convolution_operator(
                 [((t - 1) * d,) * 2 for t, d in zip(taps, dilation, strict=True)],
             ),
             flipped,
-            1,
+            (1,) * rank,
             dilation,
         )
         # Cut or fill to the size that Keras gives.
@@ -365,6 +372,24 @@ def transposed_convolution_operator(
         output_shape=(1, *outputs, filters),
         dtype=standardize_dtype(kernel.dtype),
     )
+
+
+def _output_padding(value, strides):
+    """Return `value` as `None` or an integer below the stride for each axis."""
+    rank = len(strides)
+    values = (value,) * rank if value is None or isinstance(value, int) else value
+    valid = isinstance(values, (tuple, list)) and len(values) == rank
+    # Keras takes one below the stride, as the rows beyond it get nothing.
+    if not valid or any(
+        v is not None and not (isinstance(v, int) and 0 <= v < s)
+        for v, s in zip(values, strides, strict=True)
+    ):
+        raise ValueError(
+            f"`output_padding` must be `None`, an integer or {rank} of them, each at "
+            f"least 0 and below its stride. Received: output_padding={value}, "
+            f"strides={strides}"
+        )
+    return values
 
 
 def _transposed_size(size, taps, stride, dilation, output_padding, padding):

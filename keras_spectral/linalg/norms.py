@@ -15,6 +15,37 @@ def wide(tensor):
     return tensor if "float64" in dtype else ops.cast(tensor, "float32")
 
 
+def magnitude(tensor):
+    """Return the largest absolute entry to divide by: 1 if zero or not finite.
+
+    Squares of what was divided by it stay inside float32 for every kernel whose
+    entries are normal numbers. No gradient flows.
+    """
+    largest = ops.max(ops.abs(ops.stop_gradient(tensor)))
+    usable = ops.logical_and(largest > 0, largest < float("inf"))
+    return ops.where(usable, largest, ops.ones_like(largest))
+
+
+def singular_values(matrix):
+    """Return all singular values, by SVD.
+
+    Args:
+        matrix: Float tensor (m, n).
+
+    Returns:
+        Tensor (min(m, n),), float32 (float64 for float64 input), descending. Cost:
+        O(m n min(m, n)).
+
+    Example:
+    >>> import numpy as np
+    >>> ops.convert_to_numpy(singular_values(np.diag([3.0, 4.0]))).tolist()
+    [4.0, 3.0]
+
+    Source: papers/lipschitz-slides.md, eq. 11.
+    """
+    return ops.svd(wide(matrix), full_matrices=False, compute_uv=False)
+
+
 def spectral_norm(matrix):
     """Return the largest singular value, by SVD.
 
@@ -31,7 +62,7 @@ def spectral_norm(matrix):
 
     Source: papers/lipschitz-slides.md, eq. 11.
     """
-    return ops.max(ops.svd(wide(matrix), full_matrices=False, compute_uv=False))
+    return ops.max(singular_values(matrix))
 
 
 def frobenius_norm(weight):
@@ -41,7 +72,8 @@ def frobenius_norm(weight):
         weight: Float tensor of any shape.
 
     Returns:
-        Scalar tensor, float32 (float64 for float64 input).
+        Scalar tensor, float32 (float64 for float64 input), with gradient zero at
+        zero.
 
     Example:
     >>> import numpy as np
@@ -50,7 +82,13 @@ def frobenius_norm(weight):
 
     Source: papers/lipschitz-slides.md, eq. 13.
     """
-    return ops.sqrt(ops.sum(ops.square(wide(weight))))
+    weight = wide(weight)
+    scale = magnitude(weight)
+    squares = ops.sum(ops.square(weight / scale))
+    # A square root has no gradient at zero; NaN must stay NaN.
+    zero = ops.equal(squares, 0)
+    root = ops.sqrt(ops.where(zero, ops.ones_like(squares), squares))
+    return scale * ops.where(zero, ops.zeros_like(root), root)
 
 
 def squared_frobenius_norm(weight):
@@ -93,5 +131,7 @@ def stable_rank(matrix):
 
     Source: papers/stable-rank-normalization.md, Definition 2.1.
     """
-    squares = ops.square(ops.svd(wide(matrix), full_matrices=False, compute_uv=False))
-    return ops.sum(squares) / ops.max(squares)
+    matrix = wide(matrix)
+    # Scaled, since norms and squares leave float32 before their ratio does.
+    values = singular_values(matrix / magnitude(matrix))
+    return ops.sum(ops.square(values / ops.max(values)))

@@ -10,8 +10,10 @@ import keras
 import numpy as np
 import scipy.sparse.linalg
 
-from keras_spectral.linalg.convolutions import convolution_operator
+from keras_spectral.linalg.norms import wide
 from keras_spectral.validation import check_integer
+
+_FEW_CHANNELS = 8
 
 
 def operator_matrix(operator):
@@ -21,7 +23,7 @@ def operator_matrix(operator):
         operator: A `LinearOperator`, small enough for a matrix of its size.
 
     Returns:
-        NumPy array (outputs, inputs) in the dtype of the operator.
+        NumPy array (outputs, inputs), float32 (float64 for a float64 operator).
 
     Example:
     >>> from keras_spectral.linalg import dense_operator
@@ -29,49 +31,48 @@ def operator_matrix(operator):
     [[1.0], [2.0]]
     """
     inputs = math.prod(operator.input_shape)
-    # Operators on images take a batch in place of their leading one.
-    shape = operator.input_shape[1:] if len(operator.input_shape) > 1 else (inputs,)
-    impulses = np.eye(inputs, dtype=operator.dtype).reshape(-1, *shape)
-    answers = operator.matvec(keras.ops.convert_to_tensor(impulses))
-    return keras.ops.convert_to_numpy(answers).reshape(inputs, -1).T
+    shape = operator.input_shape
+    impulses = np.eye(inputs).reshape(-1, *shape)
+    impulses = keras.ops.convert_to_tensor(impulses, dtype=operator.dtype)
+    if len(shape) > 1:
+        # Operators on images take a batch in place of their leading one.
+        answers = operator.matvec(keras.ops.reshape(impulses, (inputs, *shape[1:])))
+    else:
+        answers = keras.ops.stack([operator.matvec(x) for x in impulses])
+    return keras.ops.convert_to_numpy(wide(answers)).reshape(inputs, -1).T
 
 
-def convolution_singular_values(
-    kernel, input_size, count=6, strides=1, padding="same", dilation_rate=1
-):
-    """Return the largest singular values of a zero-padded convolution.
+def operator_singular_values(operator, count=6):
+    """Return the largest singular values of an operator, such as a convolution.
 
-    By Lanczos iteration on the convolution and its adjoint, to convergence; the
-    operator's matrix is not formed.
+    By Lanczos iteration on the operator and its adjoint, to convergence; its
+    matrix is not formed. So this is exact for the zero padding and the stride that
+    a layer has, where Fourier transforms are not.
 
     Args:
-        kernel: Float array (*spatial, inputs / groups, filters), one to three
-            spatial axes.
-        input_size: Tuple (*spatial) or, with groups, (*spatial, channels).
+        operator: A `LinearOperator`. Make it of a float64 kernel for values exact
+            to float64; on JAX, which computes in float32 by default, they are
+            exact to that.
         count: Integer >= 1, how many.
-        strides: Integer, or one a spatial axis.
-        padding: `"valid"`, `"same"` or, in one dimension, `"causal"`.
-        dilation_rate: Integer, or one a spatial axis.
 
     Returns:
-        NumPy array (count,), float64, descending. On JAX, which computes in
-        float32 by default, they are exact to that.
+        NumPy array (count,), float64, descending. NaN for an operator that is not
+        finite.
 
     Raises:
-        ValueError: On a geometry that makes no convolution, or `count` not below
-            the number of singular values.
+        ValueError: If `count` is not below the number of singular values.
 
     Example:
+    >>> from keras_spectral.linalg import convolution_operator
     >>> kernel = np.zeros((3, 3, 1, 1))
     >>> kernel[1, 1] = 2.0
-    >>> convolution_singular_values(kernel, (4, 4), count=1).round(6).tolist()
+    >>> operator = convolution_operator(kernel, (4, 4), padding="same")
+    >>> operator_singular_values(operator, count=1).round(6).tolist()
     [2.0]
+
+    Source: Golub and Kahan 1965 (Lanczos), by ARPACK.
     """
     check_integer("count", count, least=1)
-    dtype = "float32" if keras.backend.backend() == "jax" else "float64"
-    operator = convolution_operator(
-        np.asarray(kernel, dtype), input_size, strides, padding, dilation_rate
-    )
     outputs, inputs = (
         math.prod(shape) for shape in (operator.output_shape, operator.input_shape)
     )
@@ -81,24 +82,45 @@ def convolution_singular_values(
             f"values. Received: count={count}. For all of them take the SVD of "
             "`operator_matrix`."
         )
-
-    def flat(function, shape):
-        def apply(x):
-            x = np.asarray(x, dtype).reshape(shape)
-            return keras.ops.convert_to_numpy(function(x)).ravel().astype("float64")
-
-        return apply
-
+    forward = _flat(operator.matvec, operator.input_shape, operator.dtype)
+    backward = _flat(operator.adjoint, operator.output_shape, operator.dtype)
+    start = np.random.default_rng(0).standard_normal(min(outputs, inputs))
+    start /= np.linalg.norm(start)
+    # Lanczos works on A'A, which would leave the range that A is in.
+    scale = np.linalg.norm((forward if inputs <= outputs else backward)(start))
+    if scale == 0 or not np.isfinite(scale):
+        return np.full(count, 0.0 if scale == 0 else np.nan)
     linear = scipy.sparse.linalg.LinearOperator(
         (outputs, inputs),
-        matvec=flat(operator.matvec, operator.input_shape),
-        rmatvec=flat(operator.adjoint, operator.output_shape),
+        matvec=lambda x: forward(x) / scale,
+        rmatvec=lambda y: backward(y) / scale,
         dtype="float64",
     )
     values = scipy.sparse.linalg.svds(
-        linear, k=count, return_singular_vectors=False, rng=np.random.default_rng(0)
+        linear,
+        k=count,
+        v0=start,
+        # No closer than the products are to those of a linear map.
+        tol=0 if operator.dtype == "float64" else 1e-7,
+        return_singular_vectors=False,
     )
-    return np.sort(values)[::-1]
+    return np.sort(values)[::-1] * scale
+
+
+def _flat(function, shape, dtype):
+    """Return `function` as a map of NumPy vectors, float64 outside."""
+    if keras.backend.backend() == "tensorflow":
+        # Traced once: Keras compiles grouped convolutions at each eager call.
+        import tensorflow as tf
+
+        function = tf.function(function)
+
+    def apply(x):
+        x = keras.ops.convert_to_tensor(np.reshape(x, shape), dtype=dtype)
+        y = keras.ops.convert_to_numpy(wide(function(x)))
+        return y.ravel().astype("float64")
+
+    return apply
 
 
 def _transforms(kernel, input_size, strides):
@@ -162,7 +184,7 @@ def circular_convolution_singular_values(kernel, input_size, strides=1):
     Returns:
         NumPy array, float64, descending: as many as the operator has, pixels of
         the output times filters or pixels of the input times inputs, whichever is
-        less.
+        less. NaN for a kernel that is not finite.
 
     Raises:
         ValueError: On sizes that do not fit.
@@ -176,7 +198,11 @@ def circular_convolution_singular_values(kernel, input_size, strides=1):
     Source: Sedghi et al. 2019, Theorem 6.
     """
     blocks, weights = _transforms(kernel, input_size, strides)
-    values = np.linalg.svd(blocks, compute_uv=False)
+    if np.isfinite(blocks).all():
+        values = np.linalg.svd(blocks, compute_uv=False)
+    else:
+        # NumPy raises on them.
+        values = np.full((len(blocks), min(blocks.shape[1:])), np.nan)
     return np.sort(np.repeat(values, weights, axis=0).ravel())[::-1]
 
 
@@ -193,7 +219,7 @@ def circular_convolution_norm(kernel, input_size, strides=1):
         strides: Integer, or one a spatial axis; they must divide `input_size`.
 
     Returns:
-        Float, to a relative 1e-9.
+        Float, to a relative 1e-9. NaN for a kernel that is not finite.
 
     Raises:
         ValueError: On sizes that do not fit.
@@ -205,11 +231,18 @@ def circular_convolution_norm(kernel, input_size, strides=1):
     """
     blocks, _ = _transforms(kernel, input_size, strides)
     scale = np.abs(blocks).max()
-    if not scale > 0 or not np.isfinite(scale):
-        return float(scale)
+    if not np.isfinite(scale):
+        return math.nan
+    if scale == 0:
+        return 0.0
     blocks = blocks / scale
     if blocks.shape[1] < blocks.shape[2]:
         blocks = blocks.transpose(0, 2, 1)
+
+    if blocks.shape[2] <= _FEW_CHANNELS:
+        # So small that one batch is faster than many factorizations.
+        grams = blocks.conj().transpose(0, 2, 1) @ blocks
+        return float(scale * math.sqrt(np.linalg.eigvalsh(grams)[:, -1].max()))
 
     def squared_norm(index):
         gram = blocks[index].conj().T @ blocks[index]

@@ -1,5 +1,6 @@
 """What must hold on TensorFlow, JAX and torch alike."""
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -40,3 +41,155 @@ def test_stable_rank_projection(rng, preserved):
     matrix = rng.standard_normal((5, 7)).astype("float32")
     projected, _ = linalg.project_stable_rank(matrix, 1.5, preserved)
     assert float(linalg.stable_rank(projected)) == pytest.approx(1.5, rel=1e-4)
+
+
+def make_operators(kernel):
+    """One of every kind, from the same numbers (3, 3, 2, 4)."""
+    return {
+        "grouped": linalg.convolution_operator(kernel, (6, 5, 4), 1, "same"),
+        "strided": linalg.convolution_operator(kernel, (6, 5), 2, "same"),
+        "dilated": linalg.convolution_operator(kernel, (6, 5), dilation_rate=2),
+        "causal": linalg.convolution_operator(kernel[0], (6,), 2, "causal"),
+        "three": linalg.convolution_operator(kernel[None], (2, 4, 5), 1, "same"),
+        "depthwise": linalg.depthwise_convolution_operator(kernel, (6, 5), 2, "same"),
+        "transposed": linalg.transposed_convolution_operator(
+            kernel, (3, 4), 2, "same", output_padding=1
+        ),
+        "dense": linalg.dense_operator(kernel),
+    }
+
+
+KINDS = list(make_operators(np.zeros((3, 3, 2, 4), "float32")))
+
+
+@pytest.fixture
+def kernel(rng):
+    return rng.standard_normal((3, 3, 2, 4)).astype("float32")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_operator_has_its_adjoint_matrix_and_spectrum(kernel, kind):
+    operator = make_operators(kernel)[kind]
+    matrix = linalg.operator_matrix(operator)
+    adjoint = linalg.LinearOperator(
+        operator.adjoint,
+        operator.matvec,
+        operator.output_shape,
+        operator.input_shape,
+        operator.dtype,
+    )
+    np.testing.assert_allclose(linalg.operator_matrix(adjoint), matrix.T, atol=1e-5)
+    expected = np.linalg.svd(matrix.astype("float64"), compute_uv=False)
+    values = linalg.operator_singular_values(operator, 2)
+    np.testing.assert_allclose(values, expected[:2], rtol=1e-5)
+    sigma = float(linalg.power_iteration(operator, iterations=20).sigma)
+    assert expected[0] * 0.9 <= sigma <= expected[0] * (1 + 1e-5)
+
+
+def test_spectrum_of_extreme_operators(kernel):
+    norm = linalg.operator_singular_values(make_operators(kernel)["strided"], 1)[0]
+    for scale in (1e-30, 1e30):
+        scaled = make_operators(kernel * np.float32(scale))["strided"]
+        value = linalg.operator_singular_values(scaled, 1)[0]
+        assert value == pytest.approx(scale * norm, rel=1e-5)
+    zero = make_operators(0 * kernel)["strided"]
+    assert np.all(linalg.operator_singular_values(zero) == 0)
+
+
+def gradient(function, x):
+    """The gradient of a scalar function, as a NumPy array."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        x = tf.constant(x)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = function(x)
+        return tape.gradient(value, x).numpy()
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return np.asarray(jax.grad(function)(x))
+    import torch
+
+    x = torch.tensor(x, requires_grad=True)
+    function(x).backward()
+    return x.grad.numpy()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_operators_are_differentiable_in_the_kernel(rng, kernel, kind):
+    operator = make_operators(kernel)[kind]
+    x = rng.standard_normal(operator.input_shape).astype("float32")
+    y = rng.standard_normal(operator.output_shape).astype("float32")
+    x, y = ops.convert_to_tensor(x), ops.convert_to_tensor(y)
+
+    def forward(k):
+        return ops.sum(y * make_operators(k)[kind].matvec(x))
+
+    def backward(k):
+        return ops.sum(x * make_operators(k)[kind].adjoint(y))
+
+    # <y, A x> is linear in the kernel, so its gradient is known from its values.
+    direction = rng.standard_normal(kernel.shape).astype("float32")
+    expected = float(forward(ops.convert_to_tensor(direction)))
+    for function in (forward, backward):
+        slope = np.vdot(gradient(function, kernel), direction)
+        assert slope == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["convolution", "depthwise", "transposed"])
+@pytest.mark.parametrize("p", [1, 2, np.inf])
+def test_certificates(kernel, kind, p):
+    make = {
+        "convolution": linalg.convolution_operator,
+        "depthwise": linalg.depthwise_convolution_operator,
+        "transposed": linalg.transposed_convolution_operator,
+    }[kind]
+    matrix = linalg.operator_matrix(make(kernel, (7, 7), 1, "same"))
+    exact = np.linalg.norm(matrix.astype("float64"), p)
+    bound = float(linalg.induced_norm(kernel, p, kind))
+    assert exact * (1 - 1e-6) <= bound <= exact * (1.2 if p == 2 else 1 + 1e-6)
+    for scale in (0.0, 1e-36, 1e36):
+        scaled = float(linalg.induced_norm(kernel * np.float32(scale), p, kind))
+        assert scaled == pytest.approx(bound * scale, rel=1e-4)
+    broken = kernel.copy()
+    broken[0, 1, 0, 1] = np.nan
+    assert np.isnan(float(linalg.induced_norm(broken, p, kind)))
+
+
+def test_bounds_have_gradients(kernel):
+    """Euler's relation: what is homogeneous has the slope itself along itself."""
+    for function in (
+        linalg.convolution_norm_bound,
+        linalg.unfolding_norm_bound,
+        linalg.frobenius_norm,
+    ):
+        small = kernel * np.float32(1e-30)
+        slope = np.vdot(gradient(function, small), small)
+        assert slope == pytest.approx(float(function(small)), rel=1e-3)
+        assert np.all(np.isfinite(gradient(function, 0 * kernel)))
+
+
+def test_circular_spectrum_and_unfoldings(kernel):
+    values = linalg.circular_convolution_singular_values(kernel, (6, 4), 2)
+    norm = linalg.circular_convolution_norm(kernel, (6, 4), 2)
+    assert norm == pytest.approx(values[0], rel=1e-9)
+    unstrided = linalg.circular_convolution_norm(kernel, (32, 32))
+    bound = float(linalg.convolution_norm_bound(kernel))
+    assert unstrided <= bound <= 1.01 * unstrided
+    assert float(linalg.unfolding_norm_bound(kernel)) >= unstrided * (1 - 1e-6)
+
+
+def test_extreme_matrices(kernel):
+    matrix = kernel.reshape(9, 8)
+    exact = np.linalg.svd(matrix.astype("float64"), compute_uv=False)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(linalg.singular_values(matrix)), exact, rtol=1e-4
+    )
+    for scale in (1e-30, 1e30):
+        scaled = matrix * np.float32(scale)
+        frobenius = float(linalg.frobenius_norm(scaled))
+        assert frobenius == pytest.approx(scale * np.linalg.norm(exact), rel=1e-5)
+        rank = float(linalg.stable_rank(scaled))
+        assert rank == pytest.approx(np.sum((exact / exact[0]) ** 2), rel=1e-5)

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
@@ -11,6 +12,7 @@ from keras_spectral.linalg import (
     convolution_operator,
     frobenius_norm,
     induced_norm,
+    singular_values,
     spectral_norm,
     stable_rank,
 )
@@ -105,3 +107,55 @@ def test_bound_does_not_overflow(rng, scale):
 def test_zero_kernel():
     assert float(convolution_norm_bound(np.zeros((3, 3, 2, 2)))) == 0
     assert math.isnan(float(stable_rank(np.zeros((3, 3)))))
+
+
+def test_singular_values_against_numpy(rng):
+    matrix = rng.standard_normal((5, 7))
+    np.testing.assert_allclose(
+        singular_values(matrix), np.linalg.svd(matrix, compute_uv=False), rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("scale", [1e-36, 1e-25, 1e25, 1e37])
+def test_norms_of_extreme_float32_matrices(rng, scale):
+    matrix = rng.uniform(-1, 1, (4, 6))
+    scaled = (scale * matrix).astype("float32")
+    values = np.linalg.svd(matrix, compute_uv=False)
+    expected = np.linalg.norm(matrix)
+    assert float(frobenius_norm(scaled)) == pytest.approx(scale * expected, rel=1e-5)
+    assert float(spectral_norm(scaled)) == pytest.approx(scale * values[0], rel=1e-5)
+    assert float(stable_rank(scaled)) == pytest.approx(
+        (expected / values[0]) ** 2, rel=1e-5
+    )
+
+
+def test_stable_rank_where_the_norm_leaves_float32(rng):
+    matrix = rng.uniform(-1, 1, (8, 8))
+    values = np.linalg.svd(matrix, compute_uv=False)
+    scaled = (3e38 * matrix).astype("float32")
+    assert float(frobenius_norm(scaled)) == math.inf
+    assert float(stable_rank(scaled)) == pytest.approx(
+        np.sum((values / values[0]) ** 2), rel=1e-5
+    )
+
+
+def test_frobenius_norm_of_zero_and_of_what_is_not_finite():
+    zero = tf.zeros((3, 2))
+    with tf.GradientTape() as tape:
+        tape.watch(zero)
+        norm = frobenius_norm(zero)
+    assert float(norm) == 0
+    assert np.all(tape.gradient(norm, zero) == 0)
+    assert math.isnan(float(frobenius_norm([1.0, math.nan])))
+    assert float(frobenius_norm([1.0, math.inf])) == math.inf
+
+
+def test_gradient_of_the_frobenius_norm(rng):
+    weight = tf.constant(1e-25 * rng.standard_normal((3, 2)), "float32")
+    with tf.GradientTape() as tape:
+        tape.watch(weight)
+        norm = frobenius_norm(weight)
+    exact = np.float64(weight)
+    np.testing.assert_allclose(
+        tape.gradient(norm, weight), exact / np.linalg.norm(exact), rtol=1e-5
+    )

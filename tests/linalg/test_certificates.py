@@ -1,0 +1,166 @@
+"""Certificates against exact norms, which they must not fall below."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keras_spectral.linalg import (
+    circular_convolution_norm,
+    convolution_norm_bound,
+    convolution_operator,
+    depthwise_convolution_operator,
+    induced_norm,
+    operator_matrix,
+    transposed_convolution_operator,
+    unfolding_norm_bound,
+)
+
+
+@pytest.mark.parametrize(
+    "rank, size, most", [(1, 128, 1.01), (2, 64, 1.01), (3, 16, 1.05)]
+)
+@pytest.mark.parametrize("channels", [(1, 1), (3, 5), (6, 2)])
+def test_certificate_is_close_to_the_circular_norm(rng, rank, size, most, channels):
+    kernel = rng.standard_normal((3,) * rank + channels)
+    exact = circular_convolution_norm(kernel, (size,) * rank)
+    bound = float(convolution_norm_bound(kernel))
+    assert exact <= bound <= most * exact
+    assert bound <= float(unfolding_norm_bound(kernel)) * 1.02
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    kind=st.sampled_from(["convolution", "depthwise", "transposed"]),
+    taps=st.lists(st.integers(1, 3), min_size=1, max_size=2),
+    size=st.integers(3, 5),
+    strides=st.integers(1, 3),
+    padding=st.sampled_from(["same", "valid"]),
+    p=st.sampled_from([1, 2, math.inf]),
+)
+@settings(max_examples=60, deadline=None)
+def test_certificates_are_never_below(seed, kind, taps, size, strides, padding, p):
+    rng = np.random.default_rng(seed)
+    kernel = rng.standard_normal((*taps, 2, 3))
+    make = {
+        "convolution": convolution_operator,
+        "depthwise": depthwise_convolution_operator,
+        "transposed": transposed_convolution_operator,
+    }[kind]
+    operator = make(kernel, (size,) * len(taps), strides, padding)
+    exact = np.linalg.norm(operator_matrix(operator), p)
+    bound = float(induced_norm(kernel, p, kind))
+    assert bound >= exact * (1 - 1e-12)
+    if kind == "convolution":
+        assert float(unfolding_norm_bound(kernel)) >= np.linalg.norm(
+            operator_matrix(operator), 2
+        ) * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("p", [1, math.inf])
+@pytest.mark.parametrize("kind", ["convolution", "depthwise", "transposed"])
+def test_sums_are_exact_away_from_the_border(rng, kind, p):
+    kernel = rng.standard_normal((3, 3, 3, 2))
+    make = {
+        "convolution": convolution_operator,
+        "depthwise": depthwise_convolution_operator,
+        "transposed": transposed_convolution_operator,
+    }[kind]
+    exact = np.linalg.norm(operator_matrix(make(kernel, (7, 7), 1, "same")), p)
+    assert float(induced_norm(kernel, p, kind)) == pytest.approx(exact, rel=1e-12)
+
+
+def test_groups_and_depthwise_take_the_largest_block(rng):
+    kernel = rng.standard_normal((3, 3, 2, 6))
+    blocks = [
+        float(convolution_norm_bound(kernel[..., 2 * g : 2 * g + 2])) for g in range(3)
+    ]
+    grouped = float(convolution_norm_bound(kernel, groups=3))
+    assert grouped == pytest.approx(max(blocks), rel=1e-12)
+    depthwise = rng.standard_normal((3, 3, 3, 2))
+    blocks = [float(convolution_norm_bound(depthwise[:, :, [c]])) for c in range(3)]
+    value = float(induced_norm(depthwise, 2, "depthwise"))
+    assert value == pytest.approx(max(blocks), rel=1e-12)
+
+
+def test_certificates_of_extreme_kernels(rng):
+    kernel = rng.standard_normal((3, 3, 4, 4)).astype("float32")
+    norm = float(convolution_norm_bound(kernel))
+    for scale in (1e-36, 1e-20, 1e20, 1e36, 1e37):
+        scaled = float(convolution_norm_bound(kernel * np.float32(scale)))
+        assert scaled == pytest.approx(norm * scale, rel=1e-4)
+    assert float(convolution_norm_bound(np.zeros((3, 3, 2, 2)))) == 0
+    # Beyond float32, and never a number that could pass for a bound.
+    assert float(convolution_norm_bound(kernel * np.float32(1e38))) == math.inf
+    for value in (np.nan, np.inf):
+        broken = kernel.copy()
+        broken[0, 1, 2, 3] = value
+        assert math.isnan(float(convolution_norm_bound(broken)))
+        for p in (1, math.inf):
+            assert not np.isfinite(float(induced_norm(broken, p, "convolution")))
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    taps=st.sampled_from([(1,), (1, 1), (2, 1), (3, 3)]),
+    channels=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    kind=st.sampled_from(["random", "rank one", "orthonormal"]),
+    scale=st.sampled_from([1e-30, 1.0, 1e30]),
+)
+@settings(max_examples=60, deadline=None)
+def test_float32_does_not_round_below(seed, taps, channels, kind, scale):
+    """A 1x1 kernel leaves no room between the frequencies of the grid."""
+    rng = np.random.default_rng(seed)
+    kernel = rng.standard_normal((*taps, *channels))
+    if kind == "rank one":
+        kernel = kernel[..., :1] * rng.standard_normal(channels[1])
+    elif kind == "orthonormal":
+        u, _, vt = np.linalg.svd(kernel, full_matrices=False)
+        kernel = u @ vt
+    kernel = (scale * kernel).astype("float32")
+    exact = circular_convolution_norm(kernel, (16,) * len(taps))
+    assert float(convolution_norm_bound(kernel)) >= exact
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    groups=st.integers(1, 3),
+    strides=st.integers(1, 2),
+    p=st.sampled_from([1, 2, math.inf]),
+)
+@settings(max_examples=20, deadline=None)
+def test_grouped_kernels_are_bounded_too(seed, groups, strides, p):
+    rng = np.random.default_rng(seed)
+    kernel = rng.standard_normal((3, 2, 2, 2 * groups))
+    operator = convolution_operator(kernel, (5, 4, 2 * groups), strides, "same")
+    exact = np.linalg.norm(operator_matrix(operator), p)
+    assert float(induced_norm(kernel, p, "convolution")) >= exact * (1 - 1e-12)
+    if p == 2:
+        assert float(convolution_norm_bound(kernel, groups=groups)) >= exact
+        assert float(unfolding_norm_bound(kernel)) >= exact * (1 - 1e-12)
+
+
+def test_three_dimensions_within_one_percent_where_asked(rng):
+    kernel = rng.standard_normal((3, 3, 3, 2, 3))
+    exact = circular_convolution_norm(kernel, (64, 64, 64))
+    bound = float(convolution_norm_bound(kernel, tolerance=2e-3))
+    assert exact <= bound <= 1.01 * exact
+
+
+@pytest.mark.parametrize(
+    "function, arguments, match",
+    [
+        (induced_norm, (np.zeros((3, 3)), 2, "convolution"), "`kernel`"),
+        (induced_norm, (np.zeros((3, 3)), 3), "`p`"),
+        (induced_norm, (np.zeros((3, 3)), 2, "separable"), "`kind`"),
+        (convolution_norm_bound, (np.zeros((3, 3)),), "`kernel`"),
+        (convolution_norm_bound, (np.zeros((3, 2, 2)), 0), "`iterations`"),
+        (convolution_norm_bound, (np.zeros((3, 2, 2)), 8, 3), "`groups`"),
+        (convolution_norm_bound, (np.zeros((3, 2, 2)), 8, 1, 0.0), "`tolerance`"),
+    ],
+)
+def test_bad_arguments(function, arguments, match):
+    with pytest.raises(ValueError, match=match):
+        function(*arguments)
