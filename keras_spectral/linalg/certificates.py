@@ -181,7 +181,12 @@ def convolution_norm_bound(kernel, iterations=8, groups=1):
     phases = _phases(taps, [points for points, _ in grids])
     factor = math.prod(factor for _, factor in grids)
     channels = (inputs, groups, filters // groups)
-    flat = ops.reshape(kernel, (math.prod(taps), -1))
+    # Of unit size, because compiled exponentials and logarithms fail near the
+    # ends of float32's range. The scale carries no gradient: the bound is
+    # homogeneous in the kernel.
+    scale = ops.stop_gradient(ops.max(ops.abs(kernel)))
+    scale = ops.where(scale > 0, scale, ops.ones_like(scale))
+    flat = ops.reshape(kernel / scale, (math.prod(taps), -1))
 
     def transform(wave):
         wave = ops.convert_to_tensor(wave, dtype=kernel.dtype)
@@ -195,7 +200,7 @@ def convolution_norm_bound(kernel, iterations=8, groups=1):
     bounds = _gram_bounds(
         transform(np.cos(phases)), transform(-np.sin(phases)), iterations
     )
-    return ops.max(bounds) * factor
+    return ops.max(bounds) * factor * scale
 
 
 def _gram_bounds(real, imaginary, iterations):

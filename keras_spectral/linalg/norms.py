@@ -22,7 +22,8 @@ def spectral_norm(matrix):
         matrix: Float tensor (m, n).
 
     Returns:
-        Scalar tensor, float32 (float64 for float64 input). Cost: O(m n min(m, n)).
+        Scalar tensor, float32 (float64 for float64 input); NaN if an entry is not
+        finite. Cost: O(m n min(m, n)).
 
     Example:
     >>> import numpy as np
@@ -31,7 +32,12 @@ def spectral_norm(matrix):
 
     Source: papers/lipschitz-slides.md, eq. 11.
     """
-    return ops.max(ops.svd(wide(matrix), full_matrices=False, compute_uv=False))
+    matrix = wide(matrix)
+    finite = ops.all(ops.isfinite(matrix))
+    # torch raises on what is not finite.
+    matrix = ops.where(finite, matrix, ops.zeros_like(matrix))
+    values = ops.svd(matrix, full_matrices=False, compute_uv=False)
+    return ops.where(finite, ops.max(values), float("nan"))
 
 
 def frobenius_norm(weight):
