@@ -139,6 +139,10 @@ class InvertibleResidual(kl.Layer):
         # Each is cut at its share, so the product is above `bound` by rounding only.
         return triples, ops.minimum(certificate, self.bound)
 
+    def _no_losses(self):
+        """Return replacements that keep g from adding losses, which `call` adds."""
+        return [(layer, "activity_regularizer", None) for layer in self.function.layers]
+
     def branch(self, inputs, training=None):
         """Return g(x), with the bounded kernels.
 
@@ -173,7 +177,8 @@ class InvertibleResidual(kl.Layer):
         tolerance is not reached, and the numbers are scalar tensors.
 
         Args:
-            outputs: Tensor (batch, ...), y. Half precision is solved in float32.
+            outputs: Tensor (batch, ...), y. Half precision is solved in float32;
+                where layers of g compute in it, ask for a tolerance of theirs, 1e-2.
             tolerance: Float > 0, relative to the norm of a sample of x or y, the
                 larger: the iteration ends when the error that is left, residual *
                 rate / (1 - rate) with the certified rate, is below it for each
@@ -217,12 +222,8 @@ class InvertibleResidual(kl.Layer):
             counts = ops.logical_and(step > rounding * size_of_y, iteration > 0)
             ratios = residual / ops.where(counts, step, ops.ones_like(step))
             ratios = ops.where(counts, ratios, ops.zeros_like(ratios))
-            return (
-                following,
-                residual,
-                ops.maximum(rate, ops.max(ratios)),
-                iteration + 1,
-            )
+            rate = ops.maximum(rate, ops.max(ratios))
+            return following, residual, rate, iteration + 1
 
         start = (
             outputs,
@@ -230,7 +231,7 @@ class InvertibleResidual(kl.Layer):
             ops.zeros((), outputs.dtype),
             ops.zeros((), "int32"),
         )
-        with replaced(triples):
+        with replaced(triples + self._no_losses()):
             x, step, rate, iterations = ops.while_loop(going, advance, start)
         converged = ops.all(error(x, step) <= tolerance)
         residual = ops.max(step)
@@ -249,7 +250,7 @@ class InvertibleResidual(kl.Layer):
                 f"`inverse` reached a step of {residual:.2g} in {iterations} "
                 f"iterations, not the tolerance. Received: tolerance={tolerance}, "
                 f"max_iterations={max_iterations}. Raise one of them; float32 ends "
-                "near 1e-6, and layers in half precision may end nowhere."
+                "near 1e-6, layers in half precision near 1e-2."
             )
         return Inversion(x, iterations, residual, rate)
 
@@ -291,7 +292,7 @@ class InvertibleResidual(kl.Layer):
         signs = keras.random.randint(ops.shape(inputs), 0, 2, seed=seed)
         probe = vector = ops.cast(2 * signs - 1, inputs.dtype)
         total = 0.0
-        with replaced(self._bounded()[0]):
+        with replaced(self._bounded()[0] + self._no_losses()):
             for term in range(1, power_terms + 1):
                 _, vector = ops.jvp(branch, (inputs,), (vector,))
                 trace = ops.sum(vector * probe, axis=axes)
