@@ -3,8 +3,9 @@
 A constraint sees the kernel alone and keeps no state, as Keras wants it. So
 nothing is iterated from a stored start: the projections are computed anew by SVD,
 in at least float32, and are within rounding of those of float64 (1e-5 of the
-kernel's norm). A kernel that holds NaN or infinity stays non-finite; numbers below
-1.2e-38 are zero to TensorFlow and JAX.
+kernel's norm), for norms from 1e-30 to 3e38. Below, digits are lost to TensorFlow and
+JAX, which take numbers under 1.2e-38 for zero. A kernel that holds NaN or infinity
+stays non-finite.
 """
 
 import math
