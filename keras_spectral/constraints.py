@@ -1,6 +1,11 @@
 """Keras constraints: projections applied to a kernel after each update.
 
-A constraint sees the kernel alone and keeps no state, as Keras wants it.
+A constraint sees the kernel alone and keeps no state, as Keras wants it. So
+nothing is iterated from a stored start: the projections are computed anew by SVD,
+in at least float32, and are within rounding of those of float64 (1e-5 of the
+kernel's norm), for norms from 1e-30 to 3e38. Below, digits are lost to TensorFlow and
+JAX, which take numbers under 1.2e-38 for zero. A kernel that holds NaN or infinity
+stays non-finite.
 """
 
 import math
@@ -47,7 +52,8 @@ class LipschitzClip(keras.constraints.Constraint):
         kind: `"dense"`, `"convolution"`, `"depthwise"` or `"transposed"`, or
             `None` for a dense kernel (two axes) or a convolution (three to
             five). Depthwise and transposed kernels must be named: their axes
-            look like a convolution's.
+            look like a convolution's. Those of `EinsumDense` and attention are
+            none of these.
 
     Raises:
         ValueError: On another `bound`, `p` or `kind`, or a kernel of another rank.
@@ -84,11 +90,15 @@ class LipschitzClip(keras.constraints.Constraint):
 
 
 class _SpectrumConstraint(keras.constraints.Constraint):
-    """Projects the kernel flattened to a matrix, with an SVD.
+    """Projects the kernel flattened to a matrix (the rest, outputs), by SVD.
+
+    The cost is about 20 m n min(m, n) multiply-adds an update for a matrix (m, n):
+    some tens of milliseconds on a CPU for 1152 x 128, a 3x3 convolution of 128
+    channels.
 
     Args:
         output_axis: Integer, the kernel's axis of outputs: -1, or -2 for
-            transposed convolutions.
+            transposed convolutions. A depthwise kernel has no such axis.
     """
 
     def __init__(self, output_axis=-1):
@@ -115,6 +125,14 @@ class _SpectrumConstraint(keras.constraints.Constraint):
 
     def get_config(self):
         return {"output_axis": self.output_axis}
+
+
+def _check_one(**arguments):
+    """Raise a ValueError unless one of two arguments is given, and only one."""
+    if sum(value is not None for value in arguments.values()) != 1:
+        names = " or ".join(f"`{name}`" for name in arguments)
+        received = ", ".join(f"{name}={value}" for name, value in arguments.items())
+        raise ValueError(f"Pass either {names}. Received: {received}")
 
 
 @keras.saving.register_keras_serializable(package="keras_spectral.constraints")
@@ -157,14 +175,16 @@ class StableRank(_SpectrumConstraint):
     """Caps the stable rank of the flattened kernel, keeping its norm.
 
     The nearest kernel with the same `preserved` leading singular values and a
-    stable rank of at most max(1, stable_rank_ratio * min(inputs, outputs)). An
-    SVD an update.
+    stable rank of at most `stable_rank`, or max(1, stable_rank_ratio *
+    min(inputs, outputs)). An SVD an update.
 
     Args:
-        stable_rank_ratio: Float in (0, 1], the paper's c.
+        stable_rank_ratio: Float in (0, 1], the paper's c. Either this or
+            `stable_rank`.
         preserved: Integer k >= 0, how many of the largest singular values stay;
             for 0 the norm may grow and the kernel moves least.
         output_axis: Integer, -1, or -2 for transposed convolutions.
+        stable_rank: Float >= 1, the paper's r.
 
     Raises:
         ValueError: On arguments out of range, or a kernel of one axis.
@@ -178,21 +198,36 @@ class StableRank(_SpectrumConstraint):
     Source: papers/stable-rank-normalization.md, Theorem 1, Algorithm 1.
     """
 
-    def __init__(self, stable_rank_ratio, preserved=1, output_axis=-1):
+    def __init__(
+        self, stable_rank_ratio=None, preserved=1, output_axis=-1, stable_rank=None
+    ):
         super().__init__(output_axis)
-        check_ratio("stable_rank_ratio", stable_rank_ratio)
+        _check_one(stable_rank_ratio=stable_rank_ratio, stable_rank=stable_rank)
+        if stable_rank is None:
+            check_ratio("stable_rank_ratio", stable_rank_ratio)
+        else:
+            check_positive("stable_rank", stable_rank)
+            if stable_rank < 1:
+                raise ValueError(
+                    "`stable_rank` must be at least 1: no kernel has a smaller one. "
+                    f"Received: stable_rank={stable_rank}"
+                )
         check_integer("preserved", preserved, least=0)
-        self.stable_rank_ratio = float(stable_rank_ratio)
+        self.stable_rank_ratio = stable_rank_ratio
+        self.stable_rank = stable_rank
         self.preserved = preserved
 
     def project(self, matrix):
-        target = max(1.0, self.stable_rank_ratio * min(matrix.shape))
+        target = self.stable_rank
+        if target is None:
+            target = max(1.0, self.stable_rank_ratio * min(matrix.shape))
         return project_stable_rank(matrix, target, self.preserved)[0]
 
     def get_config(self):
         return {
             **super().get_config(),
             "stable_rank_ratio": self.stable_rank_ratio,
+            "stable_rank": self.stable_rank,
             "preserved": self.preserved,
         }
 
@@ -201,13 +236,14 @@ class StableRank(_SpectrumConstraint):
 class MaxRank(_SpectrumConstraint):
     """Cuts the flattened kernel to its leading singular triplets.
 
-    The nearest kernel of rank k = max(1, floor(rank_ratio * min(inputs,
-    outputs))). An SVD an update; `layers.SVDDense` has such kernels by its form,
-    with fewer weights.
+    The nearest kernel of rank k, which is `rank` or max(1, floor(rank_ratio *
+    min(inputs, outputs))). An SVD an update; `layers.SVDDense` has such kernels by
+    its form, with fewer weights.
 
     Args:
-        rank_ratio: Float in (0, 1], the low-rank paper's S.
+        rank_ratio: Float in (0, 1], the low-rank paper's S. Either this or `rank`.
         output_axis: Integer, -1, or -2 for transposed convolutions.
+        rank: Integer >= 1.
 
     Raises:
         ValueError: On a ratio out of range, or a kernel of one axis.
@@ -221,16 +257,26 @@ class MaxRank(_SpectrumConstraint):
     Source: papers/low-rank-gans.md, section 3.1 and eq. 4.
     """
 
-    def __init__(self, rank_ratio, output_axis=-1):
+    def __init__(self, rank_ratio=None, output_axis=-1, rank=None):
         super().__init__(output_axis)
-        check_ratio("rank_ratio", rank_ratio)
-        self.rank_ratio = float(rank_ratio)
+        _check_one(rank_ratio=rank_ratio, rank=rank)
+        if rank is None:
+            check_ratio("rank_ratio", rank_ratio)
+        else:
+            check_integer("rank", rank, least=1)
+        self.rank_ratio = rank_ratio
+        self.rank = rank
 
     def project(self, matrix):
-        return truncate_rank(matrix, rank_at_ratio(self.rank_ratio, min(matrix.shape)))
+        rank = self.rank or rank_at_ratio(self.rank_ratio, min(matrix.shape))
+        return truncate_rank(matrix, rank)
 
     def get_config(self):
-        return {**super().get_config(), "rank_ratio": self.rank_ratio}
+        return {
+            **super().get_config(),
+            "rank_ratio": self.rank_ratio,
+            "rank": self.rank,
+        }
 
 
 @keras.saving.register_keras_serializable(package="keras_spectral.constraints")

@@ -53,7 +53,8 @@ def spectral_norm(matrix):
         matrix: Float tensor (m, n).
 
     Returns:
-        Scalar tensor, float32 (float64 for float64 input). Cost: O(m n min(m, n)).
+        Scalar tensor, float32 (float64 for float64 input); NaN if an entry is not
+        finite. Cost: O(m n min(m, n)).
 
     Example:
     >>> import numpy as np

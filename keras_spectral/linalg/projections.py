@@ -198,11 +198,13 @@ def project_stable_rank(matrix, stable_rank, preserved=1):
     if "16" in str(dtype):
         matrix = ops.cast(matrix, "float32")
     u, s, vt = fixed_svd(matrix)
-    squares = ops.square(s)
+    # Only ratios matter; squares of the values themselves would leave float32's
+    # range for norms outside of 1e-19 to 1e19. The scale needs no gradient.
+    scale = ops.stop_gradient(s[0])
+    squares = ops.square(s / ops.where(scale > 0, scale, ops.ones_like(scale)))
     largest = squares[0]
     rounding = 1.0 + 1e-6
-    total = ops.sum(ops.square(matrix))
-    within = total <= stable_rank * largest * rounding
+    within = ops.sum(squares) <= stable_rank * largest * rounding
     # Algorithm 1 stops at the first index that is not feasible; the running
     # sums grow, so a mask of the feasible prefix is the same.
     count = max(preserved, 1)
@@ -333,12 +335,13 @@ def nearest_orthonormal(matrix):
     polar decomposition, U V' of the SVD.
 
     Args:
-        matrix: Float tensor W (m, n), finite. A float16 or bfloat16 matrix is
-            computed in float32.
+        matrix: Float tensor W (m, n). A float16 or bfloat16 matrix is computed
+            in float32.
 
     Returns:
         Tensor of the shape and dtype of `matrix`, without a gradient. A matrix
-        without full rank has several; one of them is returned.
+        without full rank has several; one of them is returned. All entries are
+        NaN if one of the matrix is not finite.
 
     Example:
     >>> import numpy as np
@@ -351,4 +354,7 @@ def nearest_orthonormal(matrix):
     matrix = ops.convert_to_tensor(matrix)
     wide = ops.cast(matrix, "float32") if "16" in str(matrix.dtype) else matrix
     u, _, vt = fixed_svd(wide)
-    return ops.cast(ops.matmul(u, vt), matrix.dtype)
+    # The vectors are finite always: what was not must stay visible.
+    finite = ops.all(ops.isfinite(wide))
+    nearest = ops.where(finite, ops.matmul(u, vt), float("nan"))
+    return ops.cast(nearest, matrix.dtype)

@@ -14,6 +14,62 @@ CASES = {
 }
 
 
+class Flow(kl.Layer):
+    """Trains a block for its log-determinant alone."""
+
+    def __init__(self, block, power_terms):
+        super().__init__()
+        self.block = block
+        self.power_terms = power_terms
+
+    def call(self, inputs):
+        outputs = self.block(inputs)
+        estimate = self.block.log_determinant(inputs, self.power_terms)
+        self.add_loss(-keras.ops.mean(estimate))
+        return 0 * outputs
+
+
+def test_the_log_determinant_trains():
+    """Of a diagonal branch the gradient is known, whatever the probe's signs.
+
+    The derivative of v'A^k v / k by A_ii is a_i^(k-1) v_i^2 at a diagonal A.
+    """
+    block = InvertibleResidual([kl.Dense(3, use_bias=False)], bound=0.8)
+    model = keras.Sequential([keras.Input((3,)), Flow(block, power_terms=4)])
+    diagonal = np.array([0.5, -0.3, 0.1])
+    kernel = block.function.layers[0].kernel
+    kernel.assign(np.diag(diagonal))
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    model.fit(images(3), np.zeros((4, 3)), batch_size=4, verbose=0)
+    gradient = sum((-diagonal) ** (k - 1) for k in range(1, 5))
+    np.testing.assert_allclose(
+        np.diag(numpy(kernel)), diagonal + 0.01 * gradient, atol=1e-6
+    )
+
+
+def test_losses_inside_a_log_determinant_do_not_escape():
+    """Not into the trace of JAX, and not into the model's loss."""
+    branch = [kl.Dense(3, activity_regularizer="l2")]
+    flow = Flow(InvertibleResidual(branch), power_terms=2)
+    model = keras.Sequential([keras.Input((3,)), flow])
+    model.compile("sgd", "mse")
+    loss = model.fit(images(3), np.zeros((4, 3)), verbose=0).history["loss"]
+    assert np.isfinite(loss).all()
+    model(images(3))
+    assert len(model.losses) == 2
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "float32"])
+def test_precision_of_the_branch(dtype):
+    block = InvertibleResidual([kl.Dense(4, "elu", dtype=dtype), kl.Dense(3)])
+    x = images(3)
+    found = block.inverse(block(x), tolerance=0.02 if "16" in dtype else 1e-5)
+    np.testing.assert_allclose(numpy(found.x), x, atol=0.05 if "16" in dtype else 1e-4)
+    estimate = block.log_determinant(x, probes=2)
+    assert keras.backend.standardize_dtype(estimate.dtype) == "float32"
+    assert np.isfinite(numpy(estimate)).all()
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_train_invert_and_measure(case):
     layers, shape = CASES[case]
