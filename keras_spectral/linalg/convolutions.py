@@ -78,20 +78,33 @@ def _padded(x, pads):
     return ops.pad(x, [[0, 0], *([low, high] for low, high in pads), [0, 0]])
 
 
-def _conv(x, kernel, strides, dilation, groups=1):
-    arguments = dict(
+def _conv(x, kernel, strides, dilation):
+    geometry = dict(
         strides=strides,
         padding="valid",
         data_format="channels_last",
         dilation_rate=dilation,
     )
+    *taps, inputs, filters = kernel.shape
+    groups = x.shape[-1] // inputs
     if groups == 1:
-        return ops.conv(x, kernel, **arguments)
-    # On TensorFlow a grouped convolution is compiled anew in each eager call.
+        return ops.conv(x, kernel, **geometry)
+    # On TensorFlow Keras compiles a grouped convolution anew at each eager call. A
+    # depthwise one is an operation of its own, with one or two axes and one stride.
+    alike = len(taps) < 3 and len(set(strides)) == 1
+    if alike and inputs == 1:
+        kernel = ops.reshape(kernel, (*taps, groups, filters // groups))
+        return ops.depthwise_conv(x, kernel, **geometry)
+    if alike and filters == groups:
+        # Its adjoint: each tap for itself, then the sum over a group's inputs.
+        kernel = ops.swapaxes(kernel, -2, -1)
+        kernel = ops.reshape(kernel, (*taps, groups * inputs, 1))
+        y = ops.depthwise_conv(x, kernel, **geometry)
+        return ops.sum(ops.reshape(y, (*y.shape[:-1], groups, inputs)), axis=-1)
     parts = zip(
         ops.split(x, groups, axis=-1), ops.split(kernel, groups, axis=-1), strict=True
     )
-    return ops.concatenate([ops.conv(*part, **arguments) for part in parts], axis=-1)
+    return ops.concatenate([ops.conv(*part, **geometry) for part in parts], axis=-1)
 
 
 def _stuffed(y, strides):
@@ -108,16 +121,6 @@ def _stuffed(y, strides):
         kept = (size - 1) * stride + 1
         y = ops.reshape(y[:, :kept], (*shape[:axis], kept, *shape[axis + 1 :]))
     return y
-
-
-def _adjoint_pads(size, taps, strides, dilation, axes):
-    """Return what the zero-stuffed output is padded with, (low, high) an axis."""
-    return [
-        ((t - 1) * d - before, n - ((out - 1) * s + 1) + before)
-        for t, d, s, n, (out, before, _) in zip(
-            taps, dilation, strides, size, axes, strict=True
-        )
-    ]
 
 
 def convolution_operator(
@@ -176,7 +179,7 @@ def convolution_operator(
 
     def matvec(x):
         x = _padded(x, [axis[1:] for axis in axes])
-        return _conv(x, kernel, strides, dilation, groups)
+        return _conv(x, kernel, strides, dilation)
 
     # The adjoint is a convolution of the zero-stuffed output with the flipped
     # kernel whose inputs and filters are exchanged within each group.
@@ -188,11 +191,16 @@ def convolution_operator(
         ops.transpose(flipped, (*spatial, rank + 2, rank + 1, rank)),
         (*taps, filters // groups, groups * inputs),
     )
-    pads = _adjoint_pads(size, taps, strides, dilation, axes)
+    pads = [
+        ((t - 1) * d - before, n - ((out - 1) * s + 1) + before)
+        for t, d, s, n, (out, before, _) in zip(
+            taps, dilation, strides, size, axes, strict=True
+        )
+    ]
 
     def adjoint(y):
         y = _padded(_stuffed(y, strides), pads)
-        return _conv(y, flipped, 1, dilation, groups)
+        return _conv(y, flipped, (1,) * rank, dilation)
 
     return LinearOperator(
         matvec=matvec,
@@ -234,44 +242,10 @@ def depthwise_convolution_operator(
     rank = _spatial_rank(kernel)
     *taps, inputs, multiplier = kernel.shape
     size, _ = _image(input_size, rank, inputs)
-    strides = _per_axis(strides, rank, "strides")
-    dilation = _per_axis(dilation_rate, rank, "dilation_rate")
-    _check_geometry(padding, ("valid", "same"), strides, dilation)
-    axes = [
-        _axis_geometry(*axis, padding)
-        for axis in zip(size, taps, strides, dilation, strict=True)
-    ]
-
-    def depthwise(x, kernel, strides):
-        return ops.depthwise_conv(
-            x,
-            kernel,
-            strides=strides,
-            padding="valid",
-            data_format="channels_last",
-            dilation_rate=dilation,
-        )
-
-    def matvec(x):
-        return depthwise(_padded(x, [axis[1:] for axis in axes]), kernel, strides)
-
-    flipped = ops.flip(kernel, axis=tuple(range(rank)))
-    pads = _adjoint_pads(size, taps, strides, dilation, axes)
-
-    def adjoint(y):
-        y = _padded(_stuffed(y, strides), pads)
-        # Output channels are numbered by input first, then by multiplier.
-        return sum(
-            depthwise(y[..., index::multiplier], flipped[..., index : index + 1], 1)
-            for index in range(multiplier)
-        )
-
-    return LinearOperator(
-        matvec=matvec,
-        adjoint=adjoint,
-        input_shape=(1, *size, inputs),
-        output_shape=(1, *(axis[0] for axis in axes), inputs * multiplier),
-        dtype=standardize_dtype(kernel.dtype),
+    # Every channel is a group of its own.
+    grouped = ops.reshape(kernel, (*taps, 1, inputs * multiplier))
+    return convolution_operator(
+        grouped, (*size, inputs), strides, padding, dilation_rate
     )
 
 
