@@ -2,6 +2,7 @@
 
     python benchmarks/layers.py steps [--jit] [--models mlp resnet20 ...]
     python benchmarks/layers.py first-step [--jit] [--models ...]
+    python benchmarks/layers.py two-calls
     python benchmarks/layers.py torch
     python benchmarks/layers.py norm-error [--models ...]
 
@@ -12,6 +13,9 @@ process. "plain again" is a second plain network: the noise.
 
 `first-step`: CPU time of the first step (trace and compile) and growth of the peak
 memory over five steps, each in fresh processes, as ratios to the plain network.
+
+`two-calls`: a critic called on real and on fake images in one update; ours advances
+the power iteration in the first call only.
 
 `torch`: PyTorch's own spectral_norm beside a plain PyTorch network.
 
@@ -193,6 +197,43 @@ def first_step(arguments):
         )
 
 
+def two_calls(arguments):
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    real, fake = rng.standard_normal((2, 32, 784)).astype("float32")
+
+    def update_of(variant, second):
+        critic = multilayer_perceptron(VARIANTS[variant])
+        optimizer = keras.optimizers.SGD(0.001, momentum=0.9)
+        optimizer.build(critic.trainable_variables)
+
+        @tf.function
+        def update():
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(critic(fake, training=second))
+                loss -= tf.reduce_mean(critic(real, training=True))
+            variables = critic.trainable_variables
+            optimizer.apply(tape.gradient(loss, variables), variables)
+
+        def updates():
+            for _ in range(3):
+                update()
+
+        return updates
+
+    calls = {
+        "plain": update_of("plain", True),
+        "plain again": update_of("plain", True),
+        "SN": update_of("SN", False),
+        "SRN": update_of("SRN", False),
+        "Keras' SN": update_of("Keras' SN", True),
+    }
+    print_table(
+        "two calls of the mlp: wall / CPU", interleaved(calls, arguments.rounds)
+    )
+
+
 def torch_steps(arguments):
     import torch
     from torch.nn.utils.parametrizations import spectral_norm
@@ -269,7 +310,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = ("steps", "first-step", "torch", "norm-error", "one")
+    commands = ("steps", "first-step", "two-calls", "torch", "norm-error", "one")
     parser.add_argument("command", choices=commands)
     parser.add_argument(
         "--models", nargs="+", choices=MODELS, default=["mlp", "resnet20"]
@@ -286,6 +327,7 @@ def main():
     functions = {
         "steps": steps,
         "first-step": first_step,
+        "two-calls": two_calls,
         "torch": torch_steps,
         "norm-error": norm_error,
     }
