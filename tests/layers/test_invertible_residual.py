@@ -77,7 +77,8 @@ def test_every_kind_of_layer_obeys_its_certificate(layer, shape):
     wild(block, impulses)
     matrix = block.branch(impulses) - block.branch(0 * impulses)
     norm = np.linalg.norm(np.asarray(matrix).reshape(inputs, -1), 2)
-    assert 0.4 < norm <= block.lipschitz_bound() * (1 + 1e-9) <= 0.9 * (1 + 1e-9)
+    # Zero padding alone keeps the norm below the certificate.
+    assert 0.6 < norm <= block.lipschitz_bound() * (1 + 1e-9) <= 0.9 * (1 + 1e-9)
 
 
 def test_the_lipschitz_inequality_on_random_pairs():

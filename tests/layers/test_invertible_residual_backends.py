@@ -61,7 +61,9 @@ def test_losses_inside_a_log_determinant_do_not_escape():
 
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "float32"])
 def test_precision_of_the_branch(dtype):
-    block = InvertibleResidual([kl.Dense(4, "elu", dtype=dtype), kl.Dense(3)])
+    block = InvertibleResidual(
+        [kl.Dense(4, "elu", dtype=dtype), kl.Dense(3, dtype=dtype)]
+    )
     x = images(3)
     found = block.inverse(block(x), tolerance=0.02 if "16" in dtype else 1e-5)
     np.testing.assert_allclose(numpy(found.x), x, atol=0.05 if "16" in dtype else 1e-4)
