@@ -33,8 +33,8 @@ def singular_values(matrix):
         matrix: Float tensor (m, n).
 
     Returns:
-        Tensor (min(m, n),), float32 (float64 for float64 input), descending. Cost:
-        O(m n min(m, n)).
+        Tensor (min(m, n),), float32 (float64 for float64 input), descending; NaN if
+        an entry is not finite. Cost: O(m n min(m, n)).
 
     Example:
     >>> import numpy as np
@@ -43,7 +43,12 @@ def singular_values(matrix):
 
     Source: papers/lipschitz-slides.md, eq. 11.
     """
-    return ops.svd(wide(matrix), full_matrices=False, compute_uv=False)
+    matrix = wide(matrix)
+    finite = ops.isfinite(matrix)
+    # torch raises on NaN.
+    fixed = ops.where(finite, matrix, ops.zeros_like(matrix))
+    values = ops.svd(fixed, full_matrices=False, compute_uv=False)
+    return ops.where(ops.all(finite), values, ops.full_like(values, float("nan")))
 
 
 def spectral_norm(matrix):

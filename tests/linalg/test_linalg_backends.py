@@ -193,3 +193,11 @@ def test_extreme_matrices(kernel):
         assert frobenius == pytest.approx(scale * np.linalg.norm(exact), rel=1e-5)
         rank = float(linalg.stable_rank(scaled))
         assert rank == pytest.approx(np.sum((exact / exact[0]) ** 2), rel=1e-5)
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_singular_values_of_what_is_not_finite_are_nan(rng, broken):
+    matrix = rng.standard_normal((4, 3)).astype("float32")
+    matrix[1, 2] = broken
+    assert np.isnan(ops.convert_to_numpy(linalg.singular_values(matrix))).all()
+    assert np.isnan(float(linalg.spectral_norm(matrix)))
