@@ -3,9 +3,18 @@
 The reader is imported at once; what needs Keras at first use.
 """
 
-from keras_spectral.convert.reader import CheckpointError, read_checkpoint
+from keras_spectral.convert.errors import CheckpointError, UnsafeCheckpointError
+from keras_spectral.convert.reader import read_checkpoint
+from keras_spectral.convert.state import StateDict
 
-__all__ = ["CheckpointError", "from_torch", "read_checkpoint", "to_torch"]
+__all__ = [
+    "CheckpointError",
+    "StateDict",
+    "UnsafeCheckpointError",
+    "from_torch",
+    "read_checkpoint",
+    "to_torch",
+]
 
 
 def __getattr__(name):

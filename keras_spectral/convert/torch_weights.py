@@ -6,11 +6,9 @@ import keras
 import numpy as np
 
 from keras_spectral import zoo
-from keras_spectral.convert.reader import (
-    CheckpointError,
-    check_state_dict,
-    read_checkpoint,
-)
+from keras_spectral.convert.errors import CheckpointError
+from keras_spectral.convert.reader import read_checkpoint
+from keras_spectral.convert.state import StateDict
 from keras_spectral.files import replacing
 from keras_spectral.layers import Reparametrization
 from keras_spectral.traversal import leaf_layers
@@ -126,8 +124,13 @@ def from_torch(source, model):
         zoo.entry(model)
     if isinstance(source, (str, Path)):
         state, origin = read_checkpoint(source), str(source)
+        if state.container in ("keras", "hdf5"):
+            raise CheckpointError(
+                f"{origin} is a Keras file, not a PyTorch checkpoint. Load it with "
+                "keras.models.load_model or model.load_weights."
+            )
     else:
-        state, origin = check_state_dict(source), "The state dict"
+        state, origin = StateDict(source), "The state dict"
     if isinstance(model, str):
         model = zoo.build(model)
     slots = _slots(model)

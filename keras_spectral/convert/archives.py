@@ -1,0 +1,170 @@
+"""Zip archives of strangers, checked as a whole before a member is opened."""
+
+import io
+import struct
+import zipfile
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+from keras_spectral.convert.errors import CheckpointError, UnsafeCheckpointError
+from keras_spectral.convert.records import CHUNK, check_total
+
+
+class Archive:
+    """A zip archive whose members are what the directory says.
+
+    Args:
+        path: `pathlib.Path`.
+
+    Raises:
+        UnsafeCheckpointError: If members overlap, or unpack to far more than the
+            file.
+        CheckpointError: If it is damaged, encrypted or packed in another way.
+    """
+
+    def __init__(self, path):
+        try:
+            self._path = path
+            # Left open: members are read one by one, when they are asked for.
+            self._archive = zipfile.ZipFile(path)
+        except Exception as error:  # A damaged archive raises nearly anything.
+            raise CheckpointError(f"is damaged ({_said(error)})") from error
+        members = self._archive.infolist()
+        self.names = {member.filename: member for member in members}
+        if len(self.names) < len(members):
+            raise UnsafeCheckpointError("has two members of one name in its zip")
+        end = 0
+        for member in sorted(members, key=lambda member: member.header_offset):
+            if member.flag_bits & 1:
+                raise CheckpointError("is encrypted")
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise CheckpointError("is packed in another way than zip's deflate")
+            if member.header_offset < end:
+                raise UnsafeCheckpointError("has members in its zip that overlap")
+            end = member.header_offset + 30 + member.compress_size
+        check_total(sum(member.file_size for member in members), path.stat().st_size)
+
+    def size(self, name):
+        """Return the unpacked bytes of a member."""
+        return self.names[name].file_size
+
+    def open(self, name, seekable=False):
+        """Return a member as a file.
+
+        Args:
+            name: String.
+            seekable: Boolean. A file to jump about in checks no sum; another one does
+                at its end.
+        """
+        member = self.names[name]
+        try:
+            # It checks the local header against the directory.
+            file = self._archive.open(name)
+        except Exception as error:
+            raise CheckpointError(f"is damaged ({_said(error)})") from error
+        if member.compress_type != zipfile.ZIP_STORED:
+            return _Packed(file)
+        if member.file_size != member.compress_size:
+            raise CheckpointError(f"is damaged (the size of {name})")
+        file.close()
+        file = self._path.open("rb")
+        file.seek(member.header_offset + 26)
+        named, extra = struct.unpack("<HH", file.read(4))
+        file.seek(named + extra, io.SEEK_CUR)
+        if seekable:
+            return Part(file, member.file_size)
+        return _Stored(file, member)
+
+
+class _Packed:
+    """A deflated member's file, whose errors are ours."""
+
+    def __init__(self, file):
+        self._file = file
+        self.tell, self.seek = file.tell, file.seek
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+
+    def _guarded(self, read, size):
+        try:
+            return read(size)
+        except Exception as error:  # BadZipFile, zlib.error, EOFError, ...
+            raise CheckpointError(f"is damaged ({_said(error)})") from error
+
+    def read(self, size=-1):
+        return self._guarded(self._file.read, size)
+
+    def readline(self, size=-1):
+        return self._guarded(self._file.readline, size)
+
+    def readinto(self, buffer):
+        return self._guarded(self._file.readinto, buffer)
+
+
+class Part(io.RawIOBase):
+    """The next so many bytes of a file, as a file."""
+
+    def __init__(self, file, size):
+        super().__init__()
+        self._file, self._start, self._size = file, file.tell(), size
+
+    def readable(self):
+        return True
+
+    def seekable(self):
+        return True
+
+    def tell(self):
+        return self._file.tell() - self._start
+
+    def seek(self, offset, whence=io.SEEK_SET):
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: self._size}
+        self._file.seek(self._start + max(0, base[whence] + offset))
+        return self.tell()
+
+    def readinto(self, buffer):
+        wanted = max(0, min(len(buffer), self._size - self.tell()))
+        return self._file.readinto(memoryview(buffer)[:wanted])
+
+    def close(self):
+        self._file.close()
+        super().close()
+
+
+class _Stored(Part):
+    """A stored member's file, to read from front to back.
+
+    Its sum takes as long as reading, so another thread computes it meanwhile; buffers
+    must not change until the end.
+    """
+
+    _threads = ThreadPoolExecutor(1, "zip-sum")
+
+    def __init__(self, file, member):
+        super().__init__(file, member.file_size)
+        self._member, self._sum = member, 0
+
+    def readinto(self, buffer):
+        # What was read before is summed while this is read.
+        count = super().readinto(buffer)
+        part, before = memoryview(buffer)[:count], self._summed()
+        if count < CHUNK:
+            self._sum = zlib.crc32(part, before)
+        else:
+            self._sum = self._threads.submit(zlib.crc32, part, before)
+        if self.tell() == self._size and self._summed() != self._member.CRC:
+            raise CheckpointError(
+                f"is damaged (Bad CRC-32 for the member {self._member.filename})"
+            )
+        return count
+
+    def _summed(self):
+        return self._sum if isinstance(self._sum, int) else self._sum.result()
+
+
+def _said(error):
+    return str(error).strip().split("\n")[0][:100] or type(error).__name__

@@ -1,0 +1,9 @@
+"""The two errors of reading checkpoints."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or that does not fit the model."""
+
+
+class UnsafeCheckpointError(CheckpointError):
+    """A checkpoint that asks for code to be run, or for memory it does not fill."""

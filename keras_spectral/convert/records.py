@@ -1,0 +1,101 @@
+"""One tensor of a file: what it claims to be, checked, and how to read it."""
+
+import math
+import mmap
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_spectral.convert.errors import CheckpointError, UnsafeCheckpointError
+
+CHUNK = 2**20
+
+# What a file may unpack to: weights hardly compress, blocks of zeros do.
+_RATIO = 20
+_ALLOWANCE = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class TensorRecord:
+    """A tensor that was found in a file and not yet read.
+
+    Args:
+        shape: Tuple of integers.
+        dtype: String, NumPy's name of the type, `"bfloat16"` and float8 among them.
+        read: Callable without arguments, to a new NumPy array of the stored values.
+    """
+
+    shape: tuple
+    dtype: str
+    read: Callable[[], np.ndarray]
+
+    @property
+    def nbytes(self):
+        """Bytes of the stored values."""
+        return math.prod(self.shape) * numpy_dtype(self.dtype).itemsize
+
+
+def numpy_dtype(name):
+    """Return NumPy's dtype, or that of `ml_dtypes` where NumPy has none."""
+    try:
+        return np.dtype(name)
+    except TypeError:
+        import ml_dtypes
+
+        if not hasattr(ml_dtypes, name):
+            raise CheckpointError(
+                f"holds numbers of the type {name}, which NumPy does not know"
+            ) from None
+        return np.dtype(getattr(ml_dtypes, name))
+
+
+def check_shape(shape, key="a tensor"):
+    """Return a shape that a file declares as a tuple of non-negative integers."""
+    shape = tuple(shape)
+    if len(shape) > 32 or any(type(n) is not int or n < 0 for n in shape):
+        raise CheckpointError(f"is damaged ({key} has the shape {str(shape)[:60]})")
+    return shape
+
+
+def check_total(unpacked, size):
+    """Refuse a file that unpacks to far more than it holds."""
+    if unpacked > _RATIO * size + _ALLOWANCE:
+        raise UnsafeCheckpointError(
+            f"unpacks {size:,} bytes to {unpacked:,}, which no weights do"
+        )
+
+
+def empty(shape, dtype):
+    """Return an array to be filled.
+
+    For four megabytes and more `numpy.empty` asks for huge pages, which the kernel may
+    have to gather first: on fragmented memory that took four times as long as reading.
+    """
+    dtype, count = np.dtype(dtype), math.prod(shape)
+    if count * dtype.itemsize < 2**22:
+        return np.empty(shape, dtype)
+    memory = mmap.mmap(-1, count * dtype.itemsize)
+    return np.frombuffer(memory, dtype, count).reshape(shape)
+
+
+def fill(buffer, file, skip=0):
+    """Read a file to its end, and a part of it into a buffer.
+
+    Reading on to the end lets a zip check its sum.
+
+    Args:
+        buffer: Writable contiguous NumPy array, of as many bytes as are wanted.
+        file: Binary file object, at the start of the record.
+        skip: Integer, bytes before the part.
+    """
+    view = memoryview(buffer.reshape(-1).view(np.uint8)) if buffer.size else bytearray()
+    while skip and (chunk := file.read(min(CHUNK, skip))):
+        skip -= len(chunk)
+    position = 0
+    while count := file.readinto(view[position : position + CHUNK]):
+        position += count
+    if position < len(view):
+        raise CheckpointError("is damaged (a tensor's values end early)")
+    while file.read(CHUNK):
+        pass

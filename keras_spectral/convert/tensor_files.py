@@ -1,0 +1,208 @@
+"""Formats that hold nothing but named arrays: safetensors, .npz, .h5, .keras."""
+
+import io
+import json
+import math
+
+import numpy as np
+
+from keras_spectral.convert.archives import Archive, Part
+from keras_spectral.convert.errors import CheckpointError, UnsafeCheckpointError
+from keras_spectral.convert.records import (
+    TensorRecord,
+    check_shape,
+    check_total,
+    empty,
+    fill,
+    numpy_dtype,
+)
+
+_SAFETENSORS = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
+    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
+    "BOOL": "bool", "C64": "complex64",
+}  # fmt: skip
+
+
+def read_safetensors(path):
+    """Return {key: `TensorRecord`} of a safetensors file.
+
+    The library would read it whole, or leave out what NumPy has no type for; and it
+    takes the last of two tensors of one name.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = 8 + int.from_bytes(file.read(8), "little")
+        if start > size:
+            raise CheckpointError("is cut off")
+        try:
+            header = json.loads(file.read(start - 8), object_pairs_hook=_once)
+        except CheckpointError:
+            raise
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError("is damaged (its header is no JSON)") from error
+    if not isinstance(header, dict):
+        raise CheckpointError("is damaged (its header is no table)")
+    header.pop("__metadata__", None)
+    records, end = {}, 0
+    for key, entry in sorted(header.items(), key=lambda item: _begin(item[1])):
+        dtype = _SAFETENSORS.get(entry.get("dtype"))
+        if dtype is None:
+            raise CheckpointError(
+                f"holds `{key}` in {entry.get('dtype')}, for which there is no rule"
+            )
+        shape = check_shape(entry.get("shape", [None]), f"`{key}`")
+        begin, stop = entry["data_offsets"]
+        nbytes = math.prod(shape) * numpy_dtype(dtype).itemsize
+        if begin != end or stop - begin != nbytes:
+            raise CheckpointError(f"is damaged (the place of `{key}`)")
+        end = stop
+        records[key] = TensorRecord(
+            shape, dtype, _plain(path, start + begin, dtype, shape)
+        )
+    if start + end != size:
+        what = "is cut off" if start + end > size else "is damaged (it is too long)"
+        raise CheckpointError(what)
+    return {key: records[key] for key in header}
+
+
+def _once(pairs):
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise UnsafeCheckpointError("has two entries of one name in its header")
+    return table
+
+
+def _begin(entry):
+    offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+    if (
+        not isinstance(offsets, list)
+        or len(offsets) != 2
+        or any(type(n) is not int or n < 0 for n in offsets)
+    ):
+        raise CheckpointError("is damaged (an entry of its header)")
+    return tuple(offsets)
+
+
+def _plain(path, start, dtype, shape):
+    def read():
+        values = empty(shape, numpy_dtype(dtype))
+        with path.open("rb") as file:
+            file.seek(start)
+            fill(values, Part(file, values.nbytes))
+        return values
+
+    return read
+
+
+def read_npz(path):
+    """Return {key: `TensorRecord`} of an `.npz` file of plain arrays."""
+    archive = Archive(path)
+    records = {}
+    for name in archive.names:
+        with archive.open(name) as file:
+            # Its own reader takes memory for whatever the header declares.
+            head = io.BytesIO(file.read(2**14))
+        try:
+            version = np.lib.format.read_magic(head)
+            reader = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }[version]
+            shape, fortran, dtype = reader(head, max_header_size=10_000)
+        except Exception as error:
+            raise CheckpointError(f"is damaged (its member {name})") from error
+        shape = check_shape(shape, f"`{name}`")
+        if dtype.hasobject:
+            raise UnsafeCheckpointError(
+                f"holds Python objects in {name}, which could run code when read"
+            )
+        if head.tell() + math.prod(shape) * dtype.itemsize != archive.size(name):
+            raise CheckpointError(f"is damaged (the size of {name})")
+        records[name.removesuffix(".npy")] = TensorRecord(
+            shape,
+            dtype.name,
+            _member(archive, name, head.tell(), shape, fortran, dtype),
+        )
+    return records
+
+
+def _member(archive, name, skip, shape, fortran, dtype):
+    def read():
+        values = empty(shape[::-1] if fortran else shape, dtype)
+        with archive.open(name) as file:
+            fill(values, file, skip)
+        return values.T if fortran else values
+
+    return read
+
+
+def read_keras(path):
+    """Return {path in the file: `TensorRecord`} of a `.keras` model's weights."""
+    archive = Archive(path)
+    name = "model.weights.h5"
+    if name not in archive.names:
+        raise CheckpointError("is a Keras model without weights")
+    # HDF5 jumps back and forth, where a zip checks its sum from front to back.
+    with archive.open(name) as file:
+        while file.read(2**20):
+            pass
+    return read_hdf5(archive.open(name, seekable=True), archive.size(name))
+
+
+def read_hdf5(file, size):
+    """Return {path in the file: `TensorRecord`} of an HDF5 file.
+
+    Args:
+        file: `pathlib.Path`, or binary file object.
+        size: Integer, its bytes.
+    """
+    import h5py
+
+    try:
+        root = h5py.File(file, "r")
+        datasets = dict(_datasets(root, ""))
+        total = sum(math.prod(d.shape) * d.dtype.itemsize for d in datasets.values())
+        check_total(total, size)
+        return {
+            key: TensorRecord(
+                check_shape(dataset.shape), dataset.dtype.name, _dataset(dataset)
+            )
+            for key, dataset in datasets.items()
+        }
+    except CheckpointError:
+        raise
+    except Exception as error:  # HDF5 raises nearly anything on a damaged file.
+        raise CheckpointError(f"is damaged ({str(error)[:100]})") from error
+
+
+def _datasets(group, prefix):
+    """Yield (path, dataset) of everything that lies in the file itself."""
+    import h5py
+
+    for name in group:
+        key = f"{prefix}{name}"
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise UnsafeCheckpointError(f"has a link to somewhere else at {key}")
+        item = group[name]
+        if isinstance(item, h5py.Group):
+            # A group may hold itself.
+            if key.count("/") > 50:
+                raise UnsafeCheckpointError("has groups in groups without end")
+            yield from _datasets(item, f"{key}/")
+        elif item.external or item.is_virtual:
+            raise UnsafeCheckpointError(f"keeps `{key}` in another file")
+        elif item.shape is not None and item.dtype.kind in "fiubc":
+            yield key, item
+
+
+def _dataset(dataset):
+    def read():
+        try:
+            return dataset[()] if dataset.shape else np.asarray(dataset[()])
+        except Exception as error:
+            raise CheckpointError(f"is damaged ({str(error)[:100]})") from error
+
+    return read
