@@ -3,6 +3,7 @@
 The reader is imported at once; what needs Keras at first use.
 """
 
+from keras_spectral.convert.cards import load_model, provenance, save_model
 from keras_spectral.convert.errors import CheckpointError, UnsafeCheckpointError
 from keras_spectral.convert.reader import read_checkpoint
 from keras_spectral.convert.state import StateDict
@@ -12,7 +13,10 @@ __all__ = [
     "StateDict",
     "UnsafeCheckpointError",
     "from_torch",
+    "load_model",
+    "provenance",
     "read_checkpoint",
+    "save_model",
     "to_torch",
 ]
 

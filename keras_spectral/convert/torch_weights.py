@@ -1,181 +1,285 @@
-"""Weights from PyTorch into a Keras model and back: one rule a layer kind."""
+"""Weights from PyTorch into a Keras model and back."""
 
 from pathlib import Path
 
 import keras
 import numpy as np
 
+import keras_spectral
 from keras_spectral import zoo
+from keras_spectral.convert import dialects, spectral_state, verification
+from keras_spectral.convert.accounting import check_keys, check_shapes
+from keras_spectral.convert.cards import provenance, remember
 from keras_spectral.convert.errors import CheckpointError
 from keras_spectral.convert.reader import read_checkpoint
+from keras_spectral.convert.records import numpy_dtype
+from keras_spectral.convert.rules import slots
 from keras_spectral.convert.state import StateDict
 from keras_spectral.files import replacing
 from keras_spectral.layers import Reparametrization
-from keras_spectral.traversal import leaf_layers
 
-_BATCH_NORMALIZATION = (
-    ("weight", "gamma"),
-    ("bias", "beta"),
-    ("running_mean", "moving_mean"),
-    ("running_var", "moving_variance"),
-)
+_COUNTER = "num_batches_tracked"
 
 
-def _identity(array):
-    return array
-
-
-# Layer kind -> rows of (PyTorch's suffix, Keras' attribute, to Keras, to PyTorch).
-_RULES = {
-    keras.layers.Conv2D: (
-        ("weight", "kernel", lambda a: a.transpose(2, 3, 1, 0),
-         lambda a: a.transpose(3, 2, 0, 1)),
-        ("bias", "bias", _identity, _identity),
-    ),
-    keras.layers.Dense: (
-        ("weight", "kernel", np.transpose, np.transpose),
-        ("bias", "bias", _identity, _identity),
-    ),
-    keras.layers.BatchNormalization: tuple(
-        (suffix, attribute, _identity, _identity)
-        for suffix, attribute in _BATCH_NORMALIZATION
-    ),
-}  # fmt: skip
-
-
-def _weighted_layers(model):
-    """Yield (name, inner layer, wrapper or None) of every layer with weights."""
-    for layer in leaf_layers(model):
-        if not layer.weights:
-            continue
-        if isinstance(layer, keras.layers.Wrapper):
-            yield layer.name, layer.layer, layer
-        else:
-            yield layer.name, layer, None
-
-
-def _rule(layer):
-    """Return the rows of `_RULES` that cover a layer's weights, all, or `None`."""
-    rows = next((rows for kind, rows in _RULES.items() if isinstance(layer, kind)), ())
-    rows = [row for row in rows if getattr(layer, row[1], None) is not None]
-    covered = {id(getattr(layer, row[1])) for row in rows}
-    return rows if covered == {id(weight) for weight in layer.weights} else None
-
-
-def _slots(model):
-    """Return {key: (layer, wrapper, attribute, to Keras, to PyTorch)}."""
-    if not model.built:
-        raise ValueError(
-            "`model` must be built, so that its weights exist. Received: "
-            f"model={model.name}. Call it on a batch first."
-        )
-    slots, unknown = {}, []
-    for name, layer, wrapper in _weighted_layers(model):
-        rule = _rule(layer)
-        if rule is None:
-            unknown.append(f"{name} ({type(layer).__name__})")
-            continue
-        for suffix, attribute, to_keras, to_torch in rule:
-            key = f"{name.replace('-', '.')}.{suffix}"
-            if key in slots:
-                raise ValueError(
-                    f"`model` has two layers for the key `{key}`. Give every layer "
-                    "a name of its own."
-                )
-            slots[key] = (layer, wrapper, attribute, to_keras, to_torch)
-    if unknown:
-        raise ValueError(
-            "`model` must hold weights in Conv2D, Dense and BatchNormalization "
-            f"layers only. Received: {', '.join(unknown)}, for which there is no rule."
-        )
-    return slots
-
-
-def from_torch(source, model):
+def from_torch(source, model, dialect="auto", entry=None, verify=True):
     """Load PyTorch weights into a Keras model, all of them or none.
 
-    The key of a layer is its name with `.` for each `-`. Every tensor of the
-    source and every weight of the model must be used once;
-    `num_batches_tracked` is passed over, since Keras has no such counter. A
-    layer in a normalizing wrapper receives the weights as its trainable kernel,
-    and its singular vectors are estimated anew.
+    The key of a layer is its name with `.` for each `-`; other projects' names for the
+    same networks are recognized. Every tensor of the source and every weight of the
+    model must be used once; `num_batches_tracked`, for which Keras has no variable, is
+    kept in the card (see `provenance`).
+
+    Spectral normalization in any of five forms (PyTorch's two, mimicry's,
+    BigGAN-PyTorch's, `weight_bar`) is loaded into `SpectralNormalization` with its
+    singular vectors, so that training goes on as it would in PyTorch; a plain layer
+    receives W / sigma. A wrapper whose source has none receives the weights as its
+    trainable kernel, and its singular vectors are estimated anew.
 
     Args:
         source: Path of a checkpoint (see `read_checkpoint`), or a state dict of
             torch tensors or NumPy arrays.
-        model: A built `keras.Model`, or the name of a registered one.
+        model: A built `keras.Model`, or the name of a registered one, which is then
+            built as the dialect needs it.
+        dialect: String, a name in `convert.dialects`, or `"auto"`.
+        entry: String, which state dict of several in the file.
+        verify: Boolean, whether to compare the result, in float64, with a reference
+            that shares no code with it.
 
     Returns:
         The model. Numbers are rounded to the dtype of its weights.
 
     Raises:
-        CheckpointError: On a file that cannot be read, and on keys that are
-            missing, unused or of another shape, all in one message.
+        CheckpointError: On a file that cannot be read; on keys that are missing,
+            unused or of another shape, all in one message; or if the model does not
+            compute what the checkpoint's network does.
         ValueError: On an unknown name, or a layer for which there is no rule.
 
     Example:
-    >>> from keras_spectral import zoo
+    >>> from keras_spectral.convert import provenance
     >>> model = from_torch(zoo.checkpoint("resnet20_digits").weights, "resnet20_digits")
-    >>> model.output_shape
-    (None, 10)
+    >>> provenance(model)["verification"]["status"]
+    'passed'
     """
-    if isinstance(model, str):
+    name = model if isinstance(model, str) else None
+    if name is not None:
         # An unknown name is told before a large file is read.
-        zoo.entry(model)
-    if isinstance(source, (str, Path)):
-        state, origin = read_checkpoint(source), str(source)
-        if state.container in ("keras", "hdf5"):
-            raise CheckpointError(
-                f"{origin} is a Keras file, not a PyTorch checkpoint. Load it with "
-                "keras.models.load_model or model.load_weights."
-            )
-    else:
-        state, origin = StateDict(source), "The state dict"
-    if isinstance(model, str):
-        model = zoo.build(model)
-    slots = _slots(model)
-    state = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
-    missing = sorted(slots.keys() - state.keys())
-    unused = sorted(state.keys() - slots.keys())
-    values, misshaped = {}, []
-    for key in sorted(slots.keys() & state.keys()):
-        layer, _, attribute, to_keras, to_torch = slots[key]
-        variable = getattr(layer, attribute)
-        expected = to_torch(np.empty(variable.shape, "bool")).shape
-        if state[key].shape != expected:
-            misshaped.append(f"{key} {state[key].shape}, not {expected}")
-        else:
-            values[key] = to_keras(state[key])
-    if missing or unused or misshaped:
-        lists = {"Missing": missing, "Unused": unused, "Of another shape": misshaped}
-        raise CheckpointError(
-            f"{origin} does not fit the model '{model.name}': {len(missing)} keys "
-            f"are missing, {len(unused)} unused, {len(misshaped)} of another shape. "
-            "Choose the architecture that the file was saved from. "
-            + " ".join(f"{what}: {', '.join(k)}." for what, k in lists.items() if k)
-        )
-    for key, value in values.items():
-        layer, _, attribute, _, _ = slots[key]
-        getattr(layer, attribute).assign(value)
-    for _, wrapper, *_ in slots.values():
-        # Vectors that were trained with another kernel say nothing of this one.
-        if isinstance(wrapper, Reparametrization):
-            wrapper.restart_power_iteration()
+        zoo.entry(name)
+    chosen = None if dialect == "auto" else dialects.named(dialect)
+    state = _opened(source, entry)
+    plain, spectral = _guarded(state, spectral_state.parse, state)
+    if name is not None:
+        model = zoo.build(name, **(chosen.config if chosen else {}))
+    targets = slots(model)
+    if chosen is None:
+        chosen, _ = _guarded(state, dialects.detect, plain, set(targets))
+        if name is not None and chosen.config:
+            model = zoo.build(name, **chosen.config)
+            targets = slots(model)
+    keys = {dialects.to_ours(key, chosen): theirs for key, theirs in plain.items()}
+    counters = {k: v for k, v in keys.items() if k.split(".")[-1] == _COUNTER}
+    keys = {k: v for k, v in keys.items() if k not in counters}
+    check_keys(state.origin, model, targets, keys, plain)
+    check_shapes(state.origin, model, targets, keys, state.shapes)
+    spectral = {
+        dialects.to_ours(f"{path}.weight", chosen).removesuffix(".weight"): found
+        for path, found in spectral.items()
+    }
+    weights = _Weights(state, keys, spectral, targets)
+    # Every value is read and checked before the first one is assigned.
+    for key in targets:
+        weights.stored(key)
+    _assign(targets, weights)
+    weights.note_dtypes()
+    card = {
+        "keras_spectral": keras_spectral.__version__,
+        "source": state.origin,
+        "container": state.container,
+        "fingerprint": state.fingerprint(),
+        "dialect": chosen.name,
+        "notes": [*state.notes, *weights.notes],
+        "dtypes": sorted(set(state.dtypes.values())),
+        "spectral_normalization": {
+            path: found.flavour.name for path, found in spectral.items()
+        },
+        _COUNTER: {key: int(state.stored(theirs)) for key, theirs in counters.items()},
+    }
+    if verify:
+        report = verification.verify(model, weights, chosen)
+        card["verification"] = report.to_dict()
+        if not report.passed:
+            raise CheckpointError(f"{state.origin} was read, but {report}")
+    remember(model, card)
     return model
 
 
-def to_torch(model, path=None):
+def _opened(source, entry):
+    if not isinstance(source, (str, Path)):
+        return source if isinstance(source, StateDict) else StateDict(source)
+    state = read_checkpoint(source, entry)
+    if state.container in ("keras", "hdf5"):
+        raise CheckpointError(
+            f"{source} is a Keras file, not a PyTorch checkpoint. Load it with "
+            "keras.models.load_model or model.load_weights."
+        )
+    return state
+
+
+def _guarded(state, function, *arguments):
+    """Put the file's name before an error's sentence."""
+    try:
+        return function(*arguments)
+    except CheckpointError as error:
+        raise type(error)(f"{state.origin} {error}") from error
+
+
+class _Weights:
+    """The tensors of a source under our keys, in PyTorch's layout."""
+
+    def __init__(self, state, keys, spectral, targets):
+        self._state, self._keys = state, keys
+        self._spectral, self._targets = spectral, targets
+        self._transposed = {
+            key.removesuffix(".weight"): "Transpose" in type(slot.layer).__name__
+            for key, slot in targets.items()
+        }
+        self._found = {}
+        self.notes = []
+        for path in spectral:
+            self._found[path] = self._singular_vectors(path)
+
+    def _singular_vectors(self, path):
+        found = self._spectral[path]
+        if found.u is None:
+            # PyTorch normalizes a vector by its Euclidean norm, without state.
+            return None
+        weight = self.stored(f"{path}.weight")
+        vectors = _guarded(
+            self._state,
+            spectral_state.read,
+            self._state,
+            found,
+            weight,
+            self._transposed.get(path, False),
+        )
+        if abs(vectors.sigma - vectors.true_sigma) > 0.05 * vectors.true_sigma:
+            self.notes.append(
+                f"the norm of {path} by its stored vectors is {vectors.sigma:.4g}, the "
+                f"true one {vectors.true_sigma:.4g}: they were not trained"
+            )
+        if found.flavour.evaluation:
+            self.notes.append(
+                f"{path}: in {found.flavour.name} {found.flavour.evaluation}; here it "
+                "takes the stored vectors"
+            )
+        return vectors
+
+    def stored(self, key):
+        """Return a tensor as it is trained."""
+        return self._state[self._keys[key]]
+
+    def effective(self, key):
+        """Return a tensor as the network computes with it, in float64."""
+        value = np.asarray(self.stored(key), "float64")
+        path, _, leaf = key.rpartition(".")
+        if leaf != "weight" or path not in self._spectral:
+            return value
+        vectors = self._found[path]
+        return value / (np.linalg.norm(value) if vectors is None else vectors.sigma)
+
+    def rounded(self, key, effective=True):
+        """Return a tensor with the numbers that the model's dtype leaves of it."""
+        value = self.effective(key) if effective else self.stored(key)
+        dtype = numpy_dtype(str(self._targets[key].variable.dtype))
+        return np.asarray(value).astype(dtype).astype("float64")
+
+    def note_dtypes(self):
+        """Say which numbers were widened, and by how much any were rounded."""
+        for dtype in sorted(set(self._state.dtypes.values()) - {"float32", "int64"}):
+            keys = [k for k in self._keys if self._state.dtypes[self._keys[k]] == dtype]
+            error = max((self._rounding(key) for key in keys), default=0.0)
+            self.notes.append(
+                f"{len(keys)} tensors were stored in {dtype}; rounding them to the "
+                f"model's dtype changed them by at most {error:.1e} of their largest"
+            )
+
+    def _rounding(self, key):
+        value = np.asarray(self.stored(key), "float64")
+        change = np.abs(self.rounded(key, effective=False) - value)
+        return float(change.max(initial=0) / (np.abs(value).max(initial=0) or 1))
+
+    def vectors(self, path):
+        """Return (`SpectralState`, `Flavour`) of a module, or `None`."""
+        if self._found.get(path) is None:
+            return None
+        return self._found[path], self._spectral[path].flavour
+
+    def is_spectral(self, path):
+        """Whether the source normalizes a module."""
+        return path in self._spectral
+
+
+def _takes_vectors(wrapper):
+    """Whether a wrapper has PyTorch's state: u and v of the flattened kernel."""
+    return (
+        isinstance(wrapper, Reparametrization)
+        and getattr(wrapper, "norm", None) == "reshaped"
+        and getattr(wrapper, "method", None) == "power_iteration"
+        and len(wrapper.slots) == 1
+    )
+
+
+def _assign(targets, weights):
+    for key, slot in targets.items():
+        path, _, leaf = key.rpartition(".")
+        value = weights.stored(key)
+        if leaf == "weight" and weights.is_spectral(path) and slot.wrapper is None:
+            value = weights.effective(key)
+            weights.notes.append(f"{path} received its normalized weight")
+        slot.variable.assign(slot.to_keras(value, slot.variable.shape))
+    for key, slot in targets.items():
+        path, _, leaf = key.rpartition(".")
+        if leaf != "weight" or not isinstance(slot.wrapper, Reparametrization):
+            continue
+        # Vectors that were trained with another kernel say nothing of this one.
+        slot.wrapper.restart_power_iteration()
+        found = weights.vectors(path)
+        if found is None:
+            continue
+        if not _takes_vectors(slot.wrapper):
+            weights.notes.append(f"{path} estimates its singular vectors anew")
+            continue
+        (u, v, _, _), flavour = found
+        order = flavour.update_order
+        shape = tuple(slot.variable.shape)
+        if isinstance(slot.layer, keras.layers.Embedding):
+            # PyTorch's matrix is the transpose of ours.
+            u, v = v, u
+            order = {"u_first": "v_first", "v_first": "u_first"}[order]
+        elif len(shape) > 2:
+            transposed = "Transpose" in type(slot.layer).__name__
+            v = spectral_state.flatten_right(v, shape, transposed)
+        slot.wrapper.update_order = order
+        slot.wrapper.norm_states[0].load(u, v, order)
+
+
+def to_torch(model, path=None, dialect=None, spectral_normalization=None):
     """Return a model's weights as a PyTorch state dict, and write it if asked.
 
-    A layer in a normalizing wrapper gives its effective kernel, so that the
-    plain PyTorch module computes the same. `num_batches_tracked` is left out;
-    `load_state_dict(strict=True)` accepts that. Tensors have the dtype of the
-    model's weights; bfloat16 is widened to float32.
+    A layer in a normalizing wrapper gives its effective kernel, so that the plain
+    PyTorch module computes the same; or, with `spectral_normalization`, its trained
+    kernel and singular vectors. What `from_torch` read goes out as it came: in the
+    same dialect, bit for bit, with the same `num_batches_tracked`. Tensors have the
+    dtype of the model's weights; bfloat16 is widened to float32.
 
     Args:
         model: A built `keras.Model` whose layers are named by module paths.
         path: Optional file to write: `.safetensors`, or `.pth` or `.pt`, which
             need PyTorch.
+        dialect: String, a name in `convert.dialects`; default: the one that the model
+            was imported from, else our own names.
+        spectral_normalization: String, the form to write it in:
+            `"parametrizations.spectral_norm"`, `"utils.spectral_norm"`,
+            `"weight_bar"`, `"mimicry"` or `"BigGAN"`; default: effective kernels.
 
     Returns:
         Dict from key to NumPy array.
@@ -184,7 +288,6 @@ def to_torch(model, path=None):
         ValueError: On a layer for which there is no rule, or another suffix.
 
     Example:
-    >>> import keras
     >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="fc")])
     >>> {key: value.shape for key, value in to_torch(model).items()}
     {'fc.weight': (2, 3), 'fc.bias': (2,)}
@@ -194,15 +297,69 @@ def to_torch(model, path=None):
         raise ValueError(
             f"`path` must end in .safetensors, .pth or .pt. Received: path={path}"
         )
+    flavour = _flavour(spectral_normalization)
+    card = provenance(model)
+    names = dialects.named(dialect or card.get("dialect", "pytorchcv"))
     state = {}
-    for key, (layer, wrapper, attribute, _, to_torch_) in _slots(model).items():
-        value = getattr(layer, attribute)
-        if attribute == "kernel" and hasattr(wrapper, "effective_kernel"):
-            value = wrapper.effective_kernel()
-        value = keras.ops.convert_to_numpy(value)
-        if value.dtype.name == "bfloat16":
-            value = value.astype("float32")
-        state[key] = np.ascontiguousarray(to_torch_(value))
+    for key, slot in slots(model).items():
+        module, _, leaf = key.rpartition(".")
+        theirs = dialects.to_theirs(key, names)
+        takes = flavour is not None and _takes_vectors(slot.wrapper)
+        if takes and leaf in ("weight", "bias"):
+            prefix = theirs.removesuffix(leaf)
+            state |= _spectral_entries(slot, leaf, prefix, flavour)
+            continue
+        value = slot.variable
+        if leaf == "weight" and hasattr(slot.wrapper, "effective_kernel"):
+            value = slot.wrapper.effective_kernel()
+        state[theirs] = np.ascontiguousarray(slot.to_torch(_numpy(value)))
+    for key, value in card.get(_COUNTER, {}).items():
+        state[dialects.to_theirs(key, names)] = np.array(value, "int64")
+    _write(state, path, suffix)
+    return state
+
+
+def _numpy(value):
+    value = keras.ops.convert_to_numpy(value)
+    return value.astype("float32") if value.dtype.name == "bfloat16" else value
+
+
+def _flavour(name):
+    if name is None:
+        return None
+    known = {flavour.name: flavour for flavour in spectral_state.FLAVOURS}
+    if name not in known:
+        raise ValueError(
+            f"`spectral_normalization` must be None or one of {sorted(known)}. "
+            f"Received: spectral_normalization={name!r}"
+        )
+    return known[name]
+
+
+def _spectral_entries(slot, leaf, prefix, flavour):
+    """Return what a flavour keeps of one variable of a normalized layer."""
+    value = np.ascontiguousarray(slot.to_torch(_numpy(slot.variable)))
+    if leaf == "bias":
+        return {f"{prefix}{flavour.bias}": value}
+    vectors = slot.wrapper.norm_states[0]
+    u, v = _numpy(vectors.u), _numpy(vectors.v)
+    shape = tuple(slot.variable.shape)
+    transposed = "Transpose" in type(slot.layer).__name__
+    if isinstance(slot.layer, keras.layers.Embedding):
+        u, v = v, u
+    elif len(shape) > 2:
+        v = spectral_state.unflatten_right(v, shape, transposed)
+    entries = {f"{prefix}{flavour.weight}": value, f"{prefix}{flavour.u}": u}
+    if flavour.v is not None:
+        entries[f"{prefix}{flavour.v}"] = v
+    else:
+        entries[f"{prefix}{flavour.u}"] = u[None]
+        sigma = u @ spectral_state.matrix(value, transposed) @ v
+        entries[f"{prefix}{flavour.sigma}"] = np.array([sigma], value.dtype)
+    return entries
+
+
+def _write(state, path, suffix):
     if suffix == ".safetensors":
         from safetensors.numpy import save_file
 
@@ -219,4 +376,3 @@ def to_torch(model, path=None):
         tensors = {key: torch.from_numpy(value.copy()) for key, value in state.items()}
         with replacing(path) as temporary:
             torch.save(tensors, temporary)
-    return state

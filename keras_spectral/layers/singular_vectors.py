@@ -86,6 +86,19 @@ class SingularVectors(keras.layers.Layer):
         self.v.assign(v)
         self.updates.assign(0)
 
+    def load(self, u, v, update_order):
+        """Take over vectors that were trained with this kernel elsewhere.
+
+        Args:
+            u: Array (outputs,).
+            v: Array (inputs,).
+            update_order: `"v_first"` or `"u_first"`, how they were trained.
+        """
+        self.u.assign(u)
+        self.v.assign(v)
+        self.updates.assign(1)
+        self.update_order = update_order
+
     def _warmed_up_in_numpy(self, matrix):
         """Do what `_warmed_up` does; thousands of eager operations are slow."""
         # In float64 no square of a float32 leaves the range.

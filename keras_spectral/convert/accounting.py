@@ -1,0 +1,58 @@
+"""Every tensor of a source and every weight of a model, used once."""
+
+import difflib
+
+from keras_spectral.convert.errors import CheckpointError
+
+
+def check_keys(origin, model, targets, keys, plain):
+    """Raise one error that lists every key without a counterpart.
+
+    Args:
+        origin: String, the source.
+        model: A `keras.Model`.
+        targets: Dict whose keys the model needs.
+        keys: Dict from our key to the source's.
+        plain: Dict, the source's keys before they were renamed.
+    """
+    if len(keys) < sum(not k.endswith("num_batches_tracked") for k in plain):
+        raise CheckpointError(
+            f"{origin} has two tensors for one weight of '{model.name}' in this "
+            "dialect. Choose another `dialect`."
+        )
+    missing = sorted(targets.keys() - keys.keys())
+    unused = sorted(keys.keys() - targets.keys())
+    if not missing and not unused:
+        return
+    lists = {"Missing": missing, "Unused": unused}
+    raise CheckpointError(
+        f"{origin} does not fit the model '{model.name}': {len(missing)} keys are "
+        f"missing, {len(unused)} unused. Choose the architecture that the file was "
+        f"saved from.{_hint(missing, unused)} "
+        + " ".join(f"{what}: {', '.join(k)}." for what, k in lists.items() if k)
+    )
+
+
+def _hint(missing, unused):
+    """Return a guess at what is different, if there is a good one."""
+    if missing and not unused:
+        return " The file may be of a shallower network."
+    if unused and not missing:
+        return " The file may be of a deeper network."
+    near = difflib.get_close_matches(missing[0], unused, n=1, cutoff=0.6)
+    return f" Perhaps {near[0]} is {missing[0]}." if near else ""
+
+
+def check_shapes(origin, model, targets, keys, shapes):
+    """Raise one error that lists every tensor of another shape; nothing is read."""
+    misshaped = [
+        f"{key} {shapes[theirs]}, not {targets[key].torch_shape}"
+        for key, theirs in sorted(keys.items())
+        if shapes[theirs] != targets[key].torch_shape
+    ]
+    if misshaped:
+        raise CheckpointError(
+            f"{origin} does not fit the model '{model.name}': {len(misshaped)} of "
+            "another shape. Choose the architecture that the file was saved from. "
+            f"Of another shape: {', '.join(misshaped)}."
+        )

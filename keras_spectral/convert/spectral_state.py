@@ -1,0 +1,223 @@
+"""Spectral normalization's state in five PyTorch dialects, in and out.
+
+What they differ in: the keys, whether v is stored, which vector moves first in a
+training step, and what evaluation does.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_spectral.convert.errors import CheckpointError
+
+
+class Flavour(NamedTuple):
+    """One way to keep the state, keys relative to the module.
+
+    Args:
+        name: String.
+        weight: String, the key of the trained weight.
+        u: String.
+        v: String, or `None` where it is not stored.
+        sigma: String, a stored norm that nothing reads, or `None`.
+        bias: String.
+        update_order: `"v_first"` or `"u_first"`, in a training step.
+        evaluation: String, what evaluation does besides W / (u' W v).
+    """
+
+    name: str
+    weight: str
+    u: str
+    v: str | None
+    sigma: str | None
+    bias: str
+    update_order: str
+    evaluation: str
+
+
+_ITERATES = "evaluation iterates once more from the stored u"
+FLAVOURS = (
+    Flavour(
+        "parametrizations.spectral_norm",
+        "parametrizations.weight.original",
+        "parametrizations.weight.0._u",
+        "parametrizations.weight.0._v",
+        None,
+        "bias",
+        "u_first",
+        "",
+    ),
+    Flavour(
+        "utils.spectral_norm",
+        "weight_orig",
+        "weight_u",
+        "weight_v",
+        None,
+        "bias",
+        "v_first",
+        "",
+    ),
+    Flavour(
+        "weight_bar",
+        "module.weight_bar",
+        "module.weight_u",
+        "module.weight_v",
+        None,
+        "module.bias",
+        "v_first",
+        "evaluation iterates and stores, as training does",
+    ),
+    Flavour(
+        "mimicry", "weight", "sn_u", None, "sn_sigma", "bias", "v_first", _ITERATES
+    ),
+    Flavour("BigGAN", "weight", "u0", None, "sv0", "bias", "v_first", _ITERATES),
+)
+
+
+class SpectralKeys(NamedTuple):
+    """Where a state dict keeps one module's singular vectors."""
+
+    flavour: Flavour
+    u: str | None
+    v: str | None
+
+
+def parse(keys):
+    """Find spectral normalization in the keys of a state dict.
+
+    Args:
+        keys: Iterable of strings.
+
+    Returns:
+        Tuple (plain, spectral): `plain` maps the key that a plain module would have
+        (`fc.weight`) to the key in the state dict; `spectral` maps module paths to
+        `SpectralKeys`.
+
+    Raises:
+        CheckpointError: If the weights are kept in weight normalization's two parts.
+
+    Example:
+    >>> plain, spectral = parse(["fc.weight_orig", "fc.weight_u", "fc.weight_v"])
+    >>> plain, spectral["fc"].flavour.name
+    ({'fc.weight': 'fc.weight_orig'}, 'utils.spectral_norm')
+    """
+    keys = set(keys)
+    plain, spectral, used = {}, {}, set()
+    for flavour in FLAVOURS:
+        mark = flavour.u if flavour.weight == "weight" else flavour.weight
+        for key in sorted(keys - used):
+            if key != mark and not key.endswith(f".{mark}"):
+                continue
+            path = key[: -len(mark)]
+            if f"{path}{flavour.weight}" not in keys:
+                continue
+            here = {
+                name: f"{path}{name}"
+                for name in flavour[1:6]
+                if name is not None and f"{path}{name}" in keys
+            }
+            module = path.removesuffix(".")
+            spectral[module] = SpectralKeys(
+                flavour, here.get(flavour.u), here.get(flavour.v)
+            )
+            plain[f"{path}weight"] = here[flavour.weight]
+            if flavour.bias in here:
+                plain[f"{path}bias"] = here[flavour.bias]
+            used.update(here.values())
+            if flavour.weight == "weight_orig":
+                # Very old files keep the last normalized weight as well.
+                used.add(f"{path}weight")
+    for key in sorted(keys - used):
+        if key.endswith(("weight_g", "parametrizations.weight.original0")):
+            raise CheckpointError(
+                f"keeps `{key}`: weight normalization, whose two parts are no kernel. "
+                "Remove it in PyTorch by torch.nn.utils.remove_weight_norm or "
+                "parametrize.remove_parametrizations, and save again."
+            )
+        plain[key] = key
+    return plain, spectral
+
+
+def unit(x):
+    """Return x / ||x||."""
+    return x / max(np.linalg.norm(x), 1e-12)
+
+
+class SpectralState(NamedTuple):
+    """The state of one module as PyTorch has it: W is a matrix (rows, columns)."""
+
+    u: np.ndarray
+    v: np.ndarray
+    sigma: float
+    true_sigma: float
+
+
+def matrix(weight, transposed):
+    """Return a weight as the matrix whose norm PyTorch takes.
+
+    Args:
+        weight: Array, PyTorch's weight.
+        transposed: Boolean, whether it is a transposed convolution's.
+    """
+    if transposed:
+        weight = np.swapaxes(weight, 0, 1)
+    return np.asarray(weight, "float64").reshape(weight.shape[0], -1)
+
+
+def read(state, keys, weight, transposed):
+    """Read and check one module's state.
+
+    Args:
+        state: Mapping from key to array.
+        keys: `SpectralKeys`.
+        weight: Array, the trained weight.
+        transposed: Boolean, whether it is a transposed convolution's.
+
+    Returns:
+        A `SpectralState` in float64.
+
+    Raises:
+        CheckpointError: If u or v is missing or does not fit the weight.
+    """
+    w = matrix(weight, transposed)
+    if keys.u is None:
+        raise CheckpointError(f"lacks the vector u of {keys.flavour.name}")
+    u = np.asarray(state[keys.u], "float64").reshape(-1)
+    if u.shape != w.shape[:1]:
+        raise CheckpointError(
+            f"holds `{keys.u}` of {u.size} numbers, for a weight of {w.shape[0]} rows"
+        )
+    if keys.v is None:
+        v = unit(w.T @ u)
+    else:
+        v = np.asarray(state[keys.v], "float64").reshape(-1)
+    if v.shape != w.shape[1:]:
+        raise CheckpointError(
+            f"holds `{keys.v}` of {v.size} numbers, for a weight of {w.shape[1]} "
+            "columns"
+        )
+    gram = w @ w.T if w.shape[0] <= w.shape[1] else w.T @ w
+    true_sigma = float(np.sqrt(max(np.linalg.eigvalsh(gram)[-1], 0.0)))
+    return SpectralState(u, v, float(u @ w @ v), true_sigma)
+
+
+def flatten_right(v, kernel_shape, transposed):
+    """Return v in the order of a Keras kernel.
+
+    PyTorch flattens (in, *size), Keras (*size, in).
+
+    Args:
+        v: Array (in * product of size,).
+        kernel_shape: Tuple, the Keras kernel's.
+        transposed: Boolean, whether it is a transposed convolution's.
+    """
+    size = tuple(kernel_shape[:-2])
+    inputs = kernel_shape[-1 if transposed else -2]
+    return np.moveaxis(v.reshape(inputs, *size), 0, -1).reshape(-1)
+
+
+def unflatten_right(v, kernel_shape, transposed):
+    """Return v in the order of a PyTorch weight; undoes `flatten_right`."""
+    size = tuple(kernel_shape[:-2])
+    inputs = kernel_shape[-1 if transposed else -2]
+    return np.moveaxis(v.reshape(*size, inputs), -1, 0).reshape(-1)

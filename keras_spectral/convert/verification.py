@@ -1,0 +1,278 @@
+"""A numeric certificate: does a model compute what a checkpoint's network does?"""
+
+import dataclasses
+import functools
+
+import keras
+import numpy as np
+
+from keras_spectral import zoo
+from keras_spectral.convert import reference
+from keras_spectral.convert.rules import slots, weighted_layers
+
+# In float64 a correct import agrees to 1e-14, at worst to 2e-12 in ill-conditioned
+# networks; the smallest known mistake, an epsilon of 1.001e-5, leaves 6e-8.
+TOLERANCE = 1e-10
+
+# Above, the copy of a network in float64 would take more memory than is polite.
+_LARGEST_NETWORK = 40_000_000
+
+# Builder of the zoo -> its network in PyTorch's terms.
+_NETWORKS = {
+    "cifar_resnet": reference.residual,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Certificate:
+    """What was compared, and how far apart it was.
+
+    Args:
+        scope: `"network"`: the whole network against a reference of its own;
+            `"layers"`: each layer alone, so that the wiring between them is not
+            verified; `"none"`.
+        reference: String, what computed the other side.
+        relative_error: Float, the largest max |ours - theirs| / max |theirs|.
+        first_bad_layer: String or `None`.
+        layers: Integer, how many were compared.
+        tolerance: Float.
+        reason: String, why the scope is not the network.
+    """
+
+    scope: str
+    reference: str = ""
+    relative_error: float = 0.0
+    first_bad_layer: str | None = None
+    layers: int = 0
+    tolerance: float = TOLERANCE
+    reason: str = ""
+
+    @property
+    def passed(self):
+        """Whether everything that was compared agrees."""
+        return self.first_bad_layer is None
+
+    def to_dict(self):
+        """Return what JSON can hold, with a `status`."""
+        return {
+            "status": "passed" if self.passed else "failed",
+            **dataclasses.asdict(self),
+        }
+
+    def __str__(self):
+        if self.passed:
+            return f"{self.layers} layers agree to {self.relative_error:.1e}"
+        return (
+            f"the model does not compute what the checkpoint does: layer "
+            f"`{self.first_bad_layer}` is off by {self.relative_error:.1e} of its "
+            f"largest output ({self.scope} against {self.reference}, float64). The "
+            "architecture or the dialect is another one."
+        )
+
+
+def verify(model, weights, dialect):
+    """Compare a model with a reference in float64.
+
+    Args:
+        model: A built `keras.Model` that holds the checkpoint's weights.
+        weights: The checkpoint's tensors by our keys, in PyTorch's layout:
+            `rounded(key, effective)` to the model's dtype, normalized where the
+            network normalizes them, or as they are trained.
+        dialect: `dialects.Dialect` of the checkpoint.
+
+    Returns:
+        A `Certificate`.
+    """
+    ops = reference.layers()
+    name = type(ops).__name__.removesuffix("Layers")
+    network, config = _network(model)
+    if isinstance(network, str):
+        return _verify_layers(model, weights, ops, name, network)
+    config = {**config, **dialect.config}
+    twin = _in_float64(model)
+    if twin is None:
+        reason = "the model cannot be copied to float64"
+        return _verify_layers(model, weights, ops, name, reason)
+    return _verify_network(twin, weights.rounded, ops, name, network, config)
+
+
+def _network(model):
+    """Return (reference, builder's arguments), or the reason why there is none."""
+    if any(wrapper is not None for _, _, wrapper in weighted_layers(model)):
+        return "layers are in wrappers", {}
+    if model.name not in zoo.list_models():
+        return f"'{model.name}' is no registered architecture", {}
+    entry = zoo.entry(model.name)
+    if entry["builder"] not in _NETWORKS:
+        return f"there is no reference for {entry['builder']}", {}
+    if model.count_params() > _LARGEST_NETWORK:
+        return "the network is large", {}
+    return _NETWORKS[entry["builder"]], entry["config"]
+
+
+def _doubled(config):
+    """Return a layer's or model's config with float64 for every dtype."""
+    if isinstance(config, dict):
+        return {
+            key: "float64" if key == "dtype" and value else _doubled(value)
+            for key, value in config.items()
+        }
+    if isinstance(config, (list, tuple)):
+        return type(config)(map(_doubled, config))
+    return config
+
+
+def _in_float64(layer, input_shape=None):
+    """Return a copy with the same weights in float64, or `None`."""
+    try:
+        twin = type(layer).from_config(_doubled(layer.get_config()))
+        if input_shape is not None:
+            twin.build(input_shape)
+        twin.set_weights([np.asarray(w, "float64") for w in layer.get_weights()])
+    # A stranger's layer may not know its own config.
+    except Exception:
+        return None
+    return twin
+
+
+def _images(model, seed=0):
+    shape = [n or 32 for n in model.inputs[0].shape[1:]]
+    return np.random.default_rng(seed).standard_normal((2, *shape))
+
+
+def _channels_first(value):
+    return np.moveaxis(value, -1, 1) if value.ndim == 4 else value
+
+
+def _compare(pairs):
+    """Return (largest error, first bad path, count) of (path, ours, theirs)."""
+    worst, bad, count = 0.0, None, 0
+    for path, ours, theirs in pairs:
+        count += 1
+        scale = np.abs(theirs).max()
+        if ours.shape != theirs.shape:
+            error = np.inf
+        else:
+            error = float(np.abs(ours - theirs).max() / (scale or 1.0))
+        # Not written as error > tolerance, so that NaN is bad.
+        if not error <= TOLERANCE:
+            return error, path, count
+        worst = max(worst, error)
+    return worst, bad, count
+
+
+def _verify_network(twin, tensor, ops, name, network, config):
+    layers = [layer for layer in twin.layers if layer.weights]
+    x = _images(twin)
+    outputs = keras.Model(twin.inputs, [layer.output for layer in layers])([x])
+    if len(layers) == 1:
+        outputs = [outputs]
+    tape = reference.Tape(slots(twin), tensor, ops)
+    network(tape, _channels_first(x), **config)
+
+    def pairs():
+        for layer, output in zip(layers, outputs, strict=True):
+            path = layer.name.replace("-", ".")
+            ours = _channels_first(keras.ops.convert_to_numpy(output))
+            # A module that the reference never reached has nothing to agree with.
+            theirs = tape.outputs.get(path, np.full(ours.shape, np.nan))
+            yield path, ours, theirs
+
+    error, bad, count = _compare(pairs())
+    return Certificate("network", f"{name}'s layers", error, bad, count)
+
+
+def _verify_layers(model, weights, ops, name, reason):
+    def pairs():
+        for path, layer, wrapper in weighted_layers(model):
+            path = path.replace("-", ".")
+            # A wrapper holds the trained weight; dividing it is not the layer's.
+            tensor = functools.partial(weights.rounded, effective=wrapper is None)
+            compared = _layer_pair(path, layer, tensor, ops)
+            if compared is not None:
+                yield path, *compared
+
+    error, bad, count = _compare(pairs())
+    scope = "layers" if count else "none"
+    return Certificate(scope, f"{name}'s layers", error, bad, count, reason=reason)
+
+
+def _layer_pair(path, layer, tensor, ops):
+    """Return (ours, theirs) of one layer on a small random input, or `None`.
+
+    Padding and activations are the network's business; here there are none.
+    """
+    check = next((check for kind, check in _CHECKS if isinstance(layer, kind)), None)
+    if check is None:
+        return None
+
+    def get(suffix):
+        return np.asarray(tensor(f"{path}.{suffix}"), "float64")
+
+    plain = {"activation": "linear", "padding": "valid", "output_padding": None}
+    config = _doubled(layer.get_config())
+    config |= {key: value for key, value in plain.items() if key in config}
+    twin = type(layer).from_config(config)
+    shape = tuple(layer.get_build_config()["input_shape"])
+    twin.build(shape)
+    twin.set_weights([np.asarray(w, "float64") for w in layer.get_weights()])
+    x, theirs = check(layer, shape, get, ops)
+    return keras.ops.convert_to_numpy(twin(x)), theirs
+
+
+def _bias(layer, get):
+    return None if layer.bias is None else get("bias")
+
+
+def _check_dense(layer, shape, get, ops):
+    x = np.random.default_rng(0).standard_normal((4, *shape[1:-1], shape[-1]))
+    y = x @ get("weight").T
+    return x, y if layer.bias is None else y + get("bias")
+
+
+def _check_embedding(layer, shape, get, ops):
+    x = np.arange(min(layer.input_dim, 64))
+    return x, get("weight")[x]
+
+
+def _check_normalization(layer, shape, get, ops):
+    x = np.random.default_rng(0).standard_normal(
+        (4, *[3] * (len(shape) - 2), shape[-1])
+    )
+    y = (x - get("running_mean")) / np.sqrt(get("running_var") + layer.epsilon)
+    y = y if layer.gamma is None else y * get("weight")
+    return x, y if layer.beta is None else y + get("bias")
+
+
+def _image(layer, channels):
+    reach = max(layer.dilation_rate) * (max(layer.kernel_size) - 1)
+    size = reach + 1 + 2 * max(layer.strides)
+    return np.random.default_rng(0).standard_normal((2, size, size, channels))
+
+
+def _check_convolution(layer, shape, get, ops):
+    x, mask = _image(layer, shape[-1]), getattr(layer, "mask", None)
+    weight = get("weight") if mask is None else get("weight") * get("mask")
+    groups = shape[-1] // weight.shape[1]
+    y = ops.convolution(
+        _channels_first(x), weight, _bias(layer, get), layer.strides[0], 0, groups,
+        layer.dilation_rate[0],
+    )  # fmt: skip
+    return x, np.moveaxis(y, 1, -1)
+
+
+def _check_transposed(layer, shape, get, ops):
+    x = _image(layer, shape[-1])
+    y = ops.transposed_convolution(
+        _channels_first(x), get("weight"), _bias(layer, get), layer.strides[0], 0
+    )
+    return x, np.moveaxis(y, 1, -1)
+
+
+_CHECKS = (
+    (keras.layers.Dense, _check_dense),
+    (keras.layers.Embedding, _check_embedding),
+    (keras.layers.BatchNormalization, _check_normalization),
+    ((keras.layers.Conv2D, keras.layers.DepthwiseConv2D), _check_convolution),
+    (keras.layers.Conv2DTranspose, _check_transposed),
+)
