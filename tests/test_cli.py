@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 import zipfile
 
 import keras
@@ -28,10 +30,75 @@ def test_convert_to_keras_and_back(tmp_path, capfd, rng):
     x = rng.standard_normal((2, 32, 32, 3)).astype("float32")
     expected = torch_logits(network, x)
     assert np.abs(model(x) - expected).max() / np.abs(expected).max() < 1e-4
-    assert run("convert", keras_file, "--output", tmp_path / "back.safetensors") == 0
-    for key, value in convert.read_checkpoint(tmp_path / "back.safetensors").items():
+    back = tmp_path / "back.safetensors"
+    assert run("export", keras_file, "--output", back, "--json") == 0
+    printed = capfd.readouterr().out
+    assert "274,042 parameters" in printed and "network agrees" in printed
+    read = convert.read_checkpoint(back)
+    assert read.keys() == network.state_dict().keys()
+    for key, value in read.items():
         np.testing.assert_array_equal(value, network.state_dict()[key].numpy())
-    assert "274,042 parameters" in capfd.readouterr().out
+    card = json.loads((tmp_path / "net.json").read_text())
+    assert card == convert.provenance(keras_file)
+    assert card["fingerprint"] == read.fingerprint() and read.fingerprint() in printed
+    assert card["verification"]["status"] == "passed"
+    assert card["verification"]["relative_error"] < 1e-10
+    for other in (back, keras_file):
+        assert run("verify", tmp_path / "net.pth", other) == 0
+    changed = {**network.state_dict(), "output.bias": network.output.bias + 1e-3}
+    torch.save(changed, tmp_path / "changed.pth")
+    capfd.readouterr()
+    assert run("verify", tmp_path / "changed.pth", keras_file, "--json") == 1
+    report = json.loads(capfd.readouterr().out)
+    assert not report["equal"]
+    (row,) = [row for row in report["tensors"] if row["status"] != "equal"]
+    assert row["name"] == "output.bias"
+    assert run("verify", tmp_path / "changed.pth", keras_file, "--tolerance", 1) == 0
+
+
+def test_inspect_loads_nothing_heavy(tmp_path):
+    code = (
+        "import sys\nfrom keras_spectral import cli\n"
+        "try: cli.main(['inspect', sys.argv[1], '--json'])\nexcept SystemExit: pass\n"
+        "assert not {'keras', 'tensorflow', 'torch', 'jax'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, WEIGHTS], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["container"] == "safetensors"
+    assert report["dialect"] == ["pytorchcv"]
+    assert report["trained"] == 272_474
+    assert "resnet20_cifar10" in report["architectures"]
+    shapes = {tensor["name"]: tensor["shape"] for tensor in report["tensors"]}
+    assert shapes["output.weight"] == [10, 64]
+
+
+def test_inspect_names_spectral_normalization_and_what_was_unwrapped(tmp_path, capfd):
+    module = torch.nn.utils.spectral_norm(torch.nn.Linear(3, 2))
+    state = {f"module.{k}": v for k, v in module.state_dict().items()}
+    torch.save({"model": {"state_dict": state}}, tmp_path / "net.pth")
+    assert run("inspect", tmp_path / "net.pth") == 0
+    printed = " ".join(capfd.readouterr().out.split())
+    assert "Spectral normalization: utils.spectral_norm" in printed
+    assert "the entry `model.state_dict` was read" in printed
+    assert "the prefix `module.` was taken off" in printed
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify"])
+def test_exit_codes_of_bad_checkpoints(command, tmp_path, capfd):
+    class Hostile:
+        def __reduce__(self):
+            return print, ("this must not run",)
+
+    torch.save({"w": Hostile()}, tmp_path / "hostile.pth")
+    (tmp_path / "cut.pth").write_bytes(b"PK\x03\x04")
+    for name, code in (("hostile.pth", 3), ("cut.pth", 2)):
+        more = [WEIGHTS] if command == "verify" else []
+        assert run(command, tmp_path / name, *more) == code
+        out, error = capfd.readouterr()
+        assert out == "" and error.count("\n") == 1 and name in error
 
 
 def test_convert_prints_the_accuracy(tmp_path, capfd):
@@ -103,17 +170,20 @@ def folder(tmp_path, monkeypatch):
         (bad_convert(source="empty.pth"), "is empty"),
         (bad_convert(source="cut.pth"), "is cut off"),
         (bad_convert(source="page.pth"), "is a web page"),
-        (bad_convert(source="module.pth"), "not a plain state dict"),
         (bad_convert(source="nan.pth"), "10 NaN or infinite values"),
         (bad_convert(source="broken.keras"), "is cut off"),
-        (bad_convert(model="resnet56_cifar10"), "keys are missing"),
+        (bad_convert(output="out.pth"), "`--output` must end in"),
+        (["export", "net.pth", "--output", "o.pth"], "must be a .keras model"),
         (bad_convert(model="resnet20_cifar"), "Did you mean resnet20_cifar10"),
         (bad_convert(output="out.onnx"), "`--output` must end in"),
-        (bad_convert(output="net.pth"), "must not be the source"),
+        (
+            ["convert", "prelu.keras", "--output", "prelu.keras"],
+            "must not be the source",
+        ),
         (bad_convert(output="net.pth/out.keras"), "folder that can be written"),
         (["convert", "net.pth", "--output", "out.keras"], "`--model` must name"),
         (
-            ["convert", "prelu.keras", "--output", "out.safetensors"],
+            ["export", "prelu.keras", "--output", "out.safetensors"],
             "there is no rule",
         ),
         (["compress", "prelu.keras"], "without a Dense layer"),
@@ -139,6 +209,18 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, match, folder, capfd):
     error = capfd.readouterr().err
     assert error.startswith("keras-spectral: ") and error.count("\n") == 1
     assert match in error
+
+
+@pytest.mark.parametrize(
+    "arguments, code, match",
+    [
+        (bad_convert(model="resnet56_cifar10"), 1, "keys are missing"),
+        (bad_convert(source="module.pth"), 3, "pickled object of torch.nn"),
+    ],
+)
+def test_mismatch_is_exit_code_1_and_unsafe_3(arguments, code, match, folder, capfd):
+    assert run(*arguments) == code
+    assert match in capfd.readouterr().err
 
 
 def test_debug_shows_the_traceback(folder):

@@ -4,15 +4,24 @@ The reader is imported at once; what needs Keras at first use.
 """
 
 from keras_spectral.convert.cards import load_model, provenance, save_model
-from keras_spectral.convert.errors import CheckpointError, UnsafeCheckpointError
+from keras_spectral.convert.comparison import TensorDifference, compare, is_keras_model
+from keras_spectral.convert.errors import (
+    CheckpointError,
+    MismatchError,
+    UnsafeCheckpointError,
+)
 from keras_spectral.convert.reader import read_checkpoint
 from keras_spectral.convert.state import StateDict
 
 __all__ = [
     "CheckpointError",
+    "MismatchError",
     "StateDict",
+    "TensorDifference",
     "UnsafeCheckpointError",
+    "compare",
     "from_torch",
+    "is_keras_model",
     "load_model",
     "provenance",
     "read_checkpoint",

@@ -2,7 +2,7 @@
 
 import difflib
 
-from keras_spectral.convert.errors import CheckpointError
+from keras_spectral.convert.errors import MismatchError
 
 
 def check_keys(origin, model, targets, keys, plain):
@@ -16,7 +16,7 @@ def check_keys(origin, model, targets, keys, plain):
         plain: Dict, the source's keys before they were renamed.
     """
     if len(keys) < sum(not k.endswith("num_batches_tracked") for k in plain):
-        raise CheckpointError(
+        raise MismatchError(
             f"{origin} has two tensors for one weight of '{model.name}' in this "
             "dialect. Choose another `dialect`."
         )
@@ -25,11 +25,23 @@ def check_keys(origin, model, targets, keys, plain):
     if not missing and not unused:
         return
     lists = {"Missing": missing, "Unused": unused}
-    raise CheckpointError(
+    raise MismatchError(
         f"{origin} does not fit the model '{model.name}': {len(missing)} keys are "
         f"missing, {len(unused)} unused. Choose the architecture that the file was "
         f"saved from.{_hint(missing, unused)} "
-        + " ".join(f"{what}: {', '.join(k)}." for what, k in lists.items() if k)
+        + " ".join(f"{what}: {_grouped(k)}." for what, k in lists.items() if k)
+    )
+
+
+def _grouped(keys):
+    """Return all keys, those of one module together: `fc.{bias,weight}`."""
+    modules = {}
+    for key in keys:
+        module, dot, leaf = key.rpartition(".")
+        modules.setdefault(module + dot, []).append(leaf)
+    return ", ".join(
+        module + (leaves[0] if len(leaves) == 1 else f"{{{','.join(leaves)}}}")
+        for module, leaves in modules.items()
     )
 
 
@@ -51,7 +63,7 @@ def check_shapes(origin, model, targets, keys, shapes):
         if shapes[theirs] != targets[key].torch_shape
     ]
     if misshaped:
-        raise CheckpointError(
+        raise MismatchError(
             f"{origin} does not fit the model '{model.name}': {len(misshaped)} of "
             "another shape. Choose the architecture that the file was saved from. "
             f"Of another shape: {', '.join(misshaped)}."

@@ -220,7 +220,8 @@ def detect(theirs, ours):
         CheckpointError: If two dialects fit equally well and mean different things.
 
     Example:
-    >>> detect(["linear.weight", "bn1.weight"], {"output.weight"})[0].name
+    >>> ours = {"output.weight", "features.init_block.bn.weight"}
+    >>> detect(["linear.weight", "bn1.weight"], ours)[0].name
     'kuangliu'
     """
     theirs = list(theirs)
@@ -243,3 +244,28 @@ def detect(theirs, ours):
                 "`dialect`."
             )
     return first, best
+
+
+def guess(keys):
+    """Return the names of the dialects that a checkpoint's keys alone speak for.
+
+    Args:
+        keys: Iterable of strings, as a plain module has them.
+
+    Returns:
+        List of names, more than one where several fit as well; `["pytorchcv"]`, which
+        are our own names, where no other one has a word for anything.
+
+    Example:
+    >>> guess(["conv1.weight", "layer1.0.shortcut.1.weight", "linear.bias"])
+    ['kuangliu']
+    """
+    paths = {key.rpartition(".")[0] for key in keys}
+    scores = {}
+    for dialect in DIALECTS:
+        translated = [path for path in paths if _translate(path, dialect.rows) != path]
+        scores[dialect.name] = len(translated)
+    best = max(scores.values())
+    if best == 0:
+        return [DIALECTS[0].name]
+    return [name for name, score in scores.items() if score == best]

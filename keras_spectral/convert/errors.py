@@ -7,3 +7,7 @@ class CheckpointError(ValueError):
 
 class UnsafeCheckpointError(CheckpointError):
     """A checkpoint that asks for code to be run, or for memory it does not fill."""
+
+
+class MismatchError(CheckpointError):
+    """A checkpoint that was read, and is not of this network."""

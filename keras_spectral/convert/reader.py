@@ -9,7 +9,8 @@ from pathlib import Path
 
 from keras_spectral.convert import tensor_files, torch_files
 from keras_spectral.convert.errors import CheckpointError, UnsafeCheckpointError
-from keras_spectral.convert.pickles import Call, read_pickle
+from keras_spectral.convert.pickles import read_pickle
+from keras_spectral.convert.placeholders import Call
 from keras_spectral.convert.state import StateDict, find_state_dict
 
 _AGAIN = "Download or save it again."

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from keras_spectral.convert.errors import CheckpointError, UnsafeCheckpointError
-from keras_spectral.convert.pickles import Call, Tensor, Unreadable
+from keras_spectral.convert.placeholders import Call, Tensor, Unreadable
 from keras_spectral.convert.records import CHUNK, TensorRecord
 
 # What training scripts call the state dict, the usually meant first.
@@ -237,7 +237,7 @@ class StateDict(Mapping):
 
         Example:
         >>> StateDict({"w": np.ones(2)}).fingerprint()[:8]
-        '5a6d9d21'
+        '394d8ee5'
         """
         digest = hashlib.sha256()
         for key in sorted(self):

@@ -13,7 +13,8 @@ import numpy as np
 
 from keras_spectral.convert import archives
 from keras_spectral.convert.errors import CheckpointError, UnsafeCheckpointError
-from keras_spectral.convert.pickles import Dictionary, Storage, Tensor, read_pickle
+from keras_spectral.convert.pickles import read_pickle
+from keras_spectral.convert.placeholders import Dictionary, Storage, Tensor
 from keras_spectral.convert.records import (
     TensorRecord,
     check_shape,

@@ -10,7 +10,7 @@ from keras_spectral import zoo
 from keras_spectral.convert import dialects, spectral_state, verification
 from keras_spectral.convert.accounting import check_keys, check_shapes
 from keras_spectral.convert.cards import provenance, remember
-from keras_spectral.convert.errors import CheckpointError
+from keras_spectral.convert.errors import CheckpointError, MismatchError
 from keras_spectral.convert.reader import read_checkpoint
 from keras_spectral.convert.records import numpy_dtype
 from keras_spectral.convert.rules import slots
@@ -49,9 +49,9 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
         The model. Numbers are rounded to the dtype of its weights.
 
     Raises:
-        CheckpointError: On a file that cannot be read; on keys that are missing,
-            unused or of another shape, all in one message; or if the model does not
-            compute what the checkpoint's network does.
+        CheckpointError: On a file that cannot be read. A `MismatchError` among them:
+            on keys that are missing, unused or of another shape, all in one message,
+            or if the model does not compute what the checkpoint's network does.
         ValueError: On an unknown name, or a layer for which there is no rule.
 
     Example:
@@ -107,7 +107,7 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
         report = verification.verify(model, weights, chosen)
         card["verification"] = report.to_dict()
         if not report.passed:
-            raise CheckpointError(f"{state.origin} was read, but {report}")
+            raise MismatchError(f"{state.origin} was read, but {report}")
     remember(model, card)
     return model
 
@@ -194,8 +194,9 @@ class _Weights:
 
     def note_dtypes(self):
         """Say which numbers were widened, and by how much any were rounded."""
-        for dtype in sorted(set(self._state.dtypes.values()) - {"float32", "int64"}):
-            keys = [k for k in self._keys if self._state.dtypes[self._keys[k]] == dtype]
+        dtypes = self._state.dtypes
+        for dtype in sorted(set(dtypes.values()) - {"float32", "int64"}):
+            keys = [k for k, theirs in self._keys.items() if dtypes[theirs] == dtype]
             error = max((self._rounding(key) for key in keys), default=0.0)
             self.notes.append(
                 f"{len(keys)} tensors were stored in {dtype}; rounding them to the "

@@ -1,4 +1,9 @@
-"""The papers' networks, and a registry of them."""
+"""The papers' networks, and a registry of them.
+
+The registry is imported at once; the builders, which need Keras, at first use.
+"""
+
+import importlib
 
 from keras_spectral.zoo.registry import (
     Checkpoint,
@@ -7,7 +12,11 @@ from keras_spectral.zoo.registry import (
     entry,
     list_models,
 )
-from keras_spectral.zoo.resnet import cifar_resnet
+
+# Builder -> the module that it lives in.
+_BUILDERS = {
+    "cifar_resnet": "resnet",
+}
 
 __all__ = [
     "Checkpoint",
@@ -17,3 +26,10 @@ __all__ = [
     "entry",
     "list_models",
 ]
+
+
+def __getattr__(name):
+    if name in _BUILDERS:
+        module = importlib.import_module(f"keras_spectral.zoo.{_BUILDERS[name]}")
+        return getattr(module, name)
+    raise AttributeError(f"module 'keras_spectral.zoo' has no attribute '{name}'")

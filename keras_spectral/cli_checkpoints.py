@@ -1,0 +1,251 @@
+"""The commands that treat checkpoints: inspect, convert, export and verify."""
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from keras_spectral.terminal import (
+    evaluator,
+    load_keras,
+    load_model,
+    start_keras,
+    test_data,
+    writable,
+)
+
+Model = Annotated[
+    str | None,
+    typer.Option(help="Architecture of a PyTorch file, such as resnet20_cifar10."),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(help="Test data: `digits`, or an .npz file with arrays x and y."),
+]
+Entry = Annotated[
+    str | None,
+    typer.Option(help="Which state dict of several in the file, such as `model_ema`."),
+]
+Dialect = Annotated[
+    str, typer.Option(help="Whose names the keys are; `auto` goes by the keys.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="Any checkpoint.")],
+    entry: Entry = None,
+    as_json: AsJson = False,
+):
+    """Say what is in a checkpoint. Nothing in it is executed, no model is built."""
+    from keras_spectral import convert
+
+    state = convert.read_checkpoint(file, entry)
+    report = _described(state, file)
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+        return
+    console = Console()
+    table = Table(title=f"{file} ({state.container})", title_justify="left")
+    for column in ("tensor", "shape", "type"):
+        table.add_column(column)
+    for tensor in report["tensors"]:
+        shape = " x ".join(map(str, tensor["shape"])) or "scalar"
+        table.add_row(tensor["name"], shape, tensor["dtype"])
+    console.print(table)
+    console.print(
+        f"{len(report['tensors'])} tensors, {report['numbers']:,} numbers, "
+        f"{report['bytes'] / 2**20:.1f} MiB"
+    )
+    for name, what in (
+        ("dialect", "Names of"),
+        ("spectral_normalization", "Spectral normalization"),
+        ("architectures", "Registered networks of this size"),
+        ("notes", "Read as"),
+    ):
+        if report[name]:
+            console.print(f"{what}: {', '.join(report[name])}")
+    console.print(f"Fingerprint: {report['fingerprint']}")
+
+
+def _described(state, file):
+    from keras_spectral.convert import dialects, spectral_state
+    from keras_spectral.convert.records import numpy_dtype
+
+    shapes, dtypes = state.shapes, state.dtypes
+    plain, spectral = spectral_state.parse(state)
+    sizes = {key: math.prod(shape) for key, shape in shapes.items()}
+    statistics = ("running_mean", "running_var", "num_batches_tracked", "mask")
+    trained = sum(
+        sizes[theirs] for key, theirs in plain.items() if not key.endswith(statistics)
+    )
+    return {
+        "file": str(file),
+        "container": state.container,
+        "notes": state.notes,
+        "dialect": dialects.guess(plain),
+        "spectral_normalization": sorted({k.flavour.name for k in spectral.values()}),
+        "architectures": _architectures(trained),
+        "numbers": sum(sizes.values()),
+        "trained": trained,
+        "bytes": sum(sizes[k] * numpy_dtype(dtypes[k]).itemsize for k in shapes),
+        "fingerprint": state.fingerprint(),
+        "tensors": [
+            {"name": key, "shape": list(shapes[key]), "dtype": dtypes[key]}
+            for key in shapes
+        ],
+    }
+
+
+def _architectures(trained):
+    """Return the registered names with this number of trained parameters."""
+    from keras_spectral.zoo import registry
+
+    return [
+        name
+        for name in registry.list_models()
+        if registry.entry(name)["parameters"] == trained
+    ]
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="A PyTorch or .safetensors file.")],
+    output: Annotated[Path, typer.Option(help="The .keras file to write.")],
+    model: Model = None,
+    dialect: Dialect = "auto",
+    entry: Entry = None,
+    verify: Annotated[
+        bool, typer.Option(help="Compare the result with a float64 reference.")
+    ] = True,
+    data: Data = None,
+    as_json: AsJson = False,
+):
+    """Carry the weights of a PyTorch file into a Keras model, and verify it."""
+    writable(output, (".keras",))
+    if output.exists() and source.exists() and output.samefile(source):
+        raise ValueError(
+            "`--output` must not be the source file. "
+            f"Received: --output={output}. Choose another name."
+        )
+    console = Console(quiet=as_json)
+    start_keras(console)
+    from keras_spectral import convert as converter
+
+    network = load_model(source, model, dialect=dialect, entry=entry, verify=verify)
+    card = converter.provenance(network)
+    if data is not None:
+        accuracy = evaluator(test_data(data, network))(network)
+        card["accuracy"] = {data: accuracy}
+        console.print(f"Accuracy on {data}: {accuracy:.4f}")
+    beside = converter.save_model(network, output)
+    if as_json:
+        typer.echo(json.dumps({"output": str(output), **card}, indent=2))
+        return
+    console.print(
+        f"{source} -> {output}: {network.count_params():,} parameters of "
+        f"{network.name}, every tensor used once."
+    )
+    _print_card(console, card)
+    if beside is not None:
+        console.print(f"The card is in {beside} and in the model's metadata.")
+
+
+def _print_card(console, card):
+    certificate = card.get("verification")
+    if certificate is not None:
+        scope = {
+            "network": "The whole network agrees",
+            "layers": f"Each layer alone agrees ({certificate['reason']})",
+            "none": f"Nothing could be verified ({certificate['reason']})",
+        }[certificate["scope"]]
+        console.print(
+            f"{scope}: {certificate['layers']} layers in float64, largest relative "
+            f"error {certificate['relative_error']:.1e}, against "
+            f"{certificate['reference']}."
+        )
+    for note in card.get("notes", ()):
+        console.print(f"Note: {note}.")
+
+
+def export(
+    source: Annotated[Path, typer.Argument(help="A .keras model.")],
+    output: Annotated[
+        Path, typer.Option(help="File to write: .safetensors, .pth or .pt.")
+    ],
+    dialect: Annotated[
+        str | None,
+        typer.Option(help="Whose names to use. Default: those it was imported with."),
+    ] = None,
+    spectral_normalization: Annotated[
+        str | None,
+        typer.Option(help="Form of spectral normalization, such as mimicry."),
+    ] = None,
+    as_json: AsJson = False,
+):
+    """Write a Keras model's weights as a PyTorch state dict."""
+    writable(output, (".safetensors", ".pth", ".pt"))
+    console = Console(quiet=as_json)
+    start_keras(console)
+    from keras_spectral import convert as converter
+
+    if not converter.is_keras_model(source):
+        raise ValueError(
+            "`source` must be a .keras model. "
+            f"Received: {source}. A PyTorch file needs no export."
+        )
+    network = load_keras(source)
+    state = converter.to_torch(network, output, dialect, spectral_normalization)
+    report = {
+        "output": str(output),
+        "tensors": len(state),
+        "fingerprint": converter.StateDict(state).fingerprint(),
+    }
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+        return
+    console.print(f"{source} -> {output}: {len(state)} tensors of {network.name}.")
+    console.print(f"Fingerprint: {report['fingerprint']}")
+
+
+def verify(
+    a: Annotated[Path, typer.Argument(help="A checkpoint or a .keras model.")],
+    b: Annotated[Path, typer.Argument(help="Another one.")],
+    tolerance: Annotated[
+        float, typer.Option(help="Relative error to accept; 0 asks for equal bits.")
+    ] = 0.0,
+    dialect: Dialect = "auto",
+    as_json: AsJson = False,
+):
+    """Compare two checkpoints tensor by tensor; exit code 1 if they differ."""
+    from keras_spectral import convert as converter
+
+    console = Console(quiet=as_json)
+    if converter.is_keras_model(a) or converter.is_keras_model(b):
+        start_keras(console)
+    rows = converter.compare(a, b, tolerance, dialect)
+    different = [row for row in rows if row.status != "equal"]
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    "a": str(a),
+                    "b": str(b),
+                    "equal": not different,
+                    "tensors": rows.to_dicts(),
+                },
+                indent=2,
+            )
+        )
+    elif different:
+        console.print(type(rows)(different, title=f"{a} and {b}"))
+    count = f"{len(rows) - len(different)} of {len(rows)} tensors are equal"
+    console.print(f"{count}{'.' if not tolerance else f' to {tolerance:g}.'}")
+    if different:
+        raise typer.Exit(1)
+
+
+COMMANDS = (inspect, convert, export, verify)
