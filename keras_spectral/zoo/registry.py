@@ -70,15 +70,15 @@ def entry(name):
     return json.loads(json.dumps(_entries()[name]))
 
 
-def build(name, **overrides):
+def build(name, /, **overrides):
     """Build a registered model with fresh weights.
 
     Weights are loaded by `keras_spectral.convert.from_torch`.
 
     Args:
         name: String, a registered name.
-        **overrides: Arguments of the builder, such as `normalize=` or
-            `classes=`, in place of the entry's.
+        **overrides: Arguments of the builder, such as `normalize=`, `classes=` or
+            the model's `name=`, in place of the entry's.
 
     Returns:
         A `keras.Model` of that name.
