@@ -67,7 +67,7 @@ class Archive:
         if member.file_size != member.compress_size:
             raise CheckpointError(f"is damaged (the size of {name})")
         file.close()
-        file = self._path.open("rb")
+        file = self._path.open("rb", buffering=0)
         file.seek(member.header_offset + 26)
         named, extra = struct.unpack("<HH", file.read(4))
         file.seek(named + extra, io.SEEK_CUR)

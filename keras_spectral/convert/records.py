@@ -75,7 +75,10 @@ def empty(shape, dtype):
     dtype, count = np.dtype(dtype), math.prod(shape)
     if count * dtype.itemsize < 2**22:
         return np.empty(shape, dtype)
-    memory = mmap.mmap(-1, count * dtype.itemsize)
+    # Windows has no flags; private memory is what they ask for.
+    private = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0)
+    flags = {"flags": private} if private else {}
+    memory = mmap.mmap(-1, count * dtype.itemsize, **flags)
     return np.frombuffer(memory, dtype, count).reshape(shape)
 
 
