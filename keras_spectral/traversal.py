@@ -1,5 +1,8 @@
 """Walking through a model's layers."""
 
+import contextlib
+import sys
+
 import keras
 
 
@@ -24,3 +27,22 @@ def leaf_layers(model):
             yield from leaf_layers(layer)
         else:
             yield layer
+
+
+@contextlib.contextmanager
+def deep_graphs():
+    """Let Keras build, copy or load a model of hundreds of layers.
+
+    Keras walks from the outputs to the inputs by recursion, one level an operation,
+    and Python stops at 1000 of them: a ResNet of 272 layers is too deep.
+
+    Example:
+    >>> with deep_graphs():
+    ...     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    """
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, 20_000))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)

@@ -81,6 +81,9 @@ def save_model(model, path):
 def load_model(path):
     """Load a `.keras` model and remember the card that it was saved with.
 
+    Models of hundreds of layers load here too, where `keras.models.load_model` ends in
+    a `RecursionError`.
+
     Args:
         path: Path of a `.keras` file.
 
@@ -89,7 +92,10 @@ def load_model(path):
     """
     import keras
 
-    model = keras.models.load_model(path)
+    from keras_spectral.traversal import deep_graphs
+
+    with deep_graphs():
+        model = keras.models.load_model(path)
     card = provenance(path)
     if card:
         remember(model, card)

@@ -206,7 +206,8 @@ def average_pool(x, size=2):
 def _squeeze_excitation(tape, path, x):
     pooled = x.mean((2, 3), keepdims=True)
     squeezed = relu(tape.convolution(f"{path}.se.conv1", pooled))
-    return x / (1 + np.exp(-tape.convolution(f"{path}.se.conv2", squeezed)))
+    # tanh, since the exponential of a large number overflows.
+    return x * (1 + np.tanh(tape.convolution(f"{path}.se.conv2", squeezed) / 2)) / 2
 
 
 def _head(tape, x):

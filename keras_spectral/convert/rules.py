@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import layers as kl
 
+from keras_spectral.layers import MaskedConv2D
 from keras_spectral.traversal import leaf_layers
 
 
@@ -91,6 +92,10 @@ _SCALE = (_Row("weight", "gamma"), _Row("bias", "beta"))
 
 # The first kind that fits counts, so subclasses stand before their base.
 _RULES = [
+    (
+        MaskedConv2D,
+        (_CONVOLUTION, _BIAS, _CONVOLUTION._replace(suffix="mask", attribute="mask")),
+    ),
     ((kl.Conv1D, kl.Conv2D, kl.Conv3D), (_CONVOLUTION, _BIAS)),
     (
         (kl.Conv1DTranspose, kl.Conv2DTranspose, kl.Conv3DTranspose),

@@ -9,6 +9,7 @@ import numpy as np
 from keras_spectral import zoo
 from keras_spectral.convert import reference
 from keras_spectral.convert.rules import slots, weighted_layers
+from keras_spectral.traversal import deep_graphs
 
 # In float64 a correct import agrees to 1e-14, at worst to 2e-12 in ill-conditioned
 # networks; the smallest known mistake, an epsilon of 1.001e-5, leaves 6e-8.
@@ -19,7 +20,13 @@ _LARGEST_NETWORK = 40_000_000
 
 # Builder of the zoo -> its network in PyTorch's terms.
 _NETWORKS = {
+    "cifar_alexnet": reference.sequential,
+    "cifar_densenet": reference.dense,
+    "cifar_preresnet": reference.preactivated,
+    "cifar_pyramidnet": reference.pyramidal,
     "cifar_resnet": reference.residual,
+    "cifar_vgg": reference.sequential,
+    "cifar_wrn": reference.preactivated,
 }
 
 
@@ -125,13 +132,18 @@ def _doubled(config):
 def _in_float64(layer, input_shape=None):
     """Return a copy with the same weights in float64, or `None`."""
     try:
-        twin = type(layer).from_config(_doubled(layer.get_config()))
-        if input_shape is not None:
-            twin.build(input_shape)
-        twin.set_weights([np.asarray(w, "float64") for w in layer.get_weights()])
+        with deep_graphs():
+            return _copied(layer, input_shape)
     # A stranger's layer may not know its own config.
     except Exception:
         return None
+
+
+def _copied(layer, input_shape):
+    twin = type(layer).from_config(_doubled(layer.get_config()))
+    if input_shape is not None:
+        twin.build(input_shape)
+    twin.set_weights([np.asarray(w, "float64") for w in layer.get_weights()])
     return twin
 
 
@@ -164,7 +176,8 @@ def _compare(pairs):
 def _verify_network(twin, tensor, ops, name, network, config):
     layers = [layer for layer in twin.layers if layer.weights]
     x = _images(twin)
-    outputs = keras.Model(twin.inputs, [layer.output for layer in layers])([x])
+    with deep_graphs():
+        outputs = keras.Model(twin.inputs, [layer.output for layer in layers])([x])
     if len(layers) == 1:
         outputs = [outputs]
     tape = reference.Tape(slots(twin), tensor, ops)

@@ -4,6 +4,7 @@ from keras_spectral.layers.invertible_residual import Inversion, InvertibleResid
 from keras_spectral.layers.lipschitz_batch_normalization import (
     LipschitzBatchNormalization,
 )
+from keras_spectral.layers.masked_convolution import MaskedConv2D
 from keras_spectral.layers.optimal_spectral_normalization import (
     OptimalSpectralNormalization,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "InvertibleResidual",
     "Inversion",
     "LipschitzBatchNormalization",
+    "MaskedConv2D",
     "OptimalSpectralNormalization",
     "Reparametrization",
     "SVDConv2D",

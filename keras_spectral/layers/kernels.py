@@ -97,6 +97,15 @@ class KernelSlot:
         """The trainable `keras.Variable`."""
         return getattr(self.owner, self.attribute)
 
+    @property
+    def value(self):
+        """The kernel as a tensor, with the zeros that a mask puts into it."""
+        kernel = ops.convert_to_tensor(self.variable)
+        mask = getattr(self.owner, "mask", None)
+        if mask is None:
+            return kernel
+        return kernel * ops.cast(mask, kernel.dtype)
+
     def matrix_operator(self, norm="reshaped", input_size=None):
         """Return the function from the matrix to the operator with that norm.
 

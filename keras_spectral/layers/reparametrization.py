@@ -131,8 +131,7 @@ class Reparametrization(keras.layers.Wrapper):
     def matrix(self, index):
         """Return a kernel as a matrix (inputs, outputs) in full precision."""
         slot = self.slots[index]
-        kernel = ops.convert_to_tensor(slot.variable)
-        return slot.view.flatten(ops.cast(kernel, self.state_dtype))
+        return slot.view.flatten(ops.cast(slot.value, self.state_dtype))
 
     def _effective(self, index, advance):
         slot = self.slots[index]

@@ -6,6 +6,7 @@ The registry is imported at once; the builders, which need Keras, at first use.
 import importlib
 
 from keras_spectral.zoo.registry import (
+    BUILDERS,
     Checkpoint,
     build,
     checkpoint,
@@ -13,23 +14,25 @@ from keras_spectral.zoo.registry import (
     list_models,
 )
 
-# Builder -> the module that it lives in.
-_BUILDERS = {
-    "cifar_resnet": "resnet",
-}
-
 __all__ = [
     "Checkpoint",
     "build",
     "checkpoint",
+    "cifar_alexnet",
+    "cifar_densenet",
+    "cifar_preresnet",
+    "cifar_pyramidnet",
     "cifar_resnet",
+    "cifar_vgg",
+    "cifar_wrn",
     "entry",
     "list_models",
+    "mnist_convnet",
 ]
 
 
 def __getattr__(name):
-    if name in _BUILDERS:
-        module = importlib.import_module(f"keras_spectral.zoo.{_BUILDERS[name]}")
+    if name in BUILDERS:
+        module = importlib.import_module(f"keras_spectral.zoo.{BUILDERS[name]}")
         return getattr(module, name)
     raise AttributeError(f"module 'keras_spectral.zoo' has no attribute '{name}'")

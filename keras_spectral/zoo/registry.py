@@ -3,12 +3,26 @@
 import difflib
 import fnmatch
 import functools
+import importlib
 import importlib.resources
 import json
 from pathlib import Path
 from typing import NamedTuple
 
 _DATA = importlib.resources.files("keras_spectral.zoo") / "data"
+
+
+# Builder -> the module that it lives in.
+BUILDERS = {
+    "cifar_alexnet": "vgg",
+    "cifar_densenet": "densenet",
+    "cifar_preresnet": "preresnet",
+    "cifar_pyramidnet": "pyramidnet",
+    "cifar_resnet": "resnet",
+    "cifar_vgg": "vgg",
+    "cifar_wrn": "preresnet",
+    "mnist_convnet": "mnist",
+}
 
 
 class Checkpoint(NamedTuple):
@@ -21,7 +35,11 @@ class Checkpoint(NamedTuple):
 @functools.cache
 def _entries():
     entries = json.loads((_DATA / "registry.json").read_text(encoding="utf-8"))
-    return {entry["name"]: entry for entry in entries}
+    names = [entry["name"] for entry in entries]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"The registry has two entries of the name {twice[0]!r}.")
+    return dict(zip(names, entries, strict=True))
 
 
 def list_models(pattern="*"):
@@ -34,8 +52,8 @@ def list_models(pattern="*"):
         List of strings, in the registry's order.
 
     Example:
-    >>> list_models("resnet*_svhn")
-    ['resnet20_svhn', 'resnet56_svhn', 'resnet110_svhn']
+    >>> list_models("resnet*0_svhn")
+    ['resnet20_svhn', 'resnet110_svhn']
     """
     return [name for name in _entries() if fnmatch.fnmatchcase(name, pattern)]
 
@@ -90,11 +108,11 @@ def build(name, /, **overrides):
     >>> build("resnet20_svhn").name
     'resnet20_svhn'
     """
-    from keras_spectral.zoo.resnet import cifar_resnet
-
     known = entry(name)
-    builder = {"cifar_resnet": cifar_resnet}[known["builder"]]
-    return builder(**{"name": name, **known["config"], **overrides})
+    module = importlib.import_module(f"keras_spectral.zoo.{BUILDERS[known['builder']]}")
+    return getattr(module, known["builder"])(
+        **{"name": name, **known["config"], **overrides}
+    )
 
 
 def checkpoint(name):

@@ -1,11 +1,32 @@
 """What must hold on TensorFlow, JAX and torch alike."""
 
+import functools
+
 import numpy as np
+import pytest
 
 from keras_spectral import zoo
+from keras_spectral.layers import SpectralNormalization
+
+FAMILIES = {
+    "resnet": functools.partial(zoo.cifar_resnet, 8),
+    "seresnet bn": functools.partial(
+        zoo.cifar_resnet, 11, bottleneck=True, squeeze_excitation=True
+    ),
+    "preresnet": functools.partial(zoo.cifar_preresnet, 8),
+    "wrn": functools.partial(zoo.cifar_wrn, 10, 1),
+    "densenet": functools.partial(zoo.cifar_densenet, 7, 4),
+    "xdensenet": functools.partial(
+        zoo.cifar_densenet, 10, 4, bottleneck=True, expand_ratio=2
+    ),
+    "pyramidnet": functools.partial(zoo.cifar_pyramidnet, 8, 9),
+    "alexnet": zoo.cifar_alexnet,
+}
 
 
-def test_build_and_predict(rng):
-    model = zoo.cifar_resnet(8, classes=3)
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("normalize", [None, SpectralNormalization])
+def test_build_and_predict(family, normalize, rng):
+    model = FAMILIES[family](classes=3, normalize=normalize)
     logits = model.predict(rng.standard_normal((2, 32, 32, 3)), verbose=0)
     assert logits.shape == (2, 3) and np.isfinite(logits).all()
