@@ -19,6 +19,7 @@ _MODULES = (
     "convert",
     "data",
     "experiments",
+    "gan",
     "layers",
     "linalg",
     "measures",

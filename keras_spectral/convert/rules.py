@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import layers as kl
 
-from keras_spectral.layers import MaskedConv2D
+from keras_spectral.layers import ConditionalBatchNormalization, MaskedConv2D
 from keras_spectral.traversal import leaf_layers
 
 
@@ -110,6 +110,14 @@ _RULES = [
             *_SCALE,
             _Row("running_mean", "moving_mean"),
             _Row("running_var", "moving_variance"),
+        ),
+    ),
+    (
+        ConditionalBatchNormalization,
+        (
+            _Row("embed.weight", "embeddings"),
+            _Row("bn.running_mean", "moving_mean"),
+            _Row("bn.running_var", "moving_variance"),
         ),
     ),
     ((kl.LayerNormalization, kl.GroupNormalization), _SCALE),

@@ -1,5 +1,8 @@
 """Keras layers that control the singular values of a kernel while it trains."""
 
+from keras_spectral.layers.conditional_batch_normalization import (
+    ConditionalBatchNormalization,
+)
 from keras_spectral.layers.invertible_residual import Inversion, InvertibleResidual
 from keras_spectral.layers.lipschitz_batch_normalization import (
     LipschitzBatchNormalization,
@@ -14,6 +17,7 @@ from keras_spectral.layers.stable_rank_normalization import StableRankNormalizat
 from keras_spectral.layers.svd import SVDConv2D, SVDConv2DTranspose, SVDDense
 
 __all__ = [
+    "ConditionalBatchNormalization",
     "InvertibleResidual",
     "Inversion",
     "LipschitzBatchNormalization",

@@ -25,9 +25,16 @@ __all__ = [
     "cifar_resnet",
     "cifar_vgg",
     "cifar_wrn",
+    "dcgan_discriminator",
+    "dcgan_generator",
     "entry",
     "list_models",
+    "low_rank_dcgan",
     "mnist_convnet",
+    "resnet_discriminator",
+    "resnet_generator",
+    "sn_resnet_gan",
+    "srn_resnet_gan",
 ]
 
 

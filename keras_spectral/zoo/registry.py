@@ -21,7 +21,14 @@ BUILDERS = {
     "cifar_resnet": "resnet",
     "cifar_vgg": "vgg",
     "cifar_wrn": "preresnet",
+    "dcgan_discriminator": "dcgan",
+    "dcgan_generator": "dcgan",
+    "low_rank_dcgan": "gans",
     "mnist_convnet": "mnist",
+    "resnet_discriminator": "resnet_gan",
+    "resnet_generator": "resnet_gan",
+    "sn_resnet_gan": "gans",
+    "srn_resnet_gan": "gans",
 }
 
 

@@ -1,0 +1,298 @@
+"""One `keras.Model` that owns a generator and a discriminator."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_spectral.gan.objectives import OBJECTIVES
+from keras_spectral.validation import check_choice, check_integer
+
+
+@keras.saving.register_keras_serializable(package="keras_spectral")
+class GAN(keras.Model):
+    """A generator and a discriminator that train by plain `fit`.
+
+    A batch of n images is split into `discriminator_steps` parts. Each updates the
+    discriminator once, called with `training=True` on the real and as many generated
+    images together, so that a normalizing wrapper moves its singular vectors once an
+    update; then the generator is updated once, on twice as many latents as a part has
+    images. With 5 steps and a batch of 320 these are the papers' 64 and 128.
+
+    Training needs the TensorFlow backend. Building, saving and `generate` do not.
+
+    Args:
+        generator: A `keras.Model` from latents (latent,) to images, or from latents and
+            labels.
+        discriminator: A `keras.Model` from images to logits (1,), or from images and
+            labels.
+        objective: `"hinge"` or `"logistic"`.
+        discriminator_steps: Integer >= 1, discriminator updates a generator update.
+        classes: Integer number of labels of a conditional pair, else `None`.
+        **kwargs: What a `keras.Model` takes, such as `name`.
+
+    Call arguments:
+        inputs: What the generator takes.
+
+    Raises:
+        ValueError: If an argument is out of range, or the two do not fit.
+
+    Example:
+    >>> from keras_spectral import zoo
+    >>> gan = zoo.sn_resnet_gan(width=16, generator_width=16)
+    >>> gan.compile()
+    >>> images = np.random.default_rng(0).uniform(-1, 1, (10, 32, 32, 3))
+    >>> history = gan.fit(images.astype("float32"), batch_size=10, verbose=0)
+    >>> sorted(history.history)
+    ['discriminator_loss', 'generator_loss']
+    >>> gan.generate(4, seed=0).shape
+    (4, 32, 32, 3)
+
+    Source: papers/stable-rank-normalization.md, section 5.3 and appendix E.
+    """
+
+    def __init__(
+        self,
+        generator,
+        discriminator,
+        objective="hinge",
+        discriminator_steps=5,
+        classes=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        check_choice("objective", objective, tuple(OBJECTIVES))
+        check_integer("discriminator_steps", discriminator_steps, least=1)
+        for name, model in (("generator", generator), ("discriminator", discriminator)):
+            inputs = len(model.inputs)
+            if inputs != (1 if classes is None else 2):
+                raise ValueError(
+                    f"`{name}` must take labels if and only if `classes` is given. "
+                    f"Received: classes={classes}, a {name} with {inputs} inputs."
+                )
+        made, read = generator.output_shape[1:], discriminator.inputs[0].shape[1:]
+        if tuple(made) != tuple(read):
+            raise ValueError(
+                "`generator` must make the images that `discriminator` takes. "
+                f"Received: images of {made} and of {read}"
+            )
+        self.generator = generator
+        self.discriminator = discriminator
+        self.objective = objective
+        self.discriminator_steps = discriminator_steps
+        self.classes = classes
+        self.discriminator_loss = keras.metrics.Mean(name="discriminator_loss")
+        self.generator_loss = keras.metrics.Mean(name="generator_loss")
+        self.random = keras.random.SeedGenerator(seed=0)
+        self.built = True
+
+    @property
+    def latent(self):
+        """Integer, numbers of a latent vector."""
+        return self.generator.inputs[0].shape[-1]
+
+    @property
+    def metrics(self):
+        return [self.discriminator_loss, self.generator_loss]
+
+    def call(self, inputs, training=None):
+        return self.generator(inputs, training=training)
+
+    def build(self, input_shape=None):
+        """Do nothing: both networks are built."""
+
+    def compile(self, generator_optimizer=None, discriminator_optimizer=None, **kwargs):
+        """Set the optimizers; the defaults are the stable-rank paper's.
+
+        Args:
+            generator_optimizer: A Keras optimizer, or its name; default: Adam, learning
+                rate 2e-4, beta 0 and 0.999.
+            discriminator_optimizer: Likewise, another instance.
+            **kwargs: `jit_compile`, `run_eagerly` and `steps_per_execution`.
+        """
+        super().compile(optimizer=None, **kwargs)
+        self._given = kwargs
+        self.generator_optimizer = _optimizer(generator_optimizer)
+        self.discriminator_optimizer = _optimizer(discriminator_optimizer)
+        if self.generator_optimizer is self.discriminator_optimizer:
+            raise ValueError(
+                "`discriminator_optimizer` must be another instance than "
+                "`generator_optimizer`: each keeps the state of one network."
+            )
+        # Built now, so that a loaded model finds where its state belongs.
+        self.generator_optimizer.build(self.generator.trainable_variables)
+        self.discriminator_optimizer.build(self.discriminator.trainable_variables)
+
+    def get_compile_config(self):
+        return {
+            "generator_optimizer": keras.saving.serialize_keras_object(
+                self.generator_optimizer
+            ),
+            "discriminator_optimizer": keras.saving.serialize_keras_object(
+                self.discriminator_optimizer
+            ),
+            **self._given,
+        }
+
+    def compile_from_config(self, config):
+        self.compile(
+            **{
+                key: keras.saving.deserialize_keras_object(value)
+                for key, value in config.items()
+            }
+        )
+
+    def fit(self, *args, **kwargs):
+        """Train, as `keras.Model.fit`; `x` are images in [-1, 1], `y` labels."""
+        if keras.backend.backend() != "tensorflow":
+            raise NotImplementedError(
+                "`fit` of a GAN needs the TensorFlow backend. Received: "
+                f"backend={keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow; "
+                "`generate` works on every backend."
+            )
+        return super().fit(*args, **kwargs)
+
+    def train_step(self, data):
+        images, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
+        if (labels is None) != (self.classes is None):
+            raise ValueError(
+                "`y` must hold labels if and only if the GAN is conditional. Received: "
+                f"y={'None' if labels is None else 'labels'}, classes={self.classes}"
+            )
+        part = ops.shape(images)[0] // self.discriminator_steps
+        for step in range(self.discriminator_steps):
+            chosen = slice(step * part, (step + 1) * part)
+            self._discriminator_step(
+                images[chosen], None if labels is None else labels[chosen], part
+            )
+        self._generator_step(2 * part)
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    def _latents(self, count):
+        return keras.random.normal((count, self.latent), seed=self.random)
+
+    def _discriminator_step(self, images, labels, count):
+        import tensorflow as tf
+
+        generated = self.generator(_with(self._latents(count), labels), training=True)
+        both = ops.concatenate([ops.cast(images, generated.dtype), generated], axis=0)
+        twice = None if labels is None else ops.concatenate([labels, labels], axis=0)
+        with tf.GradientTape() as tape:
+            logits = self.discriminator(_with(both, twice), training=True)
+            logits = ops.cast(logits, "float32")
+            objective = OBJECTIVES[self.objective].discriminator
+            loss = objective(logits[:count], logits[count:])
+            scaled = _scaled(loss, self.discriminator, self.discriminator_optimizer)
+        _update(tape, scaled, self.discriminator, self.discriminator_optimizer)
+        self.discriminator_loss.update_state(loss)
+
+    def _generator_step(self, count):
+        import tensorflow as tf
+
+        latents, labels = self._latents(count), None
+        if self.classes is not None:
+            labels = keras.random.randint((count,), 0, self.classes, seed=self.random)
+        with tf.GradientTape() as tape:
+            generated = self.generator(_with(latents, labels), training=True)
+            # The singular vectors belong to the discriminator's own updates.
+            logits = self.discriminator(_with(generated, labels), training=False)
+            loss = OBJECTIVES[self.objective].generator(ops.cast(logits, "float32"))
+            scaled = _scaled(loss, self.generator, self.generator_optimizer)
+        _update(tape, scaled, self.generator, self.generator_optimizer)
+        self.generator_loss.update_state(loss)
+
+    def generate(self, count, labels=None, seed=None, batch_size=64):
+        """Return generated images.
+
+        Args:
+            count: Integer >= 1, how many.
+            labels: Integer or array (count,), for a conditional GAN; default: all
+                labels in turns.
+            seed: Integer of the latents; one seed gives the same latents on every
+                backend, and of a larger count the same first ones.
+            batch_size: Integer >= 1, images at a time.
+
+        Returns:
+            NumPy array (count, height, width, channels), float32, in [-1, 1].
+
+        Raises:
+            ValueError: If `count` is below 1, or labels do not fit.
+        """
+        check_integer("count", count, least=1)
+        check_integer("batch_size", batch_size, least=1)
+        latents = np.random.default_rng(seed).standard_normal((count, self.latent))
+        if self.classes is None:
+            if labels is not None:
+                raise ValueError(
+                    "`labels` needs a conditional GAN. Received: labels="
+                    f"{labels!r}, classes=None. Leave it out."
+                )
+        else:
+            labels = np.arange(count) % self.classes if labels is None else labels
+            labels = np.broadcast_to(np.asarray(labels), (count,)).astype("int32")
+            if labels.min() < 0 or labels.max() >= self.classes:
+                raise ValueError(
+                    f"`labels` must be from 0 to {self.classes - 1}. Received: "
+                    f"labels from {labels.min()} to {labels.max()}"
+                )
+        batches = []
+        for start in range(0, count, batch_size):
+            chosen = slice(start, start + batch_size)
+            given = _with(
+                ops.convert_to_tensor(latents[chosen].astype("float32")),
+                None if labels is None else ops.convert_to_tensor(labels[chosen]),
+            )
+            images = self.generator(given, training=False)
+            batches.append(ops.convert_to_numpy(ops.cast(images, "float32")))
+        return np.concatenate(batches)
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        # Keras leaves it out; training that resumes must go on with its numbers.
+        store["random"] = self.random.state
+
+    def load_own_variables(self, store):
+        self.random.state.assign(store["random"])
+
+    def get_config(self):
+        return {
+            "generator": keras.saving.serialize_keras_object(self.generator),
+            "discriminator": keras.saving.serialize_keras_object(self.discriminator),
+            "objective": self.objective,
+            "discriminator_steps": self.discriminator_steps,
+            "classes": self.classes,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        networks = {
+            key: keras.saving.deserialize_keras_object(
+                config[key], custom_objects=custom_objects
+            )
+            for key in ("generator", "discriminator")
+        }
+        return cls(**{**config, **networks})
+
+
+def _with(tensor, labels):
+    return tensor if labels is None else [tensor, labels]
+
+
+def _optimizer(given):
+    if given is None:
+        return keras.optimizers.Adam(2e-4, beta_1=0.0, beta_2=0.999)
+    return keras.optimizers.get(given)
+
+
+def _scaled(loss, network, optimizer):
+    """Add what the layers ask for, and scale for replicas and half precision."""
+    import tensorflow as tf
+
+    loss = loss + sum(ops.cast(extra, "float32") for extra in network.losses)
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    return optimizer.scale_loss(loss / replicas)
+
+
+def _update(tape, loss, network, optimizer):
+    variables = network.trainable_variables
+    optimizer.apply(tape.gradient(loss, variables), variables)

@@ -1,0 +1,137 @@
+"""DCGAN: plain convolutions, for 32 and 64 pixels."""
+
+import functools
+
+import keras
+from keras import layers
+
+from keras_spectral.layers import SVDConv2D
+
+
+def dcgan_generator(filters=(512, 256, 128, 64), latent=100, channels=3, name=None):
+    """Build DCGAN's generator: transposed convolutions of 4x4, each doubling the image.
+
+    `filters=(512, 256, 128, 64)` is PyTorch's example for 64 pixels (3,576,704
+    parameters); `(512, 256, 128)` is for 32 pixels, our reading of the low-rank paper,
+    which prints no generator.
+
+    Args:
+        filters: Tuple of integers, one a layer before the last.
+        latent: Integer, numbers of a latent vector.
+        channels: Integer, channels of the images.
+        name: String, the model's name.
+
+    Returns:
+        A functional `keras.Model` from latents (latent,) to images in [-1, 1] of
+        4 * 2**len(filters) pixels.
+
+    Example:
+    >>> dcgan_generator((64, 32, 16)).output_shape
+    (None, 32, 32, 3)
+
+    Source: Radford et al. 2016; papers/low-rank-gans.md, section 5.1; the module names
+    of PyTorch's example.
+    """
+    latents = keras.Input((latent,), name="latents")
+    x = layers.Reshape((1, 1, latent), name="pixel")(latents)
+    start = keras.initializers.RandomNormal(0.0, 0.02)
+    for index, wide in enumerate((*filters, channels)):
+        # PyTorch numbers the modules of a sequence: a convolution is every third.
+        x = layers.Conv2DTranspose(
+            wide,
+            4,
+            strides=1 if index == 0 else 2,
+            padding="valid" if index == 0 else "same",
+            use_bias=False,
+            kernel_initializer=start,
+            name=f"main-{3 * index}",
+        )(x)
+        if index < len(filters):
+            x = layers.BatchNormalization(
+                momentum=0.9, epsilon=1e-5, name=f"main-{3 * index + 1}"
+            )(x)
+            x = layers.ReLU(name=f"main-{3 * index + 2}")(x)
+    images = layers.Activation("tanh", name="images")(x)
+    return keras.Model(latents, images, name=name or "dcgan_generator")
+
+
+def dcgan_discriminator(
+    filters=(64, 128, 256, 512),
+    batch_normalization=True,
+    rank_ratio=None,
+    normalize=None,
+    channels=3,
+    orthogonal_factor=0.0,
+    spectrum_regularizer=None,
+    name=None,
+):
+    """Build DCGAN's discriminator: convolutions of 4x4, each halving the image.
+
+    `filters=(64, 128, 256, 512)` is PyTorch's example for 64 pixels, without its
+    sigmoid. `(128, 256, 512)` without batch normalization, but with biases, is the one
+    network for 32 pixels whose file sizes fit those that the low-rank paper prints:
+    2,636,673 parameters plain, 2,967,479, 2,227,883, 1,488,287 and 748,691 with
+    `rank_ratio` 1, 0.75, 0.5 and 0.25.
+
+    Args:
+        filters: Tuple of integers, one a layer before the last.
+        batch_normalization: Boolean, from the second layer to the last but one; without
+            it convolutions have a bias.
+        rank_ratio: Float in (0, 1], the paper's S, for factored kernels; `None` for
+            plain ones.
+        normalize: Callable, layer to layer, applied to every convolution.
+        channels: Integer, channels of the images.
+        orthogonal_factor: Float >= 0, the paper's lambda, for factored kernels.
+        spectrum_regularizer: Regularizer of the singular values, such as
+            `keras_spectral.regularizers.DOptimal`, for factored kernels.
+        name: String, the model's name.
+
+    Returns:
+        A functional `keras.Model` from images of 4 * 2**len(filters) pixels to logits.
+
+    Example:
+    >>> model = dcgan_discriminator((128, 256, 512), False, rank_ratio=0.5)
+    >>> sum(int(w.numpy().size) for w in model.trainable_weights)
+    1488287
+
+    Source: Radford et al. 2016; papers/low-rank-gans.md, sections 3 and 5.1.
+    """
+    normalize = normalize or (lambda layer: layer)
+    kind = layers.Conv2D
+    if rank_ratio is not None:
+        kind = functools.partial(
+            SVDConv2D,
+            rank_ratio=rank_ratio,
+            orthogonal_factor=orthogonal_factor,
+            spectrum_regularizer=spectrum_regularizer,
+        )
+    else:
+        kind = functools.partial(
+            kind, kernel_initializer=keras.initializers.RandomNormal(0.0, 0.02)
+        )
+    size = 4 * 2 ** len(filters)
+    images = x = keras.Input((size, size, channels), name="images")
+    number = 0
+    for index, wide in enumerate((*filters, 1)):
+        last = index == len(filters)
+        if not last:
+            x = layers.ZeroPadding2D(1, name=f"main-{number}-pad")(x)
+        convolution = kind(
+            wide,
+            4,
+            strides=1 if last else 2,
+            use_bias=not batch_normalization,
+            name=f"main-{number}",
+        )
+        x = normalize(convolution)(x)
+        number += 1
+        if batch_normalization and 0 < index < len(filters):
+            x = layers.BatchNormalization(
+                momentum=0.9, epsilon=1e-5, name=f"main-{number}"
+            )(x)
+            number += 1
+        if not last:
+            x = layers.LeakyReLU(0.2, name=f"main-{number}")(x)
+            number += 1
+    logits = layers.Flatten(name="logits")(x)
+    return keras.Model(images, logits, name=name or "dcgan_discriminator")
