@@ -13,27 +13,34 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-def grid(images, columns=8):
-    """Return images (n, height, width, 1) in [-1, 1] side by side, in [0, 1]."""
+def grid(images, columns=8, gap=6, scale=2):
+    """Return images (n, height, width, 1) in [-1, 1] as tiles of one, in [0, 1]."""
     rows = len(images) // columns
-    height, width = images.shape[1:3]
-    tiles = images[: rows * columns, ..., 0].reshape(rows, columns, height, width)
-    joined = tiles.transpose(0, 2, 1, 3).reshape(rows * height, columns * width)
-    return (joined + 1) / 2
+    tiles = np.pad(
+        (images[: rows * columns, ..., 0] + 1) / 2,
+        ((0, 0), (gap, gap), (gap, gap)),
+        constant_values=0.25,
+    )
+    height, width = tiles.shape[1:]
+    tiles = tiles.reshape(rows, columns, height, width).transpose(0, 2, 1, 3)
+    joined = tiles.reshape(rows * height, columns * width)
+    return joined.repeat(scale, 0).repeat(scale, 1)
 
 
 def main(arguments=None):
     """Train, save and draw."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, default=Path("srn-gan"))
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=45)
     parser.add_argument("--width", type=int, default=32, help="Filters of both.")
     parser.add_argument("--steps", type=int, default=2, help="Of D a step of G.")
     parser.add_argument("--batch", type=int, default=32, help="Images a step of D.")
-    parser.add_argument("--rate", type=float, default=2e-4, help="Learning rate.")
+    parser.add_argument("--rate", type=float, default=5e-4, help="Learning rate.")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
 

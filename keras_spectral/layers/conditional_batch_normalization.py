@@ -29,8 +29,8 @@ class ConditionalBatchNormalization(keras.layers.Layer):
     Example:
     >>> import numpy as np
     >>> layer = ConditionalBatchNormalization(classes=10)
-    >>> layer([np.ones((2, 4, 4, 3), "float32"), np.array([3, 7])]).shape
-    TensorShape([2, 4, 4, 3])
+    >>> tuple(layer([np.ones((2, 4, 4, 3), "float32"), np.array([3, 7])]).shape)
+    (2, 4, 4, 3)
 
     Source: papers/stable-rank-normalization.md, section 5.3 (Dumoulin et al. 2017).
     """

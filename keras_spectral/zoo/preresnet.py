@@ -14,6 +14,7 @@ def cifar_preresnet(
     squeeze_excitation=False,
     shortcut_from="preactivation",
     final_normalization=None,
+    filters=(16, 32, 64),
     normalize=None,
     input_shape=(32, 32, 3),
     name=None,
@@ -35,6 +36,8 @@ def cifar_preresnet(
         shortcut_from: `"preactivation"` or `"input"`, what the shortcut convolution
             reads.
         final_normalization: Boolean; default: `True`, without squeeze-excitation.
+        filters: Tuple of integers, one a stage, as in `cifar_resnet`. kuangliu's
+            PreActResNet18 is depth 18 with `(64, 128, 256, 512)`.
         normalize: Callable, layer to layer, applied to every layer with a kernel,
             such as `functools.partial(ks.layers.SpectralNormalization, bound=2.0)`;
             `None` for plain layers.
@@ -56,21 +59,21 @@ def cifar_preresnet(
     0.0.67 `CIFARPreResNet`, `CIFARSEPreResNet`.
     """
     blocks = Blocks(normalize)
-    count = units_per_stage(depth, 3 if bottleneck else 2)
+    count = units_per_stage(depth, 3 if bottleneck else 2, stages=len(filters))
     check_choice("shortcut_from", shortcut_from, ("preactivation", "input"))
     if final_normalization is None:
         final_normalization = not squeeze_excitation
     inputs = keras.Input(input_shape)
     if squeeze_excitation:
-        x = blocks.block(inputs, 16, 3, 1, "features-init_block")
+        x = blocks.block(inputs, filters[0], 3, 1, "features-init_block")
     else:
-        x = blocks.convolution(inputs, 16, 3, 1, "features-init_block")
-    for stage, filters in enumerate((16, 32, 64), start=1):
+        x = blocks.convolution(inputs, filters[0], 3, 1, "features-init_block")
+    for stage, width in enumerate(filters, start=1):
         for unit in range(1, count + 1):
             path = f"features-stage{stage}-unit{unit}"
             strides = 2 if unit == 1 and stage > 1 else 1
             y, shortcut = _unit(
-                blocks, x, filters, strides, path, bottleneck, shortcut_from
+                blocks, x, width, strides, path, bottleneck, shortcut_from
             )
             if squeeze_excitation:
                 y = blocks.squeeze_excitation(y, f"{path}-se")
@@ -115,7 +118,7 @@ def cifar_wrn(
 
     Example:
     >>> model = cifar_wrn(10, 2, classes=10)
-    >>> model.get_layer("output").kernel.shape
+    >>> tuple(model.get_layer("output").kernel.shape)
     (128, 10)
 
     Source: Zagoruyko and Komodakis 2016; papers/stable-rank-normalization.md, appendix

@@ -69,7 +69,7 @@ def cifar_pyramidnet(
 
     Example:
     >>> model = cifar_pyramidnet(20, 48, classes=10)
-    >>> model.get_layer("output").kernel.shape
+    >>> tuple(model.get_layer("output").kernel.shape)
     (64, 10)
 
     Source: papers/heavy-tail-compression.md, appendix D; pytorchcv 0.0.67

@@ -11,6 +11,7 @@ def cifar_resnet(
     classes,
     bottleneck=False,
     squeeze_excitation=False,
+    filters=(16, 32, 64),
     normalize=None,
     input_shape=(32, 32, 3),
     name=None,
@@ -30,6 +31,9 @@ def cifar_resnet(
         classes: Integer >= 1, the number of logits.
         bottleneck: Boolean.
         squeeze_excitation: Boolean, whether units scale their channels.
+        filters: Tuple of integers, one a stage; the depth counts 2 layers a unit (3
+            with bottlenecks) in each, and 2 more. kuangliu's ResNet18 is depth 18 with
+            `(64, 128, 256, 512)`.
         normalize: Callable, layer to layer, applied to every layer with a kernel,
             such as `functools.partial(ks.layers.SpectralNormalization, bound=2.0)`;
             `None` for plain layers.
@@ -51,14 +55,14 @@ def cifar_resnet(
     appendix D; pytorchcv 0.0.67 `CIFARResNet`, `CIFARSEResNet`.
     """
     blocks = Blocks(normalize)
-    count = units_per_stage(depth, 3 if bottleneck else 2)
+    count = units_per_stage(depth, 3 if bottleneck else 2, stages=len(filters))
     inputs = keras.Input(input_shape)
-    x = blocks.block(inputs, 16, 3, 1, "features-init_block")
-    for stage, filters in enumerate((16, 32, 64), start=1):
+    x = blocks.block(inputs, filters[0], 3, 1, "features-init_block")
+    for stage, width in enumerate(filters, start=1):
         for unit in range(1, count + 1):
             strides = 2 if unit == 1 and stage > 1 else 1
             path = f"features-stage{stage}-unit{unit}"
-            x = _unit(blocks, x, filters, strides, path, bottleneck, squeeze_excitation)
+            x = _unit(blocks, x, width, strides, path, bottleneck, squeeze_excitation)
     outputs = blocks.head(x, classes)
     return functional(inputs, outputs, name=name or f"resnet{depth}")
 
