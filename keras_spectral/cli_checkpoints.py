@@ -163,8 +163,9 @@ def _print_card(console, card):
             "none": f"Nothing could be verified ({certificate['reason']})",
         }[certificate["scope"]]
         console.print(
-            f"{scope}: {certificate['layers']} layers in float64, largest relative "
-            f"error {certificate['relative_error']:.1e}, against "
+            f"{scope}: {certificate['layers']} layers in "
+            f"{certificate['precision']}, largest relative error "
+            f"{certificate['relative_error']:.1e}, against "
             f"{certificate['reference']}."
         )
     for note in card.get("notes", ()):

@@ -41,6 +41,34 @@ _POST_ENDS = (
 )
 _PRE_START = ("conv1", "features.init_block")
 
+
+def _vgg_rows(batch_normalization):
+    """Rows from pytorchcv's VGG19 to torchvision's numbers of modules."""
+    rows, number = [], 0
+    for stage, count in enumerate((2, 2, 4, 4, 4), start=1):
+        for unit in range(1, count + 1):
+            path = f"features.stage{stage}.unit{unit}"
+            rows.append((f"{path}.conv", f"features.{number}"))
+            if batch_normalization:
+                rows.append((f"{path}.bn", f"features.{number + 1}"))
+            number += 3 if batch_normalization else 2
+        number += 1
+    heads = (("fc1.fc", 0), ("fc2.fc", 3), ("fc3", 6))
+    rows += [(f"output.{theirs}", f"classifier.{n}") for theirs, n in heads]
+    return tuple(rows)
+
+
+_ALEXNET = (
+    ("features.stage1.unit1.conv", "features.0"),
+    ("features.stage2.unit1.conv", "features.3"),
+    ("features.stage3.unit1.conv", "features.6"),
+    ("features.stage3.unit2.conv", "features.8"),
+    ("features.stage3.unit3.conv", "features.10"),
+    ("output.fc1.fc", "classifier.1"),
+    ("output.fc2.fc", "classifier.4"),
+    ("output.fc3", "classifier.6"),
+)
+
 DIALECTS = (
     Dialect("pytorchcv", ()),
     Dialect(
@@ -125,6 +153,9 @@ DIALECTS = (
             (_PRE_START, ("bn1", "features.post_activ.bn"), ("fc", "output")),
         ),
     ),
+    Dialect("pytorchcv vgg19", _vgg_rows(False)),
+    Dialect("pytorchcv bn_vgg19", _vgg_rows(True)),
+    Dialect("pytorchcv alexnetb", _ALEXNET),
 )
 
 

@@ -28,6 +28,8 @@ __all__ = [
     "dcgan_discriminator",
     "dcgan_generator",
     "entry",
+    "imagenet_alexnet",
+    "imagenet_vgg",
     "list_models",
     "low_rank_dcgan",
     "mnist_convnet",

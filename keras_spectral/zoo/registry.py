@@ -23,6 +23,8 @@ BUILDERS = {
     "cifar_wrn": "preresnet",
     "dcgan_discriminator": "dcgan",
     "dcgan_generator": "dcgan",
+    "imagenet_alexnet": "imagenet",
+    "imagenet_vgg": "imagenet",
     "low_rank_dcgan": "gans",
     "mnist_convnet": "mnist",
     "resnet_discriminator": "resnet_gan",

@@ -52,10 +52,22 @@ def cifar_vgg(
 
     Source: Simonyan and Zisserman 2015; papers/stable-rank-normalization.md, app. D.
     """
-    check_choice("depth", depth, tuple(_STAGES))
+    check_depth(depth)
     check_integer("classes", classes, least=1)
     blocks = Blocks(normalize, use_bias=True)
-    inputs = x = keras.Input(input_shape)
+    inputs = keras.Input(input_shape)
+    x = vgg_features(blocks, inputs, depth, batch_normalization)
+    outputs = blocks.dense(blocks.flatten(x), classes, "classifier")
+    return keras.Model(inputs, outputs, name=name or f"vgg{depth}")
+
+
+def check_depth(depth):
+    """Raise a ValueError unless VGG has that depth."""
+    check_choice("depth", depth, tuple(_STAGES))
+
+
+def vgg_features(blocks, x, depth, batch_normalization):
+    """Return what VGG's convolutions make of images."""
     # PyTorch numbers the modules of a sequence, those without weights too.
     number = 0
     for filters, count in zip(_FILTERS, _STAGES[depth], strict=True):
@@ -69,8 +81,7 @@ def cifar_vgg(
                 number += 2
         x = layers.MaxPooling2D(2, name=f"features-{number}-pool")(x)
         number += 1
-    outputs = blocks.dense(blocks.flatten(x), classes, "classifier")
-    return keras.Model(inputs, outputs, name=name or f"vgg{depth}")
+    return x
 
 
 def cifar_alexnet(classes, normalize=None, input_shape=(32, 32, 3), name=None):

@@ -125,7 +125,7 @@ def epsilon(value):
 def same_padding(model):
     # What `padding="same"` does to an even image before a stride of 2.
     for stage in (2, 3):
-        name = f"features-stage{stage}-unit1-body-conv1-pad"
+        name = f"features-stage{stage}-unit1-body-conv1-conv-pad"
         model.get_layer(name).padding = ((0, 1), (0, 1))
 
 
