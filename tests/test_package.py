@@ -53,14 +53,17 @@ def test_docstring_examples(module):
     assert result.failed == 0
 
 
-@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize("index", range(5))
 def test_readme_examples(index, tmp_path, monkeypatch, capsys):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(examples) == 4
+    assert len(examples) == 5
     monkeypatch.chdir(tmp_path)
-    exec(compile(examples[index], f"README example {index}", "exec"), {})
+    names = {}
+    exec(compile(examples[index], f"README example {index}", "exec"), names)
     if index == 2:
+        assert names["samples"].shape == (16, 32, 32, 1)
+    elif index == 3:
         assert (tmp_path / "resnet20_again.safetensors").exists()
     elif index != 1:
         assert "┃" in capsys.readouterr().out

@@ -12,6 +12,9 @@ from typing import NamedTuple
 _DATA = importlib.resources.files("keras_spectral.zoo") / "data"
 
 
+# How the notes of an entry end whose weights nobody here has seen.
+UNVERIFIED = "Architecture only: weights, licence and accuracy are not verified here."
+
 # Builder -> the module that it lives in.
 BUILDERS = {
     "cifar_alexnet": "vgg",
@@ -150,3 +153,28 @@ def checkpoint(name):
         )
     weights = Path(str(_DATA / "checkpoints" / file))
     return Checkpoint(weights, weights.with_suffix(".json"))
+
+
+def table():
+    """Return the registry as the Markdown table of `docs/zoo.md`.
+
+    Returns:
+        String, one row a name.
+
+    Example:
+    >>> table().splitlines()[0]
+    '| name | builder | trained | stored | normalization | source | notes |'
+    """
+    rows = [
+        "| name | builder | trained | stored | normalization | source | notes |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, known in _entries().items():
+        config = ", ".join(f"{key}={value}" for key, value in known["config"].items())
+        rows.append(
+            f"| `{name}` | `{known['builder']}({config})` | {known['parameters']:,} | "
+            f"{known['total_parameters']:,} | "
+            f"{known['batch_normalization_statistics']:,} | {known['source']} | "
+            f"{known['notes'].removesuffix(UNVERIFIED).strip()} |"
+        )
+    return "\n".join(rows)

@@ -56,11 +56,13 @@ def updates(gan):
 
 @pytest.mark.parametrize("jit", [False, True])
 def test_vectors_move_once_a_discriminator_update(jit, rng):
-    gan = small()
+    # XLA takes its time for each step.
+    steps = 1 if jit else 3
+    gan = small(discriminator_steps=steps)
     gan.compile(jit_compile=jit)
-    gan.fit(images(rng, 8), batch_size=4, verbose=0)
-    assert updates(gan) == {4}
-    assert int(gan.discriminator_optimizer.iterations) == 4
+    gan.fit(images(rng, 4 * steps), batch_size=2 * steps, verbose=0)
+    assert updates(gan) == {2 * steps}
+    assert int(gan.discriminator_optimizer.iterations) == 2 * steps
     assert int(gan.generator_optimizer.iterations) == 2
 
 
@@ -137,12 +139,12 @@ def test_penalties_of_layers_are_trained(factor, rng):
     assert (defect() < 0.3 * before) == (factor > 0)
 
 
-@pytest.mark.parametrize("classes", [None, 10])
-def test_saving_and_the_next_step(classes, tmp_path, rng):
+def test_saving_and_the_next_step(tmp_path, rng):
+    classes = 10
     gan = small(zoo.srn_resnet_gan, classes=classes)
     gan.compile(keras.optimizers.Adam(1e-3), "sgd")
     x = images(rng, 8)
-    y = None if classes is None else np.arange(8)
+    y = np.arange(8)
     gan.fit(x, y, batch_size=4, verbose=0)
     gan.save(tmp_path / "gan.keras")
     loaded = keras.models.load_model(tmp_path / "gan.keras")
@@ -197,11 +199,11 @@ def test_two_replicas(rng):
     strategy = tf.distribute.MirroredStrategy([d.name for d in devices[:2]])
     assert strategy.num_replicas_in_sync == 2
     with strategy.scope():
-        gan = small()
+        gan = small(discriminator_steps=1)
         gan.compile()
     gan.fit(images(rng, 8), batch_size=8, verbose=0)
     count, _ = gan.discriminator_optimizer.iterations._value.values
-    assert int(count) == 2
+    assert int(count) == 1
     layer = gan.discriminator.get_layer("block1-c1")
     first, second = layer.norm_states[0].u._value.values
     np.testing.assert_array_equal(first, second)
