@@ -98,13 +98,17 @@ class KernelSlot:
         return getattr(self.owner, self.attribute)
 
     @property
+    def masked(self):
+        """Whether the owner puts zeros into the kernel, as `MaskedConv2D` does."""
+        return getattr(self.owner, "mask", None) is not None
+
+    @property
     def value(self):
         """The kernel as a tensor, with the zeros that a mask puts into it."""
         kernel = ops.convert_to_tensor(self.variable)
-        mask = getattr(self.owner, "mask", None)
-        if mask is None:
+        if not self.masked:
             return kernel
-        return kernel * ops.cast(mask, kernel.dtype)
+        return kernel * ops.cast(self.owner.mask, kernel.dtype)
 
     def matrix_operator(self, norm="reshaped", input_size=None):
         """Return the function from the matrix to the operator with that norm.

@@ -15,9 +15,8 @@ class MaskedConv2D(keras.layers.Conv2D):
     its kernel is multiplied by zero. The 0/1 mask is drawn once, from `seed`, and is a
     weight that is saved but not trained.
 
-    Under a normalizing wrapper the norm is that of the masked kernel. Spectral
-    normalization scales it, so its bound is exact; a method that adds to the kernel
-    has what it adds masked as well.
+    `SpectralNormalization` scales the masked kernel, so its bound is exact. A wrapper
+    that would fill the zeros, such as `StableRankNormalization`, refuses the layer.
 
     Args:
         filters: Integer, number of outputs.

@@ -35,6 +35,9 @@ class Reparametrization(keras.layers.Wrapper):
         **kwargs: `name`, `trainable`. A dtype belongs to the wrapped layer.
     """
 
+    # Whether f scales, so that the zeros of a `MaskedConv2D` stay zeros.
+    keeps_zeros = False
+
     def __init__(self, layer, **kwargs):
         check_kind(layer)
         # The wrapper's own dtype is that of the kernel: under a mixed policy
@@ -74,6 +77,13 @@ class Reparametrization(keras.layers.Wrapper):
         super().build(input_shape)
         self.input_spec = self.layer.input_spec
         self.slots = tuple(kernel_slots(self.layer))
+        if not self.keeps_zeros and any(slot.masked for slot in self.slots):
+            raise ValueError(
+                f"`layer` must not have a mask: {type(self).__name__} fills the zeros "
+                "of a masked kernel, and masking them again breaks what it promises. "
+                f"Received: layer={self.layer}. SpectralNormalization scales the "
+                "kernel, and takes it."
+            )
 
     def transform(self, matrix, index, advance):
         """Return the effective kernel, as a matrix.

@@ -50,5 +50,7 @@ class SpectralNormalization(RankOneReparametrization):
     `clip=True`, eq. 16 (Gouk et al. 2018).
     """
 
+    keeps_zeros = True
+
     def coefficients(self, matrix, index, leading, norm):
         return self.scale_to_bound(norm), None

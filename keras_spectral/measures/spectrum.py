@@ -94,7 +94,7 @@ def _kernels(model, skipped):
             )
         slots = kernel_slots(inner)
         for slot in slots:
-            kernel = layer.effective_kernel(slot.name) if wrapped else slot.variable
+            kernel = layer.effective_kernel(slot.name) if wrapped else slot.value
             # One kernel goes by the layer's name.
             name = layer.name if len(slots) == 1 else f"{layer.name}/{slot.name}"
             kernel = keras.ops.convert_to_numpy(kernel).astype("float64")

@@ -1,5 +1,7 @@
 """The pieces that all families share, as PyTorch has them."""
 
+import zlib
+
 import keras
 from keras import layers
 
@@ -46,8 +48,8 @@ class Blocks:
         if expand_ratio == 1:
             layer = layers.Conv2D(filters, size, **arguments)
         else:
-            # A seed a layer: masks must not repeat.
-            seed = sum(map(ord, name))
+            # Each layer has a seed of its own, so that no two masks are the same.
+            seed = zlib.crc32(name.encode())
             layer = MaskedConv2D(filters, size, expand_ratio, seed, **arguments)
         return self.normalize(layer)(x)
 

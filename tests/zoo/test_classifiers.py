@@ -10,7 +10,7 @@ from pytorchcv.model_provider import get_model
 
 from keras_spectral import convert, zoo
 from keras_spectral.convert.rules import slots
-from keras_spectral.layers import SpectralNormalization, StableRankNormalization
+from keras_spectral.layers import SpectralNormalization
 from keras_spectral.traversal import leaf_layers
 from tests.convert.reference import random_network, torch_logits
 from tests.zoo.papers import PARAMETERS
@@ -178,33 +178,6 @@ def test_every_kernel_is_normalized(name):
 def _is_kernel(key, name):
     bare = key.endswith(("init_block.weight", "identity_conv.weight", "output.weight"))
     return key.endswith("weight") and ".bn." not in key or bare
-
-
-@pytest.mark.parametrize(
-    "normalize",
-    [
-        SpectralNormalization,
-        functools.partial(StableRankNormalization, stable_rank_ratio=0.3),
-    ],
-)
-def test_a_masked_kernel_is_normalized_as_it_convolves(normalize, rng):
-    inner = keras.layers.deserialize(
-        {"class_name": "keras_spectral>MaskedConv2D", "config": dict(
-            name="x", filters=8, kernel_size=3)})  # fmt: skip
-    layer = normalize(inner)
-    x = rng.standard_normal((2, 8, 8, 6)).astype("float32")
-    for _ in range(60):
-        layer(x, training=True)
-    mask = inner.mask.numpy()
-    masked = (inner.kernel.numpy() * mask).reshape(-1, 8)
-    effective = layer.effective_kernel().numpy().reshape(-1, 8)
-    if normalize is SpectralNormalization:
-        expected = masked / np.linalg.norm(masked, 2)
-        np.testing.assert_allclose(effective, expected, atol=1e-4)
-    plain = keras.layers.Conv2D(8, 3)
-    plain.build(x.shape)
-    plain.set_weights([effective.reshape(mask.shape) * mask, np.zeros(8)])
-    np.testing.assert_allclose(layer(x), plain(x), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, "mnist_convnet_svd25", "alexnet_cifar100"])
