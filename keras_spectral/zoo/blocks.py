@@ -36,15 +36,31 @@ class Blocks:
         expand_ratio=1,
         use_bias=None,
     ):
-        """Convolution with the same zero padding on all sides, half the kernel.
+        """Convolution with the same zero padding on all sides.
 
         Keras' `padding="same"` would pad an even image with stride 2 on one side only.
+
+        Args:
+            x: Tensor (batch, height, width, channels).
+            filters: Integer, number of outputs.
+            size: Integer, of the kernel in pixels, odd.
+            strides: Integer.
+            name: String.
+            padding: Integer, pixels on each side; default: half the kernel.
+            expand_ratio: Integer >= 1; above 1 the kernel is masked.
+            use_bias: Boolean; default: what the other convolutions have.
         """
-        if strides > 1 and size > 1:
-            x = layers.ZeroPadding2D(size // 2, name=f"{name}-pad")(x)
+        padding = size // 2 if padding is None else padding
+        same = strides == 1 and padding == size // 2
+        if padding and not same:
+            x = layers.ZeroPadding2D(padding, name=f"{name}-pad")(x)
         use_bias = self.use_bias if use_bias is None else use_bias
-        padding = "same" if strides == 1 else "valid"
-        arguments = dict(strides=strides, padding=padding, use_bias=use_bias, name=name)
+        arguments = dict(
+            strides=strides,
+            padding="same" if same else "valid",
+            use_bias=use_bias,
+            name=name,
+        )
         if expand_ratio == 1:
             layer = layers.Conv2D(filters, size, **arguments)
         else:

@@ -96,10 +96,7 @@ def imagenet_alexnet(
         (8, 256, 3, 1, 1, False),
         (10, 256, 3, 1, 1, True),
     ):
-        path = f"features-{number}"
-        x = layers.ZeroPadding2D(padding, name=f"{path}-pad")(x)
-        convolution = layers.Conv2D(filters, size, strides, name=path)
-        x = blocks.normalize(convolution)(x)
+        x = blocks.convolution(x, filters, size, strides, f"features-{number}", padding)
         x = layers.ReLU(name=f"features-{number + 1}")(x)
         if pool:
             x = layers.MaxPooling2D(3, 2, name=f"features-{number + 2}")(x)

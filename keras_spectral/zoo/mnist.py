@@ -1,14 +1,12 @@
 """The low-rank paper's network for MNIST, plain and factored."""
 
-import functools
-
 import keras
 from keras import layers
 
 from keras_spectral.layers import SVDConv2D
 
 
-def mnist_convnet(rank_ratio=None, orthogonal_factor=0.0, name=None):
+def mnist_convnet(rank_ratio=None, orthogonal_factor=0.0, normalize=None, name=None):
     """Build the low-rank paper's network of three convolutions on 28x28 digits.
 
     Parameters: 33,580 plain; 36,663, 26,837, 18,373 and 8,547 with `rank_ratio` 1,
@@ -18,10 +16,15 @@ def mnist_convnet(rank_ratio=None, orthogonal_factor=0.0, name=None):
         rank_ratio: Float in (0, 1], the paper's S: each kernel is factored with
             k = max(1, floor(S min(inputs, outputs))); `None` for plain convolutions.
         orthogonal_factor: Float >= 0, weight of the orthogonality penalty.
+        normalize: Callable, layer to layer, applied to every plain convolution;
+            `None` for plain layers.
         name: String, the model's name.
 
     Returns:
         A functional `keras.Model` from images (28, 28, 1) to 10 logits.
+
+    Raises:
+        ValueError: If `rank_ratio` is no such number, or with `normalize` too.
 
     Example:
     >>> model = mnist_convnet(rank_ratio=0.25)
@@ -30,11 +33,24 @@ def mnist_convnet(rank_ratio=None, orthogonal_factor=0.0, name=None):
 
     Source: papers/low-rank-gans.md, section 5.
     """
-    convolution = layers.Conv2D
-    if rank_ratio is not None:
-        convolution = functools.partial(
-            SVDConv2D, rank_ratio=rank_ratio, orthogonal_factor=orthogonal_factor
+    if rank_ratio is not None and normalize is not None:
+        raise ValueError(
+            "`normalize` must be None with factored layers, which hold their singular "
+            f"values themselves. Received: rank_ratio={rank_ratio}, "
+            f"normalize={normalize}"
         )
+
+    def convolution(*arguments, name):
+        if rank_ratio is None:
+            layer = layers.Conv2D(*arguments, name=name)
+            return normalize(layer) if normalize else layer
+        return SVDConv2D(
+            *arguments,
+            rank_ratio=rank_ratio,
+            orthogonal_factor=orthogonal_factor,
+            name=name,
+        )
+
     inputs = keras.Input((28, 28, 1))
     x = convolution(20, 5, name="conv1")(inputs)
     x = layers.ReLU(name="relu1")(x)
