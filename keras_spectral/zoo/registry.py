@@ -46,7 +46,9 @@ class Checkpoint(NamedTuple):
 
 @functools.cache
 def _entries():
-    entries = json.loads((_DATA / "registry.json").read_text(encoding="utf-8"))
+    registry = json.loads((_DATA / "registry.json").read_text(encoding="utf-8"))
+    # What is unknown of most models is written once.
+    entries = [{**registry["defaults"], **model} for model in registry["models"]]
     names = [entry["name"] for entry in entries]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -77,8 +79,9 @@ def entry(name):
         name: String, a registered name.
 
     Returns:
-        Dict with builder, config, parameters (trainable), input statistics,
-        source, checkpoint, licence, reference metric and notes.
+        Dict with builder, config, parameters (trainable), the shape (outputs, inputs)
+        of the dense layer at the end, input statistics, source, checkpoint, licence,
+        reference metric and notes.
 
     Raises:
         ValueError: On an unknown name, with the nearest ones.
@@ -163,18 +166,20 @@ def table():
 
     Example:
     >>> table().splitlines()[0]
-    '| name | builder | trained | stored | normalization | source | notes |'
+    '| name | builder | trained | stored | normalization | head | source | notes |'
     """
     rows = [
-        "| name | builder | trained | stored | normalization | source | notes |",
-        "|---|---|---|---|---|---|---|",
+        "| name | builder | trained | stored | normalization | head | source | notes |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, known in _entries().items():
         config = ", ".join(f"{key}={value}" for key, value in known["config"].items())
+        head = " x ".join(map(str, known["head_shape"] or ()))
         rows.append(
             f"| `{name}` | `{known['builder']}({config})` | {known['parameters']:,} | "
             f"{known['total_parameters']:,} | "
-            f"{known['batch_normalization_statistics']:,} | {known['source']} | "
+            f"{known['batch_normalization_statistics']:,} | {head} | "
+            f"{known['source']} | "
             f"{known['notes'].removesuffix(UNVERIFIED).strip()} |"
         )
     return "\n".join(rows)

@@ -60,7 +60,8 @@ def test_unknown_names_are_answered_with_the_nearest():
 
 def test_registry_invents_nothing():
     assert zoo.list_models("resnet*_svhn") == [
-        f"resnet{depth}_svhn" for depth in ("20", "56", "110", "164bn", "272bn")
+        f"resnet{depth}_svhn"
+        for depth in ("20", "56", "110", "164bn", "272bn", "542bn", "1001", "1202")
     ]
     names = zoo.list_models()
     assert len(names) == len(set(names))
@@ -74,7 +75,8 @@ def test_registry_invents_nothing():
 
 
 def test_names_in_the_registry_are_unique(monkeypatch, tmp_path):
-    (tmp_path / "registry.json").write_text(json.dumps([{"name": "a"}, {"name": "a"}]))
+    twice = {"defaults": {}, "models": [{"name": "a"}, {"name": "a"}]}
+    (tmp_path / "registry.json").write_text(json.dumps(twice))
     monkeypatch.setattr(registry, "_DATA", tmp_path)
     registry._entries.cache_clear()
     try:
