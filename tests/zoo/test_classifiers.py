@@ -225,7 +225,7 @@ SMALL = {
 
 @pytest.mark.parametrize(
     ("family", "policy"),
-    zip(SMALL, ["float32", "mixed_bfloat16"] * 2 + ["float32"], strict=True),
+    list(zip(SMALL, ["float32", "mixed_bfloat16"] * 2 + ["float32"], strict=True)),
 )
 def test_training_by_fit(family, policy, rng):
     keras.config.set_dtype_policy(policy)
