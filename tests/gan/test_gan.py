@@ -196,7 +196,12 @@ def test_mixed_precision(rng):
 
 def test_two_replicas(rng):
     devices = tf.config.list_logical_devices("CPU")
-    strategy = tf.distribute.MirroredStrategy([d.name for d in devices[:2]])
+    # Collectives of two strategies in one process share their keys, so another model's
+    # gradients, in another test, would be taken for these.
+    strategy = tf.distribute.MirroredStrategy(
+        [d.name for d in devices[:2]],
+        cross_device_ops=tf.distribute.ReductionToOneDevice(),
+    )
     assert strategy.num_replicas_in_sync == 2
     with strategy.scope():
         gan = small(discriminator_steps=1)
