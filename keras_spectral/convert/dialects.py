@@ -17,7 +17,8 @@ class Dialect(NamedTuple):
     Args:
         name: String, whose dialect, and of which networks.
         rows: Tuple of (their path, our path).
-        config: Dict of the builder's arguments, in place of the defaults.
+        config: Dict of the builder's arguments, in place of the defaults; those that
+            a builder does not have are passed over.
     """
 
     name: str
@@ -67,6 +68,29 @@ _ALEXNET = (
     ("output.fc1.fc", "classifier.1"),
     ("output.fc2.fc", "classifier.4"),
     ("output.fc3", "classifier.6"),
+)
+
+
+def _shared(*paths):
+    """Rows of names that are the zoo's own for these networks."""
+    return tuple((path, path) for path in paths)
+
+
+_SNGAN = _shared(
+    "l{i}", "l_y", "b{i}", "c{i}", "block{i}.c{j}", "block{i}.c_sc", "block{i}.b{j}",
+    "block{i}.b{j}.bn", "block{i}.b{j}.embed",
+)  # fmt: skip
+
+# Projects whose names are the zoo's own: no key tells them apart.
+SHARED = (
+    Dialect("pytorch/examples", _shared("main.{i}")),
+    Dialect("torchvision", _shared("features.{i}", "classifier.{i}")),
+    Dialect("chainer", _SNGAN),
+    Dialect(
+        "mimicry",
+        _SNGAN,
+        {"upsampling": "bilinear", "epsilon": 1e-5, "shortcut_from": "relu"},
+    ),
 )
 
 DIALECTS = (
@@ -182,6 +206,7 @@ def _pattern(template):
 
 
 def _translate(path, rows):
+    """Return what the first row that fits makes of a path, or `None`."""
     for theirs, ours in rows:
         pattern, shifts = _pattern(theirs)
         match = pattern.fullmatch(path)
@@ -195,7 +220,13 @@ def _translate(path, rows):
             return str(numbers[match.group(1)] + int(match.group(2) or 0))
 
         return re.sub(r"\{(\w)(\+\d+)?\}", number, ours)
-    return path
+    return None
+
+
+def _renamed(key, rows):
+    path, dot, leaf = key.rpartition(".")
+    found = _translate(path, rows)
+    return f"{path if found is None else found}{dot}{leaf}"
 
 
 def to_ours(key, dialect):
@@ -206,8 +237,7 @@ def to_ours(key, dialect):
     >>> to_ours("layer2.0.conv1.weight", bearpaw)
     'features.stage2.unit1.body.conv1.conv.weight'
     """
-    path, dot, leaf = key.rpartition(".")
-    return f"{_translate(path, dialect.rows)}{dot}{leaf}"
+    return _renamed(key, dialect.rows)
 
 
 def to_theirs(key, dialect):
@@ -217,9 +247,7 @@ def to_theirs(key, dialect):
     >>> to_theirs("features.stage2.unit1.body.conv1.conv.weight", named("bearpaw"))
     'layer2.0.conv1.weight'
     """
-    path, dot, leaf = key.rpartition(".")
-    rows = tuple((ours, theirs) for theirs, ours in dialect.rows)
-    return f"{_translate(path, rows)}{dot}{leaf}"
+    return _renamed(key, tuple((ours, theirs) for theirs, ours in dialect.rows))
 
 
 def named(name):
@@ -228,21 +256,25 @@ def named(name):
     Raises:
         ValueError: On an unknown name, with the known ones.
     """
-    for dialect in DIALECTS:
+    known = (*DIALECTS, *SHARED)
+    for dialect in known:
         if dialect.name == name:
             return dialect
     raise ValueError(
-        f"`dialect` must be 'auto' or one of {[d.name for d in DIALECTS]}. "
+        f"`dialect` must be 'auto' or one of {[d.name for d in known]}. "
         f"Received: dialect={name!r}"
     )
 
 
-def detect(theirs, ours):
+def detect(theirs, ours, arguments=(), flavours=()):
     """Return the dialect in which the keys fit best.
 
     Args:
         theirs: Iterable of a checkpoint's keys.
         ours: Set of the model's keys.
+        arguments: Names of the builder's arguments, for a registered model.
+        flavours: Names of the forms of spectral normalization in the checkpoint; one
+            that a project alone has tells that it is this project's.
 
     Returns:
         Tuple (dialect, score): the share of keys that agree, 1 if all do.
@@ -265,7 +297,7 @@ def detect(theirs, ours):
     first = winners[0]
     if first is DIALECTS[0]:
         # Our own names fit as well as any renaming of them.
-        return first, best
+        return _of_shared_names(theirs, arguments, flavours), best
     for other in winners[1:]:
         same = all(to_ours(key, first) == to_ours(key, other) for key in theirs)
         if not same or first.config != other.config:
@@ -275,6 +307,29 @@ def detect(theirs, ours):
                 "`dialect`."
             )
     return first, best
+
+
+def _of_shared_names(keys, arguments, flavours):
+    """Return whose checkpoint it is among those who use the zoo's own names."""
+    paths = {key.rpartition(".")[0] for key in keys}
+    fitting = [
+        dialect
+        for dialect in SHARED
+        if arguments and all(_translate(path, dialect.rows) for path in paths)
+    ]
+    fitting = [d for d in fitting if d.name in flavours] or fitting
+    if len({str(applicable(d.config, arguments)) for d in fitting}) > 1:
+        raise CheckpointError(
+            "is ambiguous: its keys are those of "
+            f"{' and of '.join(d.name for d in fitting)}, whose networks are wired "
+            "differently. Choose one by `dialect`."
+        )
+    return fitting[0] if fitting else DIALECTS[0]
+
+
+def applicable(config, arguments):
+    """Return the part of a dialect's config that a builder has arguments for."""
+    return {name: value for name, value in config.items() if name in arguments}
 
 
 def guess(keys):
@@ -293,9 +348,10 @@ def guess(keys):
     """
     paths = {key.rpartition(".")[0] for key in keys}
     scores = {}
-    for dialect in DIALECTS:
-        translated = [path for path in paths if _translate(path, dialect.rows) != path]
-        scores[dialect.name] = len(translated)
+    for dialect in (*DIALECTS, *SHARED):
+        scores[dialect.name] = sum(
+            _translate(path, dialect.rows) is not None for path in paths
+        )
     best = max(scores.values())
     if best == 0:
         return [DIALECTS[0].name]

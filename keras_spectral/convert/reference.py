@@ -174,6 +174,25 @@ class Tape:
         y = y if weight is None else y * weight
         return self.keep(path, y if bias is None else y + bias)
 
+    def conditional_normalization(self, path, x, labels, epsilon=1e-5):
+        """Batch normalization with a row of scales and offsets for each label."""
+        mean, variance = (
+            self._get(path, f"bn.{name}")[:, None, None]
+            for name in ("running_mean", "running_var")
+        )
+        rows = self._get(path, "embed.weight")[labels][:, :, None, None]
+        scale, offset = np.split(rows, 2, 1)
+        y = (x - mean) / np.sqrt(variance + epsilon)
+        return self.keep(path, y * scale + offset)
+
+    def embedding(self, path, labels):
+        """Rows of a table."""
+        return self.keep(path, self._get(path, "weight")[labels])
+
+    def shape(self, key):
+        """A tensor's shape in PyTorch."""
+        return self._tensor(key).shape
+
     def max_pool(self, x, size=2, stride=2):
         """Maximum over windows."""
         return self._ops.max_pool(x, size, stride)
@@ -321,7 +340,7 @@ def sequential(tape, x, **_):
         int(key.split(".")[1]) for key in tape.keys if key.startswith("features.")
     )
     numbers = sorted(set(numbers))
-    shapes = {n: tape._tensor(f"features.{n}.weight").shape for n in numbers}
+    shapes = {n: tape.shape(f"features.{n}.weight") for n in numbers}
     convolutions = [n for n in numbers if len(shapes[n]) == 4]
     for n, following in zip(convolutions, [*convolutions[1:], None], strict=True):
         large = shapes[n][2] == 11

@@ -1,5 +1,6 @@
 """Weights from PyTorch into a Keras model and back."""
 
+import inspect
 from pathlib import Path
 
 import keras
@@ -67,13 +68,19 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
     chosen = None if dialect == "auto" else dialects.named(dialect)
     state = _opened(source, entry)
     plain, spectral = _guarded(state, spectral_state.parse, state)
+    arguments = _arguments(name or model.name)
+    config = dialects.applicable(chosen.config if chosen else {}, arguments)
     if name is not None:
-        model = zoo.build(name, **(chosen.config if chosen else {}))
+        model = zoo.build(name, **config)
     targets = slots(model)
     if chosen is None:
-        chosen, _ = _guarded(state, dialects.detect, plain, set(targets))
-        if name is not None and chosen.config:
-            model = zoo.build(name, **chosen.config)
+        flavours = {found.flavour.name for found in spectral.values()}
+        chosen, _ = _guarded(
+            state, dialects.detect, plain, set(targets), arguments, flavours
+        )
+        config = dialects.applicable(chosen.config, arguments)
+        if name is not None and config:
+            model = zoo.build(name, **config)
             targets = slots(model)
     keys = {dialects.to_ours(key, chosen): theirs for key, theirs in plain.items()}
     counters = {k: v for k, v in keys.items() if k.split(".")[-1] == _COUNTER}
@@ -110,6 +117,14 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
             raise MismatchError(f"{state.origin} was read, but {report}")
     remember(model, card)
     return model
+
+
+def _arguments(name):
+    """Return the names of a registered model's builder's arguments."""
+    if name not in zoo.list_models():
+        return ()
+    builder = getattr(zoo, zoo.entry(name)["builder"])
+    return tuple(inspect.signature(builder).parameters)
 
 
 def _opened(source, entry):

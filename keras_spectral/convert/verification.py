@@ -7,8 +7,10 @@ import keras
 import numpy as np
 
 from keras_spectral import zoo
-from keras_spectral.convert import reference
+from keras_spectral.convert import reference, reference_gans
 from keras_spectral.convert.rules import slots, weighted_layers
+from keras_spectral.layers import Reparametrization
+from keras_spectral.surgery import copy_weights, unwrap
 from keras_spectral.traversal import deep_graphs
 
 # In float64 a correct import agrees to 1e-14, at worst to 2e-12 in ill-conditioned
@@ -31,6 +33,10 @@ _NETWORKS = {
     "cifar_resnet": reference.residual,
     "cifar_vgg": reference.sequential,
     "cifar_wrn": reference.preactivated,
+    "dcgan_discriminator": reference_gans.dcgan_discriminator,
+    "dcgan_generator": reference_gans.dcgan_generator,
+    "resnet_discriminator": reference_gans.resnet_discriminator,
+    "resnet_generator": reference_gans.resnet_generator,
 }
 
 
@@ -102,17 +108,23 @@ def verify(model, weights, dialect):
     if isinstance(network, str):
         return _verify_layers(model, weights, ops, name, network)
     config = {**config, **dialect.config}
-    twin = _in_float64(model)
+    twin = _in_float64(_without_wrappers(model))
     if twin is None:
         reason = "the model cannot be copied to float64"
         return _verify_layers(model, weights, ops, name, reason)
-    return _verify_network(twin, weights.rounded, ops, name, network, config)
+    wrapped = {key for key, slot in slots(model).items() if slot.wrapper is not None}
+
+    def tensor(key):
+        return weights.rounded(key, effective=key not in wrapped)
+
+    return _verify_network(twin, tensor, ops, name, network, config)
 
 
 def _network(model):
     """Return (reference, builder's arguments), or the reason why there is none."""
-    if any(wrapper is not None for _, _, wrapper in weighted_layers(model)):
-        return "layers are in wrappers", {}
+    wrappers = {w for _, _, w in weighted_layers(model) if w is not None}
+    if not all(isinstance(wrapper, Reparametrization) for wrapper in wrappers):
+        return "layers are in wrappers that change more than a kernel", {}
     if model.name not in zoo.list_models():
         return f"'{model.name}' is no registered architecture", {}
     entry = zoo.entry(model.name)
@@ -123,11 +135,26 @@ def _network(model):
     return _NETWORKS[entry["builder"]], entry["config"]
 
 
+def _without_wrappers(model):
+    """Return the network with its trained kernels, as if nothing normalized them.
+
+    Its wiring is the same; a normalized kernel would differ by the rounding of its
+    singular vectors.
+    """
+    if all(wrapper is None for _, _, wrapper in weighted_layers(model)):
+        return model
+    plain = unwrap(model)
+    copy_weights(model, plain)
+    return plain
+
+
 def _doubled(config):
-    """Return a layer's or model's config with float64 for every dtype."""
+    """Return a layer's or model's config with float64 for every dtype but labels'."""
     if isinstance(config, dict):
         return {
-            key: "float64" if key == "dtype" and value else _doubled(value)
+            key: "float64"
+            if key == "dtype" and value and "int" not in str(value)
+            else _doubled(value)
             for key, value in config.items()
         }
     if isinstance(config, (list, tuple)):
@@ -153,9 +180,15 @@ def _copied(layer, input_shape):
     return twin
 
 
-def _images(model, seed=0):
-    shape = [n or 32 for n in model.inputs[0].shape[1:]]
-    return np.random.default_rng(seed).standard_normal((2, *shape))
+def _inputs(model, classes, seed=0):
+    """Return two random images or latent vectors, and labels where they are asked."""
+    rng = np.random.default_rng(seed)
+    return [
+        rng.integers(0, classes, 2).astype("int32")
+        if "int" in str(given.dtype)
+        else rng.standard_normal((2, *(n or 32 for n in given.shape[1:])))
+        for given in model.inputs
+    ]
 
 
 def _channels_first(value):
@@ -198,17 +231,20 @@ def _compare(pairs, tolerance):
 
 def _verify_network(twin, tensor, ops, name, network, config):
     layers = [layer for layer in twin.layers if layer.weights]
-    x = _images(twin)
+    paths = [layer.name.replace("-", ".") for layer in layers]
+    inputs = _inputs(twin, config.get("classes"))
+    wanted = [layer.output for layer in layers]
+    if twin.outputs[0] is not wanted[-1]:
+        # What comes after the last weight counts too.
+        paths, wanted = [*paths, "(output)"], [*wanted, twin.outputs[0]]
     with deep_graphs():
-        outputs = keras.Model(twin.inputs, [layer.output for layer in layers])([x])
-    if len(layers) == 1:
-        outputs = [outputs]
+        outputs = keras.Model(twin.inputs, wanted)(inputs)
+    outputs = [outputs] if len(wanted) == 1 else outputs
     tape = reference.Tape(slots(twin), tensor, ops)
-    network(tape, _channels_first(x), **config)
+    tape.keep("(output)", network(tape, *map(_channels_first, inputs), **config))
 
     def pairs():
-        for layer, output in zip(layers, outputs, strict=True):
-            path = layer.name.replace("-", ".")
+        for path, output in zip(paths, outputs, strict=True):
             ours = _channels_first(keras.ops.convert_to_numpy(output))
             # A module that the reference never reached has nothing to agree with.
             theirs = tape.outputs.get(path, np.full(ours.shape, np.nan))

@@ -17,21 +17,16 @@ def count(model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("build", "theirs", "dialect", "expected"),
+    ("name", "theirs", "dialect", "expected"),
     [
-        (lambda: zoo.imagenet_vgg(19), "vgg19", "pytorchcv vgg19", 143_667_240),
-        (
-            lambda: zoo.imagenet_vgg(19, batch_normalization=True),
-            "bn_vgg19b",
-            "pytorchcv bn_vgg19",
-            143_678_248,
-        ),
-        (zoo.imagenet_alexnet, "alexnetb", "pytorchcv alexnetb", 61_100_840),
+        ("vgg19_imagenet", "vgg19", "pytorchcv vgg19", 143_667_240),
+        ("vgg19_bn_imagenet", "bn_vgg19b", "pytorchcv bn_vgg19", 143_678_248),
+        ("alexnet_imagenet", "alexnetb", "pytorchcv alexnetb", 61_100_840),
     ],
 )
-def test_counts_and_pytorchcvs_keys(build, theirs, dialect, expected):
-    model = build()
-    assert count(model) == expected
+def test_counts_and_pytorchcvs_keys(name, theirs, dialect, expected):
+    model = zoo.build(name)
+    assert count(model) == zoo.entry(name)["parameters"] == expected
     with torch.device("meta"):
         state = get_model(theirs).state_dict()
     state = {k: tuple(v.shape) for k, v in state.items() if "num_batches" not in k}
