@@ -6,9 +6,17 @@ import warnings
 
 import numpy as np
 
-from keras_spectral.validation import check_choice
+from keras_spectral.measures.power_law_search import find_tail
+from keras_spectral.results import Rows
+from keras_spectral.validation import check_choice, check_integer
 
 _SIDES = ("abs", "positive", "negative")
+_ENGINES = ("exact", "powerlaw")
+_ALTERNATIVES = ("lognormal", "exponential", "truncated_power_law")
+
+# Exponents of the density nearer to 1 than this are mis-fitted by everyone.
+_LEAST_ALPHA = 1.2
+_LEAST_TAIL = 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +37,9 @@ class PowerLawFit:
         size: Integer, how many numbers were fitted.
         ks_distance: Float, largest distance of the distribution functions.
         status: `"ok"`; `"too small"` below 50 numbers in the tail; `"at
-            boundary"` where `powerlaw` found no exponent clear of 1, the
-            smallest allowed; `"degenerate"` where there is nothing to fit, and
-            all is NaN.
+            boundary"` where the exponent is not clear of 1, the smallest
+            allowed (below 1.2); `"degenerate"` where there is nothing to fit,
+            and all is NaN.
     """
 
     alpha_pdf: float
@@ -44,26 +52,43 @@ class PowerLawFit:
     status: str
 
 
-def fit_power_law(x, sides="abs"):
+def _on_side(x, sides):
+    """Return the positive numbers that are fitted."""
+    check_choice("sides", sides, _SIDES)
+    x = np.asarray(x, "float64").ravel()
+    if not x.size or not np.isfinite(x).all():
+        raise ValueError(
+            "`x` must hold finite numbers. Received: "
+            + (f"{x.size} numbers with NaN or infinity" if x.size else "none")
+        )
+    x = {"abs": np.abs, "positive": np.asarray, "negative": np.negative}[sides](x)
+    return x[x > 0]
+
+
+def fit_power_law(x, sides="abs", engine="exact"):
     """Fit a power law to the tail of `x` by maximum likelihood.
 
-    The start of the tail, xmin, is the one whose fit has the smallest
-    Kolmogorov-Smirnov distance. The work is done by the package `powerlaw`,
-    whose range of exponents is widened to all above 1: by default its version
-    2 stops at 3 without saying so. The time grows with the square of the size;
-    20,000 numbers take some ten seconds.
+    The start of the tail, xmin, is the one of all values (but the two largest)
+    whose fit has the smallest Kolmogorov-Smirnov distance. The search is exact for
+    any size: the result is that of the package `powerlaw` with its range of
+    exponents widened to all above 1 (by default its version 2 stops at 3 without
+    saying so), in a few milliseconds for 20,000 numbers and in some seconds for 16
+    million.
 
     Args:
         x: Float array of any shape, finite.
         sides: `"abs"` fits |x|, `"positive"` the numbers above zero,
             `"negative"` minus those below. Zeros are dropped.
+        engine: `"exact"`, or `"powerlaw"` for the package itself, whose time grows
+            with the square of the size.
 
     Returns:
         A `PowerLawFit`. Check its `status` and `standard_error` before reading
-        the exponent: on a few hundred weights a Laplace law gives one, too.
+        the exponent, then `goodness_of_fit` and `compare_power_law`: on a few hundred
+        weights a Laplace law gives an exponent, too.
 
     Raises:
-        ValueError: If `x` is empty or not finite, or `sides` unknown.
+        ValueError: If `x` is empty or not finite, or `sides` or `engine` unknown.
 
     Example:
     >>> import numpy as np
@@ -73,30 +98,27 @@ def fit_power_law(x, sides="abs"):
 
     Source: papers/heavy-tail-compression.md, section 6 (Clauset et al. 2009).
     """
-    check_choice("sides", sides, _SIDES)
-    x = np.asarray(x, "float64").ravel()
-    if not x.size or not np.isfinite(x).all():
-        raise ValueError(
-            "`x` must hold finite numbers. Received: "
-            + (f"{x.size} numbers with NaN or infinity" if x.size else "none")
-        )
-    x = {"abs": np.abs(x), "positive": x, "negative": -x}[sides]
-    x = x[x > 0]
-    if len(np.unique(x)) < 4:
+    check_choice("engine", engine, _ENGINES)
+    x = _on_side(x, sides)
+    if len(np.unique(x[:1000])) < 4 and len(np.unique(x)) < 4:
         nan = math.nan
         return PowerLawFit(nan, nan, nan, nan, 0, x.size, nan, "degenerate")
-    import powerlaw
+    flagged = False
+    if engine == "exact":
+        alpha, xmin, tail, distance = find_tail(x)
+    else:
+        import powerlaw
 
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        fit = powerlaw.Fit(x, parameter_ranges={"alpha": (1, None)}, verbose=0)
-        alpha, xmin = float(fit.power_law.alpha), float(fit.xmin)
-        distance = float(fit.power_law.D)
-    tail = int((x >= xmin).sum())
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            fit = powerlaw.Fit(x, parameter_ranges={"alpha": (1, None)}, verbose=0)
+            alpha, xmin = float(fit.power_law.alpha), float(fit.xmin)
+            distance, flagged = float(fit.power_law.D), bool(fit.noise_flag)
+        tail = int((x >= xmin).sum())
     status = "ok"
-    if fit.noise_flag:
+    if flagged or alpha < _LEAST_ALPHA:
         status = "at boundary"
-    elif tail < 50:
+    elif tail < _LEAST_TAIL:
         status = "too small"
     return PowerLawFit(
         alpha_pdf=alpha,
@@ -107,4 +129,145 @@ def fit_power_law(x, sides="abs"):
         size=x.size,
         ks_distance=distance,
         status=status,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class GoodnessOfFit:
+    """How often a true power law is as far from its fit as the data is.
+
+    Args:
+        p_value: Float in (0, 1], (1 + trials as far) / (1 + trials). Small: the data
+            is no power law. Clauset et al. rule it out at 0.1.
+        standard_error: Float, of the p-value, from the number of trials.
+        trials: Integer.
+    """
+
+    p_value: float
+    standard_error: float
+    trials: int
+
+
+def goodness_of_fit(x, sides="abs", trials=200, seed=0):
+    """Test by a parametric bootstrap whether the tail of `x` is a power law.
+
+    Each trial draws as many numbers: from the fitted power law with the probability
+    of the tail, else from the numbers below it; then fits them anew, xmin and all.
+
+    Args:
+        x: Float array of any shape, finite.
+        sides: As `fit_power_law`.
+        trials: Integer >= 1; the p-value's error is at most 0.5 / sqrt(trials).
+        seed: Integer >= 0.
+
+    Returns:
+        A `GoodnessOfFit`; its p-value is NaN if the fit's status is `"degenerate"`.
+
+    Raises:
+        ValueError: As `fit_power_law`, or if `trials` or `seed` is out of range.
+
+    Example:
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).uniform(1, 2, 500)
+    >>> goodness_of_fit(x, trials=50).p_value < 0.1
+    True
+
+    Source: Clauset et al. 2009, section 4.1.
+    """
+    check_integer("trials", trials, least=1)
+    check_integer("seed", seed, least=0)
+    x = _on_side(x, sides)
+    fit = fit_power_law(x)
+    if fit.status == "degenerate":
+        return GoodnessOfFit(math.nan, math.nan, trials)
+    rng = np.random.default_rng(seed)
+    body = x[x < fit.xmin]
+    as_far = 0
+    for _ in range(trials):
+        size = rng.binomial(x.size, fit.tail_size / x.size) if body.size else x.size
+        tail = fit.xmin * (1 - rng.random(size)) ** (-1 / fit.alpha_tail)
+        rest = body[rng.integers(0, max(body.size, 1), x.size - size)]
+        again = fit_power_law(np.concatenate([tail, rest]))
+        # Only a sample of very few numbers is degenerate; it says nothing against.
+        as_far += not again.ks_distance < fit.ks_distance
+    p = (1 + as_far) / (1 + trials)
+    return GoodnessOfFit(p, math.sqrt(p * (1 - p) / trials), trials)
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparisonRow:
+    """A power law against another law on the same tail.
+
+    Args:
+        alternative: String, the other law.
+        log_likelihood_ratio: Float, natural logarithm; above zero the power law is
+            the likelier one.
+        p_value: Float, how often a ratio as far from zero comes by chance (Vuong's
+            test; chi-squared's for the truncated power law, which contains the
+            power law and so is never the less likely). Not the goodness of a fit.
+        favoured: String: the likelier law, or `"neither"` above a p-value of 0.1.
+    """
+
+    alternative: str
+    log_likelihood_ratio: float
+    p_value: float
+    favoured: str
+
+
+def compare_power_law(x, sides="abs", alternatives=_ALTERNATIVES):
+    """Compare the power law of a tail with other laws by their likelihoods.
+
+    The laws are fitted to the tail that `fit_power_law` finds, by the package
+    `powerlaw`.
+
+    Args:
+        x: Float array of any shape, finite.
+        sides: As `fit_power_law`.
+        alternatives: Tuple of `"lognormal"`, `"exponential"`,
+            `"truncated_power_law"`.
+
+    Returns:
+        `Rows` of `ComparisonRow`; NaN and `"neither"` where the tail is degenerate or
+        a law cannot be fitted.
+
+    Raises:
+        ValueError: As `fit_power_law`, or on an unknown alternative.
+
+    Example:
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).pareto(2.5, 2000) + 1
+    >>> compare_power_law(x, alternatives=("exponential",))[0].favoured
+    'power_law'
+
+    Source: Clauset et al. 2009, section 5; Vuong 1989.
+    """
+    for alternative in alternatives:
+        check_choice("alternatives", alternative, _ALTERNATIVES)
+    x = _on_side(x, sides)
+    fit = fit_power_law(x)
+    rows = []
+    if fit.status != "degenerate":
+        import powerlaw
+
+        # Scale-free, so that no law's optimizer starts far away.
+        tail = x[x >= fit.xmin] / fit.xmin
+    for alternative in alternatives:
+        ratio = p = math.nan
+        if fit.status != "degenerate":
+            with warnings.catch_warnings(), np.errstate(all="ignore"):
+                warnings.simplefilter("ignore")
+                laws = powerlaw.Fit(
+                    tail, xmin=1.0, parameter_ranges={"alpha": (1, None)}, verbose=0
+                )
+                ratio, p = map(
+                    float, laws.distribution_compare("power_law", alternative)
+                )
+        favoured = "neither"
+        if p <= 0.1:
+            favoured = "power_law" if ratio > 0 else alternative
+        rows.append(ComparisonRow(alternative, ratio, p, favoured))
+    return Rows(
+        rows,
+        title=f"A power law of {fit.tail_size} numbers against other laws",
+        caption="Ratio above 0: the power law is likelier. p: by chance.",
     )
