@@ -1,5 +1,12 @@
 """Measures of a trained network: spectra and power laws of its weights."""
 
+from keras_spectral.measures.alpha_stable import (
+    AlphaStableFit,
+    alpha_stable_density,
+    alpha_stable_tail,
+    fit_alpha_stable,
+    sample_alpha_stable,
+)
 from keras_spectral.measures.power_law import (
     ComparisonRow,
     GoodnessOfFit,
@@ -11,13 +18,18 @@ from keras_spectral.measures.power_law import (
 from keras_spectral.measures.spectrum import Spectrum, SpectrumRow, spectrum
 
 __all__ = [
+    "AlphaStableFit",
     "ComparisonRow",
     "GoodnessOfFit",
     "PowerLawFit",
     "Spectrum",
     "SpectrumRow",
+    "alpha_stable_density",
+    "alpha_stable_tail",
     "compare_power_law",
+    "fit_alpha_stable",
     "fit_power_law",
     "goodness_of_fit",
+    "sample_alpha_stable",
     "spectrum",
 ]
