@@ -1,4 +1,4 @@
-"""Compression of trained networks."""
+"""Compression of trained networks, and what can be proved about it."""
 
 from keras_spectral.compression.heavy_tail import (
     CompressionRow,
@@ -6,5 +6,26 @@ from keras_spectral.compression.heavy_tail import (
     compress,
     compress_matrix,
 )
+from keras_spectral.compression.sparsity import (
+    BracketRow,
+    bracket_probability,
+    large_weight_probability,
+    resilient_classification,
+    sparsity_bound,
+    sparsity_probability,
+    spiked_second_moment,
+)
 
-__all__ = ["CompressionRow", "apply", "compress", "compress_matrix"]
+__all__ = [
+    "BracketRow",
+    "CompressionRow",
+    "apply",
+    "bracket_probability",
+    "compress",
+    "compress_matrix",
+    "large_weight_probability",
+    "resilient_classification",
+    "sparsity_bound",
+    "sparsity_probability",
+    "spiked_second_moment",
+]
