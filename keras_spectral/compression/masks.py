@@ -157,17 +157,18 @@ class _KeepMask(keras.constraints.Constraint):
 
     def __call__(self, w):
         frozen = keras.ops.zeros_like(w) if self.frozen is None else self.frozen
-        return keras.ops.where(self.kept, w, frozen)
+        return keras.ops.where(self.kept, keras.ops.convert_to_tensor(w), frozen)
 
 
 def keep_mask(model, compression=None):
     """Let only the kept weights of compressed kernels train.
 
-    Puts a constraint on each of those kernels: after every update of an optimizer the
-    other entries are again what they were, bit for bit, zeros or noise. `fit` then
-    fine-tunes as ever, and `save_compressed` saves without choosing the mask anew. A
-    compiled model is traced again. The constraints are not saved with a model; for one
-    that was loaded by Keras call this again.
+    Puts a constraint on each of those kernels: now, and after every update of an
+    optimizer, the other entries are again what they were, bit for bit, zeros or noise.
+    `fit` then fine-tunes as ever, and `save_compressed` saves without choosing the mask
+    anew. A compiled model is traced again. The constraints are not saved with a model;
+    for one that was loaded by Keras call this again. Call it again, too, after training
+    with `use_ema=True`: Keras averages the weights before it applies constraints.
 
     Args:
         model: A built `keras.Model`, changed in place.
@@ -212,7 +213,9 @@ def keep_mask(model, compression=None):
         frozen = None
         if record.replacement != "zero":
             frozen = record.frozen(as_numpy(weights[index]).dtype.name)
-        weights[index].constraint = _KeepMask(record.kept, frozen)
+        constraint = _KeepMask(record.kept, frozen)
+        weights[index].constraint = constraint
+        weights[index].assign(constraint(weights[index]))
     if model.compiled:
         # Constraints are read when the step is traced.
         model.make_train_function(force=True)

@@ -26,7 +26,6 @@ DTYPES = {
 }  # fmt: skip
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 _LONGEST_DESCRIPTION = 2**26
-_NUMBER = (int, float)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,9 +101,9 @@ def _stored_weight(table):
         _choice(table["dtype"], FLOATS, "dtype")
         coded = Coded(
             **_require(
-                coded, count=int, index=str, values=str, scale=_NUMBER,
+                coded, count=int, index=str, values=str, scale=float,
                 replacement=str, rule=(str, type(None)),
-                threshold=(*_NUMBER, type(None)), mean=_NUMBER, deviation=_NUMBER,
+                threshold=(float, type(None)), mean=float, deviation=float,
                 seed=list, key=list, normals_sha256=(str, type(None)),
             )
         )  # fmt: skip
@@ -193,10 +192,12 @@ def check_tensors(file, stored):
             continue
         place = file.get_slice(key)
         dtype, shape = place.get_dtype(), place.get_shape()
-        if dtype != claim[0] or len(shape) != len(claim[1] or [0]):
-            raise ValueError(f"`{key[:80]}` is not of the described type")
-        if claim[1] is not None and shape != claim[1]:
-            raise ValueError(f"`{key[:80]}` is not of the described shape {claim[1]}")
+        right = len(shape) == 1 if claim[1] is None else shape == claim[1]
+        if dtype != claim[0] or not right:
+            raise ValueError(
+                f"`{key[:80]}` is {dtype} {shape} and is described as {claim[0]} "
+                f"{claim[1] or ''}"
+            )
 
 
 def replaced_kernel(weight, kept):

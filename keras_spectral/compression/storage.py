@@ -124,8 +124,8 @@ def _encode(weight, record, values, index):
         raise ValueError(
             f"`model` must have its frozen weights as they were: {changed:,} of "
             f"'{weight.path}' have changed since it was compressed. Fine-tune with "
-            "`keep_mask(model)`, or compress it anew; `compression={}` stores it as "
-            "it is."
+            "`keep_mask(model)`, which also puts them back, or compress it anew; "
+            "`compression={}` stores it as it is."
         )
     try:
         narrow, scale = coding.encode_values(array[kept], values)
