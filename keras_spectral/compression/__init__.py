@@ -6,6 +6,7 @@ from keras_spectral.compression.heavy_tail import (
     compress,
     compress_matrix,
 )
+from keras_spectral.compression.masks import ReplacedKernel, compression_of, keep_mask
 from keras_spectral.compression.sparsity import (
     BracketRow,
     bracket_probability,
@@ -15,16 +16,27 @@ from keras_spectral.compression.sparsity import (
     sparsity_probability,
     spiked_second_moment,
 )
+from keras_spectral.compression.storage import (
+    StorageRow,
+    load_compressed,
+    save_compressed,
+)
 
 __all__ = [
     "BracketRow",
     "CompressionRow",
+    "ReplacedKernel",
+    "StorageRow",
     "apply",
     "bracket_probability",
     "compress",
     "compress_matrix",
+    "compression_of",
+    "keep_mask",
     "large_weight_probability",
+    "load_compressed",
     "resilient_classification",
+    "save_compressed",
     "sparsity_bound",
     "sparsity_probability",
     "spiked_second_moment",

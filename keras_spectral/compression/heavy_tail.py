@@ -6,6 +6,11 @@ import difflib
 import keras
 import numpy as np
 
+from keras_spectral.compression.masks import (
+    ReplacedKernel,
+    compression_of,
+    remember,
+)
 from keras_spectral.measures import fit_power_law
 from keras_spectral.results import Rows
 from keras_spectral.traversal import leaf_layers
@@ -50,7 +55,8 @@ def compress_matrix(weights, rule="magnitude", replacement="gaussian", seed=0):
             of all entries (the paper's); `"matched"`, with those of the
             replaced entries; `"zero"`, the control. Around zero no noise comes
             nearer to the weights in mean square than zero itself does.
-        seed: Integer or sequence of integers, as `numpy.random.default_rng`.
+        seed: Integer or sequence of integers >= 0; the noise is that of
+            `gaussian.normals`, the same on every machine.
 
     Returns:
         Tuple (compressed, kept): an array like `weights`, and a boolean mask of
@@ -68,6 +74,12 @@ def compress_matrix(weights, rule="magnitude", replacement="gaussian", seed=0):
 
     Source: papers/heavy-tail-compression.md, Appendix E.
     """
+    compressed, record = _replace(weights, rule, replacement, seed)
+    return compressed, record.kept
+
+
+def _replace(weights, rule, replacement, seed, key=()):
+    """Return the compressed array and its `ReplacedKernel`."""
     check_choice("rule", rule, RULES)
     check_choice("replacement", replacement, REPLACEMENTS)
     weights = np.asarray(weights)
@@ -79,14 +91,15 @@ def compress_matrix(weights, rule="magnitude", replacement="gaussian", seed=0):
     wide = weights.astype("float64")
     threshold = wide.std()
     kept = (np.abs(wide) if rule == "magnitude" else wide) > threshold
-    if replacement == "zero":
-        noise = np.zeros(wide.shape)
-    else:
-        source = wide if replacement == "gaussian" else wide[~kept]
-        generator = np.random.default_rng(seed)
-        mean, deviation = (source.mean(), source.std()) if source.size else (0.0, 0.0)
-        noise = generator.normal(mean, deviation, wide.shape)
-    return np.where(kept, weights, noise.astype(weights.dtype)), kept
+    mean = deviation = 0.0
+    source = wide if replacement == "gaussian" else wide[~kept]
+    if replacement != "zero" and source.size:
+        mean, deviation = float(source.mean()), float(source.std())
+    threshold = float(threshold)
+    record = ReplacedKernel(
+        kept, rule, replacement, threshold, mean, deviation, seed, key
+    )
+    return np.where(kept, weights, record.frozen(weights.dtype.name)), record
 
 
 def _chosen_layers(model, names):
@@ -169,10 +182,6 @@ def _check_layer(layer):
         )
 
 
-def _trial_seed(seed, rule, replacement, trial, index):
-    return [seed, RULES.index(rule), REPLACEMENTS.index(replacement), trial, index]
-
-
 def _accuracy(evaluate, model):
     accuracy = float(evaluate(model))
     if not 0 <= accuracy <= 1:
@@ -184,13 +193,10 @@ def _accuracy(evaluate, model):
 
 
 def _compressed_kernels(kernels, rule, replacement, seed, trial):
+    """Return (array, `ReplacedKernel`) of each kernel, each by a stream of its own."""
+    stream = (RULES.index(rule), REPLACEMENTS.index(replacement), trial)
     return [
-        compress_matrix(
-            kernel,
-            rule,
-            replacement,
-            _trial_seed(seed, rule, replacement, trial, index),
-        )
+        _replace(kernel, rule, replacement, seed, (*stream, index))
         for index, kernel in enumerate(kernels)
     ]
 
@@ -264,7 +270,7 @@ def compress(
                     results = _compressed_kernels(
                         kernels, rule, replacement, seed, trial
                     )
-                    kept = sum(int(mask.sum()) for _, mask in results)
+                    kept = sum(int(record.kept.sum()) for _, record in results)
                     change = np.concatenate([array.ravel() for array, _ in results])
                     change = change.astype("float64") - weights
                     # Weights that are all zero stay so.
@@ -321,7 +327,8 @@ def apply(model, layers=None, rule="magnitude", replacement="matched", seed=0):
         seed: Integer >= 0. The result is that of the first trial of `compress`.
 
     Returns:
-        A `keras.Model` of the same architecture.
+        A `keras.Model` of the same architecture. What was kept and how the noise was
+        made is remembered with it, for `save_compressed` and `keep_mask`.
 
     Raises:
         ValueError: As `compress`.
@@ -340,6 +347,11 @@ def apply(model, layers=None, rule="magnitude", replacement="matched", seed=0):
     chosen = _chosen_layers(copy, layers)
     kernels = [keras.ops.convert_to_numpy(layer.kernel) for layer in chosen]
     results = _compressed_kernels(kernels, rule, replacement, seed, trial=0)
-    for layer, (array, _) in zip(chosen, results, strict=True):
+    # What an earlier compression froze in other layers was copied with the weights.
+    compression = compression_of(model)
+    places = {id(weight): index for index, weight in enumerate(copy.weights)}
+    for layer, (array, record) in zip(chosen, results, strict=True):
         layer.kernel.assign(array)
+        compression[places[id(layer.kernel)]] = record
+    remember(copy, compression)
     return copy

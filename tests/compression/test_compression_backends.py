@@ -19,3 +19,25 @@ def test_compress_and_apply():
     np.testing.assert_array_equal(
         keras.ops.convert_to_numpy(copy.layers[0].kernel), expected
     )
+
+
+def test_a_compressed_checkpoint_and_its_fine_tuning(tmp_path):
+    for dtype in ("float32", "bfloat16"):
+        hidden = keras.layers.Dense(20, dtype=dtype, name="hidden")
+        model = keras.Sequential([keras.Input((30,)), hidden, keras.layers.Dense(10)])
+        copy = compression.apply(model, ["hidden"], replacement="matched", seed=1)
+        frozen = ~compression.compression_of(copy)[0].kept
+        before = keras.ops.convert_to_numpy(copy.weights[0]).copy()
+        compression.keep_mask(copy)
+        copy.compile(keras.optimizers.Adam(0.1), "mse")
+        copy.fit(np.ones((8, 30), "float32"), np.ones((8, 10), "float32"), verbose=0)
+        path = tmp_path / "model.safetensors"
+        compression.save_compressed(copy, path, values="float32")
+        loaded = compression.load_compressed(path)
+        after = keras.ops.convert_to_numpy(loaded.weights[0])
+        np.testing.assert_array_equal(after[frozen], before[frozen])
+        assert (after[~frozen] != before[~frozen]).any()
+        for one, two in zip(copy.weights, loaded.weights, strict=True):
+            np.testing.assert_array_equal(
+                keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(two)
+            )
