@@ -1,5 +1,11 @@
 """Compression of trained networks, and what can be proved about it."""
 
+from keras_spectral.compression.approximation import (
+    approximate_matrix,
+    approximation_threshold,
+    failure_probability,
+    split,
+)
 from keras_spectral.compression.heavy_tail import (
     CompressionRow,
     apply,
@@ -28,10 +34,13 @@ __all__ = [
     "ReplacedKernel",
     "StorageRow",
     "apply",
+    "approximate_matrix",
+    "approximation_threshold",
     "bracket_probability",
     "compress",
     "compress_matrix",
     "compression_of",
+    "failure_probability",
     "keep_mask",
     "large_weight_probability",
     "load_compressed",
@@ -40,4 +49,5 @@ __all__ = [
     "sparsity_bound",
     "sparsity_probability",
     "spiked_second_moment",
+    "split",
 ]
