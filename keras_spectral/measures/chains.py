@@ -57,8 +57,9 @@ class WeightedLayer:
         if geometry is None:
             transposed = ops.transpose(tensor)
             self.output_shape = (*self.input_shape[:-1], kernel.shape[-1])
-            self.matvec = lambda x: ops.matmul(x, tensor)
-            self.adjoint = lambda y: ops.matmul(y, transposed)
+            # `ops.matmul` narrows float64 to float32 on torch.
+            self.matvec = each(lambda x: x @ tensor)
+            self.adjoint = each(lambda y: y @ transposed)
             # The same matrix at every position of an input with several axes.
             positions = math.prod(self.input_shape[:-1])
             squares = positions * (kernel**2).sum()

@@ -187,8 +187,9 @@ def cushions(
 
 def _inputs(model, x):
     x = ops.convert_to_numpy(x)
-    # A model that a batch built may know no shape.
-    shape = tuple(getattr(model, "input_shape", None) or x.shape)
+    # A model that a batch built may know no shape; several inputs have a list.
+    shape = getattr(model, "input_shape", None)
+    shape = shape if isinstance(shape, tuple) else x.shape
     fits = x.ndim == len(shape) and all(
         size in (None, given)
         for size, given in zip(shape[1:], x.shape[1:], strict=True)

@@ -240,13 +240,13 @@ def _average_pooling(layer, shape, dtype):
 def _global_average_pooling(layer, shape, dtype):
     height, width, channels = shape
     output = (1, 1, channels) if layer.keepdims else (channels,)
-    ones = ops.ones((1, height, width, 1), dtype=dtype) / (height * width)
+    share = ops.ones((1, height, width, 1), dtype=dtype) / (height * width)
+
+    def matvec(x):
+        # `ops.mean` narrows float64 to float32 on torch.
+        return ops.sum(x * share, axis=(1, 2), keepdims=layer.keepdims)
 
     def adjoint(y):
-        return ones * ops.reshape(y, (-1, 1, 1, channels))
+        return share * ops.reshape(y, (-1, 1, 1, channels))
 
-    return Step(
-        output,
-        each(lambda x: ops.mean(x, axis=(1, 2), keepdims=layer.keepdims)),
-        each(adjoint),
-    )
+    return Step(output, each(matvec), each(adjoint))
