@@ -122,29 +122,48 @@ def test_smoothness_of_one_unit_in_closed_form(rng, slope):
     assert cushions(model, x, noise=0.9).interlayer_smoothness == math.inf
 
 
+def test_smoothness_of_three_units_in_closed_form(rng):
+    """x^1 = x^2 = 3, x^3 = 3 - 2; noise of -6 gives 0 - 2 where linear is -3 - 2."""
+    model = network(rng, (1, 1, 1, 1))
+    for layer, bias in zip(model.layers[::2], (0, 0, -2), strict=True):
+        layer.set_weights([np.ones((1, 1)), np.array([bias])])
+    rows = cushions(model, [[3.0]], noise=2.0)
+    # |eta| |x^3| / (|x^1| error) = 6 * 1 / (3 * 3), below the 2 of x^2.
+    assert [row.interlayer_smoothness for row in rows] == [2 / 3, 2 / 3, math.inf]
+
+
 def test_smoothness_by_simulation(rng):
-    """The median of the worst sample, by the definition with noise of its own."""
-    model = network(rng, (4, 12, 3))
+    """The median of the worst sample and layer, by the definition, with own noise."""
+    model = network(rng, (4, 12, 8, 3))
     x = rng.normal(size=(15, 4))
-    (w1, b1), (w2, b2) = (
+    (w1, b1), (w2, b2), (w3, b3) = (
         [weight.numpy() for weight in layer.weights] for layer in model.layers[::2]
     )
+    # Large, so that the noisy activations depend on it.
+    b2 += 3 * rng.normal(size=8)
+    model.layers[2].bias.assign(b2)
     one = x @ w1 + b1
     two = np.maximum(one, 0) @ w2 + b2
+    three = np.maximum(two, 0) @ w3 + b3
     worst = []
     for _ in range(2000):
         eta = rng.normal(size=12)
         eta = eta / np.linalg.norm(eta) * 0.5 * np.linalg.norm(one, axis=1)[:, None]
         moved = np.maximum(one + eta, 0) @ w2 + b2
-        error = np.linalg.norm(moved - two - (eta * (one > 0)) @ w2, axis=1)
-        inverse = error / (0.5 * np.linalg.norm(two, axis=1))
-        worst.append(1 / inverse.max())
-    rows = cushions(model, x, noise=0.5, draws=400, delta=0.5)
+        inverse = []
+        linear = (eta * (one > 0)) @ w2
+        for clean, noisy in ((two, moved), (three, np.maximum(moved, 0) @ w3 + b3)):
+            error = np.linalg.norm(noisy - clean - linear, axis=1)
+            inverse.append(error / (0.5 * np.linalg.norm(clean, axis=1)))
+            linear = (linear * (two > 0)) @ w3 if clean is two else None
+        worst.append(1 / np.max(inverse))
+    median = cushions(model, x, noise=0.5, draws=400, delta=0.5)
     # Three standard errors of either quantile, by ranks.
     low, high = np.quantile(worst, [0.5 - 3 * 0.5 / 20, 0.5 + 3 * 0.5 / 20])
-    assert low < rows.interlayer_smoothness < high
+    assert low < median[0].interlayer_smoothness < high
     tail = cushions(model, x, noise=0.5, draws=400, delta=0.05)
-    assert tail.interlayer_smoothness < rows.interlayer_smoothness
+    assert tail[0].interlayer_smoothness < median[0].interlayer_smoothness
+    assert tail.interlayer_smoothness <= min(row.interlayer_smoothness for row in tail)
 
 
 def test_the_printed_smoothness_is_zero(rng):
@@ -369,18 +388,12 @@ def test_bad_inputs(rng, x):
         cushions(network(rng, (3, 2)), np.full((1, 3), np.nan))
 
 
-@pytest.mark.parametrize(
-    "name, value",
-    [
-        ("batch_size", 0),
-        ("delta", 0),
-        ("noise", -1.0),
-        ("draws", 0),
-        ("probes", 1),
-        ("seed", -1),
-        ("variant", "printed"),
-    ],
+BAD = dict(
+    batch_size=0, delta=0, noise=-1.0, draws=0, probes=1, seed=-1, variant="printed"
 )
+
+
+@pytest.mark.parametrize("name, value", BAD.items())
 def test_bad_arguments(rng, name, value):
     with pytest.raises(ValueError, match=f"`{name}` must be"):
         cushions(network(rng, (3, 2)), np.ones((1, 3)), **{name: value})
