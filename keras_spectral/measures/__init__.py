@@ -1,4 +1,4 @@
-"""Measures of a trained network: spectra and power laws of its weights."""
+"""Measures of a trained network: spectra, power laws, margins and cushions."""
 
 from keras_spectral.measures.alpha_stable import (
     AlphaStableFit,
@@ -7,6 +7,8 @@ from keras_spectral.measures.alpha_stable import (
     fit_alpha_stable,
     sample_alpha_stable,
 )
+from keras_spectral.measures.cushions import CushionRow, Cushions, cushions
+from keras_spectral.measures.margins import margin_loss, margins
 from keras_spectral.measures.power_law import (
     ComparisonRow,
     GoodnessOfFit,
@@ -20,6 +22,8 @@ from keras_spectral.measures.spectrum import Spectrum, SpectrumRow, spectrum
 __all__ = [
     "AlphaStableFit",
     "ComparisonRow",
+    "CushionRow",
+    "Cushions",
     "GoodnessOfFit",
     "PowerLawFit",
     "Spectrum",
@@ -27,9 +31,12 @@ __all__ = [
     "alpha_stable_density",
     "alpha_stable_tail",
     "compare_power_law",
+    "cushions",
     "fit_alpha_stable",
     "fit_power_law",
     "goodness_of_fit",
+    "margin_loss",
+    "margins",
     "sample_alpha_stable",
     "spectrum",
 ]

@@ -1,0 +1,277 @@
+"""Cushions: how much better a network passes on its data than it does noise."""
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_spectral.measures.chains import chain_of
+from keras_spectral.measures.extremes import CushionExtremes
+from keras_spectral.results import Rows
+from keras_spectral.validation import (
+    check_choice,
+    check_integer,
+    check_positive,
+    check_ratio,
+)
+
+VARIANTS = ("corrected", "as_printed")
+
+
+def _column(label=None, form=None, table=True):
+    return dataclasses.field(metadata={"label": label, "format": form, "table": table})
+
+
+@dataclasses.dataclass(frozen=True)
+class CushionRow:
+    """The cushions of one weighted layer; see `cushions` for each."""
+
+    name: str = _column()
+    kind: str = _column(table=False)
+    norm: str = _column(table=False)
+    outputs: int = _column(form="d")
+    stable_rank: float = _column("stable rank")
+    layer_cushion: float = _column("layer")
+    minimal_interlayer_cushion: float = _column("interlayer")
+    standard_error: float = _column("+-", ".1g")
+    jacobian_norms: str = _column("Jacobians")
+    activation_contraction: float = _column("contraction")
+    interlayer_smoothness: float = _column("smoothness")
+
+
+class Cushions(Rows):
+    """Rows of `CushionRow`, one a weighted layer, and what is of the whole network.
+
+    Args:
+        rows: List of `CushionRow`.
+        interlayer_cushions: NumPy array (layers, layers), float64: mu_ij for
+            i <= j, NaN below the diagonal and where no sample constrains it.
+        standard_errors: NumPy array like it, 0 where mu_ij is exact.
+        interlayer_smoothness: Float, rho_delta of all layers together.
+        **kwargs: `title` and `caption`, see `Rows`.
+
+    Example:
+    >>> import numpy as np
+    >>> dense = keras.layers.Dense(4, kernel_initializer="identity")
+    >>> model = keras.Sequential([keras.Input((4,)), dense])
+    >>> cushions(model, np.ones((2, 4))).interlayer_cushions.tolist()
+    [[0.5]]
+    """
+
+    def __init__(
+        self,
+        rows,
+        interlayer_cushions,
+        standard_errors,
+        interlayer_smoothness,
+        **kwargs,
+    ):
+        super().__init__(rows, **kwargs)
+        self.interlayer_cushions = interlayer_cushions
+        self.standard_errors = standard_errors
+        self.interlayer_smoothness = interlayer_smoothness
+
+    @property
+    def activation_contraction(self) -> float:
+        """The network's c, the largest of its layers'."""
+        return max(row.activation_contraction for row in self.rows)
+
+
+def cushions(
+    model,
+    x,
+    *,
+    batch_size=64,
+    delta=0.05,
+    noise=0.1,
+    draws=20,
+    probes=128,
+    seed=0,
+    variant="corrected",
+):
+    """Measure the cushions of a network on some inputs.
+
+    For the layers x^i = A^i phi(x^(i-1)) + b^i, the largest or smallest numbers
+    that make these hold for every sample:
+
+    - layer cushion mu_i: mu_i |A^i|_F |phi(x^(i-1))| <= |A^i phi(x^(i-1))|. It is
+      at most 1 / sqrt(stable rank).
+    - interlayer cushion mu_ij, i <= j: mu_ij |J|_F |x^i| <= |J x^i|, where J is the
+      Jacobian of x^j by x^i at the sample; mu_ii = 1 / sqrt(outputs). The minimal
+      one is the least over j.
+    - activation contraction c: |x^i| <= c |phi(x^i)|. It is 1 for the last layer,
+      whose activation is not part of the network, and infinite if a sample has
+      nothing left after phi. ReLU halves a symmetric law's squares: c = sqrt(2).
+    - interlayer smoothness rho, the largest number such that with probability
+      1 - `delta` over noise eta, for all j > i and all samples together,
+      |x^j(x^i + eta) - x^j - J eta| <= |eta| |x^j| / (rho |x^i|). Infinite where
+      no activation changes, as in a linear network.
+
+    phi is all that stands between two layers (activation, pooling, reshaping), and
+    the identity before the first. A^i is the operator, for a convolution with its
+    stride and padding (`norm="operator"` in the rows), with the batch
+    normalization after it folded in. The papers' networks have no biases. With
+    them this measures A^i and J, which are their linear parts; J (x^i + eta) in the
+    smoothness becomes x^j + J eta, which is the same without.
+
+    Args:
+        model: A built `keras.Sequential` or functional `keras.Model` without
+            branches: Dense, Conv2D, BatchNormalization directly after them, ReLU
+            and LeakyReLU, pooling, padding, reshaping. This package's wrappers
+            are measured by their effective kernels. Any layer may come before the
+            first weighted layer, and after the last.
+        x: Float array (samples, ...), the inputs; all are measured.
+        batch_size: Integer >= 1, samples at a time. It changes memory, not results.
+        delta: Float in (0, 1], the probability that the smoothness leaves out. It
+            is the quantile of `draws`; below 1 / `draws` it is the worst of them.
+        noise: Float > 0, |eta| / |x^i|. Directions are uniform on the sphere, one
+            for all samples of a draw.
+        draws: Integer >= 1, of the noise.
+        probes: Integer >= 2. |J|_F is exact, from one product for each basis
+            vector, where x^i or x^j has at most as many numbers. Elsewhere it is
+            estimated from as many random signs (Hutchinson), the row says
+            `"hutchinson"`, and `standard_error` is that of the minimal interlayer
+            cushion. The least of many estimates lies low by about as much.
+        seed: Integer >= 0, of noise and probes.
+        variant: `"corrected"`, or `"as_printed"`: both papers define the smoothness
+            as the smallest number with its inequality, which always is 0.
+
+    Returns:
+        `Cushions`: rows with name, kind, norm, outputs, stable rank, layer cushion,
+        minimal interlayer cushion, its standard error, how the Jacobians' norms
+        were found, activation contraction and interlayer smoothness. NaN where no
+        sample constrains a number, such as behind a zero kernel. The whole mu_ij
+        are `.interlayer_cushions`.
+
+    Raises:
+        ValueError: On a model with branches or other layers, named; inputs of
+            another shape; weights or outputs that are not finite; arguments out of
+            range.
+
+    Example:
+    >>> import numpy as np
+    >>> layers = [keras.layers.Dense(9, activation="relu"), keras.layers.Dense(3)]
+    >>> model = keras.Sequential([keras.Input((4,)), *layers])
+    >>> x = np.random.default_rng(0).normal(size=(16, 4))
+    >>> rows = cushions(model, x)
+    >>> round(float(rows.interlayer_cushions[0, 0]), 6), rows[0].jacobian_norms
+    (0.333333, 'exact')
+
+    Source: papers/heavy-tail-compression.md, eqs. 50 to 54;
+    papers/compression-bounds-notes.md, section 3 (Arora et al. 2018).
+    """
+    check_integer("batch_size", batch_size, least=1)
+    check_ratio("delta", delta)
+    check_positive("noise", noise)
+    check_integer("draws", draws, least=1)
+    check_integer("probes", probes, least=2)
+    check_integer("seed", seed, least=0)
+    check_choice("variant", variant, VARIANTS)
+    x = _inputs(model, x)
+    chain = chain_of(model, x)
+    measured = CushionExtremes(chain, noise, draws, probes, seed)
+    for start in range(0, len(x), batch_size):
+        batch = x[start : start + batch_size]
+        output = measured.add(batch)
+        if not start:
+            _check_output(model, chain, batch, output)
+        if not ops.all(ops.isfinite(output)):
+            raise ValueError(
+                "`x` must give finite outputs. Received: samples for which "
+                f"'{model.name}' overflows. Scale them as in training."
+            )
+    return _table(model, chain, measured, delta, variant)
+
+
+def _inputs(model, x):
+    x = ops.convert_to_numpy(x)
+    # A model that a batch built may know no shape; several inputs have a list.
+    shape = getattr(model, "input_shape", None)
+    shape = shape if isinstance(shape, tuple) else x.shape
+    fits = x.ndim == len(shape) and all(
+        size in (None, given)
+        for size, given in zip(shape[1:], x.shape[1:], strict=True)
+    )
+    if not fits or not len(x) or not np.isfinite(x).all():
+        raise ValueError(
+            f"`x` must hold finite samples of shape {shape[1:]}. Received: "
+            f"x.shape={x.shape}" + (", with NaN or infinity" if fits and len(x) else "")
+        )
+    return x
+
+
+def _check_output(model, chain, batch, output):
+    """Raise unless the chain computes what the model does."""
+    expected = ops.convert_to_numpy(model(batch, training=False)).astype("float64")
+    actual = ops.convert_to_numpy(chain.finish(output[0])).astype("float64")
+    # Half precision models differ from the chain, which is in float32.
+    exact = keras.backend.standardize_dtype(model.compute_dtype) in (
+        "float32",
+        "float64",
+    )
+    allowed = (1e-2 if exact else 0.2) * np.linalg.norm(expected) + 1e-30
+    if not np.linalg.norm(actual - expected) <= allowed:
+        raise ValueError(
+            "`model` must compute what its Dense, Conv2D and other known layers do. "
+            f"Received: '{model.name}', whose outputs are not finite or differ from "
+            "theirs. Does a layer override `call`?"
+        )
+
+
+def _quantile(margins, delta):
+    """Return the largest rho that a share 1 - delta of the draws allows."""
+    skipped = min(math.floor(delta * len(margins) + 1e-9), len(margins) - 1)
+    return float(np.sort(margins)[skipped])
+
+
+def _table(model, chain, measured, delta, variant):
+    depth, draws = len(chain.layers), len(measured.margins)
+    matrix, errors = measured.cushions, measured.errors
+    # Nothing constrained it.
+    matrix = np.where(np.isinf(matrix), np.nan, matrix)
+    matrix[np.tril_indices(depth, -1)] = errors[np.tril_indices(depth, -1)] = np.nan
+    smoothness = [_quantile(column, delta) for column in measured.margins.T]
+    together = _quantile(measured.margins.min(1), delta)
+    if variant == "as_printed":
+        smoothness, together = [0.0] * depth, 0.0
+    rows = []
+    for i, layer in enumerate(chain.layers):
+        known = np.where(np.isnan(matrix[i]), np.inf, matrix[i])
+        least = int(known.argmin())
+        exact = all(measured.is_exact(i, j) for j in range(i, depth))
+        cushion = float(measured.layer_cushions[i])
+        rows.append(
+            CushionRow(
+                name=layer.name,
+                kind=layer.kind,
+                norm="operator",
+                outputs=measured.sizes[i],
+                stable_rank=layer.stable_rank(),
+                layer_cushion=cushion if math.isfinite(cushion) else math.nan,
+                minimal_interlayer_cushion=float(matrix[i, least]),
+                standard_error=float(errors[i, least]),
+                jacobian_norms="exact" if exact else "hutchinson",
+                activation_contraction=float(measured.contractions[i])
+                if i < depth - 1
+                else 1.0,
+                interlayer_smoothness=smoothness[i],
+            )
+        )
+    caption = (
+        f"Smoothness of the network: {together:.3g}, for noise of {measured.noise:g} "
+        f"of a layer's norm, all but {delta:g} of {draws} draws; Lemma 2.2 of the "
+        f"heavy-tail paper needs {3 * depth}, three times the depth."
+    )
+    biased = [layer.name for layer in chain.layers if layer.has_bias]
+    if biased:
+        caption += f" The papers have no biases; {', '.join(biased)} have."
+    return Cushions(
+        rows,
+        interlayer_cushions=matrix,
+        standard_errors=errors,
+        interlayer_smoothness=together,
+        title=f"Cushions of {model.name}",
+        caption=caption,
+    )

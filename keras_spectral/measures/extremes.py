@@ -1,0 +1,205 @@
+"""The inequalities behind cushions, batch by batch: the worst case of each."""
+
+import math
+
+import numpy as np
+from keras import ops
+
+# Numbers in the largest tensor that is carried through the network at once.
+_BUDGET = 2**24
+
+
+def _norms(vectors):
+    """Return the norms (probes, batch) of vectors, NumPy float64."""
+    axes = tuple(range(2, len(vectors.shape)))
+    # Divided by the largest entry first: products of many layers are far from 1,
+    # and their squares farther.
+    largest = ops.max(ops.abs(vectors), axis=axes, keepdims=True)
+    scale = ops.where(largest > 0, largest, ops.ones_like(largest))
+    squares = ops.sum(ops.square(vectors / scale), axis=axes)
+    largest = ops.convert_to_numpy(largest).astype("float64").reshape(squares.shape)
+    return largest * np.sqrt(ops.convert_to_numpy(squares).astype("float64"))
+
+
+def _ratios(numerator, denominator, free):
+    """Return the ratio; `free` where the denominator is zero."""
+    safe = np.where(denominator > 0, denominator, 1.0)
+    return np.where(denominator > 0, numerator / safe, free)
+
+
+class CushionExtremes:
+    """The numbers of `cushions`, over the batches seen so far.
+
+    Args:
+        chain: A `Chain`.
+        noise: Float, |eta| / |x^i|.
+        draws: Integer, of the noise.
+        probes: Integer, see `cushions`.
+        seed: Integer.
+    """
+
+    def __init__(self, chain, noise, draws, probes, seed):
+        self.chain, self.noise, self.probes, self.seed = chain, noise, probes, seed
+        depth = len(chain.layers)
+        self.sizes = [math.prod(layer.output_shape) for layer in chain.layers]
+        self.largest = max(
+            math.prod(shape)
+            for layer in chain.layers
+            for shape in (layer.input_shape, layer.output_shape)
+        )
+        self.layer_cushions = np.full(depth, np.inf)
+        self.contractions = np.zeros(depth)
+        self.cushions = np.full((depth, depth), np.inf)
+        self.errors = np.zeros((depth, depth))
+        self.margins = np.full((draws, depth), np.inf)
+
+    def add(self, x):
+        """Take in a batch; return what the last layer computes for it."""
+        chain, last = self.chain, len(self.chain.layers) - 1
+        values, records = [], []
+        vectors = chain.read(x)
+        for index, layer in enumerate(chain.layers):
+            read = _norms(vectors)[0]
+            linear = layer.matvec(vectors)
+            ratios = _ratios(_norms(linear)[0], layer.frobenius_norm * read, np.inf)
+            self.layer_cushions[index] = min(self.layer_cushions[index], ratios.min())
+            values.append(linear + layer.bias)
+            if index == last:
+                break
+            vectors, kept = values[-1], []
+            for step in chain.between[index]:
+                kept.append(step.record(vectors) if step.record else None)
+                vectors = step.matvec(vectors, kept[-1])
+            records.append(kept)
+            norms, after = _norms(values[-1])[0], _norms(vectors)[0]
+            ratios = _ratios(norms, after, np.where(norms > 0, np.inf, 0.0))
+            self.contractions[index] = max(self.contractions[index], ratios.max())
+        norms = [_norms(value)[0] for value in values]
+        self._add_cushions(values, norms, records)
+        self._add_margins(values, norms, records)
+        return values[-1]
+
+    def _chunks(self, total, batch):
+        """Yield the ranges in which `total` vectors a sample are carried."""
+        size = max(1, _BUDGET // (batch * self.largest))
+        for start in range(0, total, size):
+            yield range(start, min(start + size, total))
+
+    def _add_cushions(self, values, norms, records):
+        depth, batch = len(values), len(norms[0])
+        squares, deviations = self._jacobian_norms(batch, records)
+        for i in range(depth):
+            vectors = values[i]
+            for j in range(i, depth):
+                if j > i:
+                    vectors = self.chain.push(j - 1, vectors, records)
+                norm = np.sqrt(squares[i, j])
+                ratios = _ratios(_norms(vectors)[0], norm * norms[i], np.inf)
+                worst = int(ratios.argmin())
+                if ratios[worst] < self.cushions[i, j]:
+                    self.cushions[i, j] = ratios[worst]
+                    # d log |J|_F is half of d log |J|_F^2.
+                    relative = deviations[i, j, worst] / squares[i, j, worst] / 2
+                    self.errors[i, j] = relative * ratios[worst]
+
+    def is_exact(self, i, j):
+        """Whether |J_ij|_F is the sum over a basis."""
+        return i == j or min(self.sizes[i], self.sizes[j]) <= self.probes
+
+    def _jacobian_norms(self, batch, records):
+        """Return |J_ij|_F^2 for each sample and its standard error."""
+        depth = len(self.sizes)
+        sums, fourths = np.zeros((2, depth, depth, batch))
+        for i in range(depth):
+            sums[i, i] = self.sizes[i]
+        for j in range(1, depth):
+            narrow = self.sizes[j] <= self.probes
+            wanted = [i for i in range(j) if narrow or not self.is_exact(i, j)]
+            if not wanted:
+                continue
+            for vectors in self._sources(j, narrow, batch):
+                for i in range(j - 1, min(wanted) - 1, -1):
+                    vectors = self.chain.pull(i, vectors, records)
+                    if i in wanted:
+                        squares = _norms(vectors) ** 2
+                        sums[i, j] += squares.sum(0)
+                        fourths[i, j] += (squares**2).sum(0)
+        for i in range(depth - 1):
+            wanted = [j for j in range(i + 1, depth) if self.sizes[j] > self.probes]
+            if self.sizes[i] > self.probes or not wanted:
+                continue
+            for vectors in self._sources(i, True, batch):
+                for j in range(i + 1, max(wanted) + 1):
+                    vectors = self.chain.push(j - 1, vectors, records)
+                    if j in wanted:
+                        sums[i, j] += (_norms(vectors) ** 2).sum(0)
+        deviations = np.zeros_like(sums)
+        for i, j in zip(*np.triu_indices(depth, 1), strict=True):
+            if not self.is_exact(i, j):
+                sums[i, j] /= self.probes
+                spread = fourths[i, j] / self.probes - sums[i, j] ** 2
+                variance = np.maximum(spread, 0) / (self.probes - 1)
+                deviations[i, j] = np.sqrt(variance)
+        return sums, deviations
+
+    def _sources(self, index, basis, batch):
+        """Yield vectors at a layer: its basis, or random signs."""
+        shape, size = self.chain.layers[index].output_shape, self.sizes[index]
+        for chunk in self._chunks(size if basis else self.probes, batch):
+            if basis:
+                vectors = np.zeros((len(chunk), size))
+                vectors[np.arange(len(chunk)), list(chunk)] = 1
+            else:
+                # Each probe has its own seed, so that chunks do not matter.
+                uniform = [
+                    np.random.default_rng([self.seed, 0, index, probe]).random(size)
+                    for probe in chunk
+                ]
+                vectors = np.where(np.stack(uniform) < 0.5, -1.0, 1.0)
+            vectors = vectors.reshape(len(chunk), 1, *shape)
+            tensor = ops.convert_to_tensor(vectors, self.chain.dtype)
+            yield ops.repeat(tensor, batch, axis=1)
+
+    def _add_margins(self, values, norms, records):
+        """Take in the smoothness that each draw of noise allows."""
+        batch = len(norms[0])
+        for i, value in enumerate(values[:-1]):
+            shape = value.shape[2:]
+            length = ops.convert_to_tensor(self.noise * norms[i], self.chain.dtype)
+            length = ops.reshape(length, (1, batch, *[1] * len(shape)))
+            for chunk in self._chunks(len(self.margins), batch):
+                directions = []
+                for draw in chunk:
+                    rng = np.random.default_rng([self.seed, 1, i, draw])
+                    direction = rng.standard_normal(shape)
+                    directions.append(direction / np.linalg.norm(direction))
+                direction = np.stack(directions)[:, None]
+                eta = length * ops.convert_to_tensor(direction, self.chain.dtype)
+                worst = self._worst_margin(i, value + eta, norms, records)
+                rows = self.margins[chunk.start : chunk.stop, i]
+                np.minimum(rows, worst, out=rows)
+
+    def _worst_margin(self, i, y, norms, records):
+        """Return the largest rho for noisy vectors y at layer i, one a draw.
+
+        The error of the linear map is carried along by itself and not as a
+        difference, so it is zero, not rounding, where no slope changes.
+        """
+        error = ops.zeros_like(y)
+        worst = np.full(y.shape[0], np.inf)
+        for j in range(i + 1, len(norms)):
+            steps = self.chain.between[j - 1]
+            for step, record in zip(steps, records[j - 1], strict=True):
+                if step.record is None:
+                    y, error = step.matvec(y, None), step.matvec(error, None)
+                    continue
+                after = step.matvec(y, step.record(y))
+                changed = after - step.matvec(y, record)
+                error = step.matvec(error, record) + changed
+                y = after
+            layer = self.chain.layers[j]
+            y, error = layer.matvec(y) + layer.bias, layer.matvec(error)
+            # |eta| / |x^i| is the noise level.
+            margin = _ratios(self.noise * norms[j], _norms(error), np.inf)
+            worst = np.minimum(worst, margin.min(1))
+        return worst
