@@ -32,7 +32,7 @@ def test_convert_to_keras_and_back(tmp_path, capfd, rng):
     assert np.abs(model(x) - expected).max() / np.abs(expected).max() < 1e-4
     back = tmp_path / "back.safetensors"
     assert run("export", keras_file, "--output", back, "--json") == 0
-    printed = capfd.readouterr().out
+    printed = " ".join(capfd.readouterr().out.split())
     assert "274,042 parameters" in printed and "network agrees" in printed
     read = convert.read_checkpoint(back)
     assert read.keys() == network.state_dict().keys()
