@@ -148,11 +148,10 @@ class _Weights:
             self._found[path] = self._singular_vectors(path)
 
     def _singular_vectors(self, path):
-        found = self._spectral[path]
-        if found.u is None:
+        found, weight = self._spectral[path], self.stored(f"{path}.weight")
+        if found.u is None and weight.ndim == 1:
             # PyTorch normalizes a vector by its Euclidean norm, without state.
             return None
-        weight = self.stored(f"{path}.weight")
         vectors = _guarded(
             self._state,
             spectral_state.read,
