@@ -91,19 +91,24 @@ def _is_average(name):
 def _candidates(value, path, depth=0):
     """Yield (dotted path, dict) of every dict of named tensors.
 
-    An optimizer's state is none: its tensors lie under numbers.
+    An optimizer's state is none: its tensors lie under numbers. Nor is what holds
+    another one beside tensors of its own.
     """
     if not isinstance(value, dict):
         return
-    named = [key for key in value if isinstance(key, str)]
-    if any(isinstance(value[key], (Tensor, Unreadable)) for key in value):
+    tensors = [key for key in value if isinstance(value[key], (Tensor, Unreadable))]
+    inner = []
+    # Weights have a module and a dot, or the name of a single module's; `best_acc1` or
+    # `rng_state`, which scripts keep as tensors beside the state dict, do not.
+    weights = [key for key in tensors if "." in f"{key}" or key in ("weight", "bias")]
+    if depth < 3 and not weights:
+        for key, item in value.items():
+            if isinstance(key, str) and "optim" not in key.lower():
+                name = f"{path}.{key}" if path else key
+                inner += _candidates(item, name, depth + 1)
+    if tensors and not inner:
         yield path, value
-    elif depth < 3:
-        for key in named:
-            if "optim" not in key.lower():
-                yield from _candidates(
-                    value[key], f"{path}.{key}" if path else key, depth + 1
-                )
+    yield from inner
 
 
 def _explain_emptiness(root):

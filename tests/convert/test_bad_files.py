@@ -200,6 +200,30 @@ def test_containers_and_prefixes_are_unwrapped(container, prefix, tmp_path):
     assert convert.read_checkpoint(path).keys() == STATE.keys()
 
 
+@pytest.mark.parametrize("container", ["state_dict", "net"])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_tensors_beside_the_state_dict_are_passed_over(container, legacy, tmp_path):
+    # PyTorch's ImageNet example keeps `best_acc1` as a tensor; many keep `rng_state`.
+    content = {
+        "epoch": 3,
+        container: STATE,
+        "best_acc1": torch.tensor(91.2),
+        "rng_state": torch.get_rng_state(),
+        "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": []},
+    }
+    path = tmp_path / "w.pth"
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    state = convert.read_checkpoint(path)
+    assert dict(state).keys() == STATE.keys()
+    assert state.notes[0] == f"the entry `{container}` was read"
+
+
+def test_weights_beside_a_state_dict_are_not_dropped(tmp_path):
+    torch.save({"fc.weight": torch.ones(2, 2), "head": STATE}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="not a plain state dict: `head`"):
+        convert.read_checkpoint(tmp_path / "w.pth")
+
+
 @pytest.mark.parametrize("write", [torch_bytes, save])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_widened(dtype, write, tmp_path):
