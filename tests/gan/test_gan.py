@@ -139,6 +139,13 @@ def test_penalties_of_layers_are_trained(factor, rng):
     assert (defect() < 0.3 * before) == (factor > 0)
 
 
+def test_a_gan_saves_before_it_is_compiled(tmp_path):
+    gan = small()
+    gan.save(tmp_path / "gan.keras")
+    loaded = keras.models.load_model(tmp_path / "gan.keras")
+    np.testing.assert_array_equal(loaded.generate(2, seed=0), gan.generate(2, seed=0))
+
+
 def test_saving_and_the_next_step(tmp_path, rng):
     classes = 10
     gan = small(zoo.srn_resnet_gan, classes=classes)
