@@ -16,7 +16,8 @@ class GAN(keras.Model):
     discriminator once, called with `training=True` on the real and as many generated
     images together, so that a normalizing wrapper moves its singular vectors once an
     update; then the generator is updated once, on twice as many latents as a part has
-    images. With 5 steps and a batch of 320 these are the papers' 64 and 128.
+    images. With 5 steps and a batch of 320 these are the papers' 64 and 128. Parts of a
+    batch of fewer images than steps have one image each, in turns.
 
     Training needs the TensorFlow backend. Building, saving and `generate` do not.
 
@@ -160,14 +161,31 @@ class GAN(keras.Model):
                 "`y` must hold labels if and only if the GAN is conditional. Received: "
                 f"y={'None' if labels is None else 'labels'}, classes={self.classes}"
             )
-        part = ops.shape(images)[0] // self.discriminator_steps
+        self._check_images(images)
+        count = ops.shape(images)[0]
+        part = _at_least_one(count // self.discriminator_steps)
         for step in range(self.discriminator_steps):
-            chosen = slice(step * part, (step + 1) * part)
+            # The last batch of an epoch may have fewer images than there are parts.
+            start = (step * part) % count
+            chosen = slice(start, start + part)
             self._discriminator_step(
                 images[chosen], None if labels is None else labels[chosen], part
             )
         self._generator_step(2 * part)
         return {metric.name: metric.result() for metric in self.metrics}
+
+    def _check_images(self, images):
+        wanted = tuple(self.discriminator.inputs[0].shape[1:])
+        shape = tuple(images.shape[1:])
+        # A pipeline may not know a size.
+        fits = len(shape) == len(wanted) and all(
+            n in (size, None) for n, size in zip(shape, wanted, strict=True)
+        )
+        if not fits:
+            raise ValueError(
+                f"`x` must hold images of the discriminator's shape {wanted}. "
+                f"Received: images of shape {shape}. Resize them."
+            )
 
     def _latents(self, count):
         return keras.random.normal((count, self.latent), seed=self.random)
@@ -274,6 +292,11 @@ class GAN(keras.Model):
             for key in ("generator", "discriminator")
         }
         return cls(**{**config, **networks})
+
+
+def _at_least_one(count):
+    # A number where the batch's size is known, which XLA needs.
+    return max(1, count) if isinstance(count, int) else ops.maximum(1, count)
 
 
 def _with(tensor, labels):
