@@ -68,13 +68,13 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
     state = _opened(source, entry)
     plain, spectral = _guarded(state, spectral_state.parse, state)
     if name is not None:
-        model = zoo.build(name, **(chosen.config if chosen else {}))
+        model = zoo.build(name)
     targets = slots(model)
     if chosen is None:
         chosen, _ = _guarded(state, dialects.detect, plain, set(targets))
-        if name is not None and chosen.config:
-            model = zoo.build(name, **chosen.config)
-            targets = slots(model)
+    if name is not None and chosen.config:
+        model = _guarded(state, _in_dialect, name, chosen)
+        targets = slots(model)
     keys = {dialects.to_ours(key, chosen): theirs for key, theirs in plain.items()}
     counters = {k: v for k, v in keys.items() if k.split(".")[-1] == _COUNTER}
     keys = {k: v for k, v in keys.items() if k not in counters}
@@ -122,6 +122,17 @@ def _opened(source, entry):
             "keras.models.load_model or model.load_weights."
         )
     return state
+
+
+def _in_dialect(name, dialect):
+    """Return a registered model as a dialect's authors have it."""
+    try:
+        return zoo.build(name, **dialect.config)
+    except TypeError as error:
+        raise MismatchError(
+            f"does not fit '{name}': the dialect '{dialect.name}' is of other networks "
+            f"({error}). Choose another architecture or `dialect`."
+        ) from error
 
 
 def _guarded(state, function, *arguments):

@@ -191,6 +191,12 @@ def test_a_dialect_can_be_named():
     assert own.keys() == {k for k in state if not k.endswith("num_batches_tracked")}
 
 
+def test_a_dialect_of_other_networks_is_refused():
+    path = zoo.checkpoint("resnet20_digits").weights
+    with pytest.raises(MismatchError, match="'bearpaw preresnet' is of other networks"):
+        convert.from_torch(path, "resnet20_digits", dialect="bearpaw preresnet")
+
+
 def test_keys_that_several_dialects_fit_are_refused():
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="output")])
     state = {"fc.weight": np.ones((2, 3)), "fc.bias": np.ones(2)}
