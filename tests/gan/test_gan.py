@@ -113,8 +113,8 @@ def test_images_of_a_pipeline_that_knows_no_size(rng):
         lambda: iter([images(rng, 4)]),
         output_signature=tf.TensorSpec((None, None, None, 3)),
     )
-    gan.fit(data, verbose=0)
-    assert updates(gan) == {1}
+    history = gan.fit(data, verbose=0).history
+    assert np.isfinite(list(history.values())).all()
 
 
 def test_each_step_moves_one_network_only(rng):
