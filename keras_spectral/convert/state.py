@@ -220,6 +220,16 @@ class StateDict(Mapping):
             return _from_torch(key, value, self.origin)
         return np.asarray(value)
 
+    def count(self, key):
+        """Return a tensor of one whole number, such as `num_batches_tracked`."""
+        value = self.stored(key)
+        if value.size != 1 or value.dtype.kind not in "iu":
+            raise CheckpointError(
+                f"{self.origin} holds `{key}` in {value.dtype.name} of the shape "
+                f"{value.shape}, where one integer is expected. Leave it out."
+            )
+        return value.item()
+
     @property
     def shapes(self):
         """Dict from key to shape, a tuple of integers."""

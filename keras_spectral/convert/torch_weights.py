@@ -76,7 +76,13 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
         model = _guarded(state, _in_dialect, name, chosen)
         targets = slots(model)
     keys = {dialects.to_ours(key, chosen): theirs for key, theirs in plain.items()}
-    counters = {k: v for k, v in keys.items() if k.split(".")[-1] == _COUNTER}
+    # Others' counters stay among the keys, and are unused.
+    counters = {
+        key: theirs
+        for key, theirs in keys.items()
+        if key.split(".")[-1] == _COUNTER
+        and f"{key.removesuffix(_COUNTER)}running_mean" in targets
+    }
     keys = {k: v for k, v in keys.items() if k not in counters}
     check_keys(state.origin, model, targets, keys, plain)
     check_shapes(state.origin, model, targets, keys, state.shapes)
@@ -86,6 +92,7 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
     }
     weights = _Weights(state, keys, spectral, targets)
     # Every value is read and checked before the first one is assigned.
+    counts = {key: state.count(theirs) for key, theirs in counters.items()}
     for key in targets:
         weights.stored(key)
     _assign(targets, weights)
@@ -101,7 +108,7 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
         "spectral_normalization": {
             path: found.flavour.name for path, found in spectral.items()
         },
-        _COUNTER: {key: int(state.stored(theirs)) for key, theirs in counters.items()},
+        _COUNTER: counts,
     }
     if verify:
         report = verification.verify(model, weights, chosen)

@@ -262,6 +262,21 @@ def test_one_error_lists_every_key_and_nothing_is_assigned(model):
         assert part in str(error.value)
 
 
+def test_counters_are_accounted_for():
+    layer = keras.layers.BatchNormalization(epsilon=1e-5, name="bn")
+    model = keras.Sequential([keras.Input((4,)), layer])
+    state = {f"bn.{k}": v for k, v in torch.nn.BatchNorm1d(4).state_dict().items()}
+    key = "bn.num_batches_tracked"
+    convert.from_torch({**state, key: torch.tensor([7])}, model)
+    assert convert.to_torch(model)[key] == 7
+    for bad in (torch.tensor([1, 2]), torch.tensor(float("nan"))):
+        with pytest.raises(CheckpointError, match=f"`{key}` in .*one integer"):
+            convert.from_torch({**state, key: bad}, model)
+    # PyTorch would not load it strictly, and neither do we.
+    with pytest.raises(CheckpointError, match="Unused: other.num_batches_tracked"):
+        convert.from_torch({**state, "other.num_batches_tracked": state[key]}, model)
+
+
 def test_a_long_list_is_whole(model):
     state = {f"layer{i:02}.w": np.ones(1) for i in range(25)}
     with pytest.raises(CheckpointError) as error:
