@@ -180,6 +180,12 @@ class StateDict(Mapping):
                     f"{origin} must be a dict from string to tensor. "
                     f"Received: the key {key!r}. Pass model.state_dict()."
                 )
+            if not key.isprintable():
+                # It could not be written to a terminal, or would command it.
+                raise CheckpointError(
+                    f"{origin} holds the key {ascii(key)[:60]}, which is no name of a "
+                    "module. The file is damaged."
+                )
         self._records = self._unwrapped(dict(records))
 
     def _unwrapped(self, records):
@@ -215,8 +221,8 @@ class StateDict(Mapping):
         """Return a tensor as it is stored, of whatever type, unchecked."""
         value = self._records[key]
         if isinstance(value, TensorRecord):
-            return value.read()
-        if hasattr(value, "detach"):
+            value = value.read()
+        elif hasattr(value, "detach"):
             return _from_torch(key, value, self.origin)
         return np.asarray(value)
 

@@ -23,7 +23,7 @@ from tests.convert.corpus import LEGACY, STATE, torch_bytes
 READER = """
 import json, pathlib, re, resource, sys
 import numpy, h5py, ml_dtypes
-from keras_spectral.convert import CheckpointError, UnsafeCheckpointError
+from keras_spectral.convert import CheckpointError
 from keras_spectral.convert import read_checkpoint
 size = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * 4096
 resource.setrlimit(resource.RLIMIT_AS, (size + 512 * 2**20,) * 2)
@@ -182,6 +182,32 @@ def test_a_damaged_file_is_refused_or_read_and_nothing_else(
         assert "damaged" in str(error)
     else:
         assert all(np.isfinite(value).all() for value in state.values())
+
+
+def safetensors_bytes(key, **changed):
+    entry = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4], **changed}
+    header = json.dumps({key: entry}).encode()
+    return len(header).to_bytes(8, "little") + header + b"\0" * entry["data_offsets"][1]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        safetensors_bytes("a", shape=5),
+        safetensors_bytes("a", shape=None),
+        safetensors_bytes("a", dtype=["F32"]),
+        safetensors_bytes("a", shape=[10**30, 0], data_offsets=[0, 0]),
+        # Half of a character, and a word to the terminal.
+        safetensors_bytes("\ud800"),
+        safetensors_bytes("\x1b[31m"),
+    ],
+    ids=["shape", "no shape", "dtype", "dimension", "surrogate", "escape"],
+)
+def test_odd_headers_of_safetensors(content, tmp_path):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"w\.safetensors (is damaged|holds)"):
+        convert.read_checkpoint(path)
 
 
 def test_missing_file_and_folder(tmp_path):
