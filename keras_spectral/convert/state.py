@@ -224,7 +224,9 @@ class StateDict(Mapping):
             value = value.read()
         elif hasattr(value, "detach"):
             return _from_torch(key, value, self.origin)
-        return np.asarray(value)
+        value = np.asarray(value)
+        # In the machine's byte order, so that equal numbers have equal bytes.
+        return value.astype(value.dtype.newbyteorder("="), copy=False)
 
     def count(self, key):
         """Return a tensor of one whole number, such as `num_batches_tracked`."""

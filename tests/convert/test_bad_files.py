@@ -210,6 +210,18 @@ def test_odd_headers_of_safetensors(content, tmp_path):
         convert.read_checkpoint(path)
 
 
+def test_the_order_of_bytes_does_not_matter(tmp_path, rng):
+    w = rng.standard_normal((2, 3)).astype("float32")
+    states = []
+    for order in "<>":
+        np.savez(tmp_path / "w.npz", w=w.astype(f"{order}f4"))
+        states.append(convert.read_checkpoint(tmp_path / "w.npz"))
+        np.testing.assert_array_equal(states[-1]["w"], w)
+        assert states[-1]["w"].dtype.isnative
+        states[-1] = states[-1].fingerprint()
+    assert states[0] == states[1]
+
+
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(CheckpointError, match="does not exist"):
         convert.read_checkpoint(tmp_path / "nothing.pth")
