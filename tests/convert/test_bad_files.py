@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from keras_spectral import convert
-from keras_spectral.convert import CheckpointError
+from keras_spectral.convert import CheckpointError, UnsafeCheckpointError
 from tests.convert import corpus
 from tests.convert.corpus import LEGACY, STATE, torch_bytes
 
 READER = """
 import json, pathlib, re, resource, sys
 import numpy, h5py, ml_dtypes
-from keras_spectral.convert import CheckpointError
+from keras_spectral.convert import CheckpointError, UnsafeCheckpointError
 from keras_spectral.convert import read_checkpoint
 size = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * 4096
 resource.setrlimit(resource.RLIMIT_AS, (size + 512 * 2**20,) * 2)
@@ -220,6 +220,12 @@ def test_the_order_of_bytes_does_not_matter(tmp_path, rng):
         assert states[-1]["w"].dtype.isnative
         states[-1] = states[-1].fingerprint()
     assert states[0] == states[1]
+
+
+def test_a_whole_module_of_the_older_format_is_unsafe(tmp_path):
+    torch.save(torch.nn.Sequential(torch.nn.Linear(2, 3)), tmp_path / "w.pth", **LEGACY)
+    with pytest.raises(UnsafeCheckpointError, match="pickled object of torch.nn"):
+        convert.read_checkpoint(tmp_path / "w.pth")
 
 
 def test_missing_file_and_folder(tmp_path):
