@@ -138,6 +138,18 @@ def test_compress_a_keras_file_without_data(tmp_path, capfd):
     assert "zero" in capfd.readouterr().out
 
 
+def test_names_are_printed_as_they_are(tmp_path, capfd):
+    folder = tmp_path / "a[" / "x] [red]b"
+    folder.mkdir(parents=True)
+    torch.save({"[/red]w": torch.ones(1), "[bold]": torch.ones(2)}, folder / "w.pth")
+    torch.save({"[/red]w": torch.zeros(1)}, folder / "v.pth")
+    assert run("inspect", folder / "w.pth") == 0
+    assert run("verify", folder / "w.pth", folder / "v.pth") == 1
+    for printed in capfd.readouterr().out.split("tensors,"):
+        assert "[/red]w" in printed and "[bold]" in printed
+    assert "[/red]w" in str(convert.compare(folder / "w.pth", folder / "v.pth"))
+
+
 def bad_convert(source="net.pth", model="resnet20_cifar10", output="out.keras"):
     return ["convert", source, "--model", model, "--output", output]
 
