@@ -150,6 +150,40 @@ def test_names_are_printed_as_they_are(tmp_path, capfd):
     assert "[/red]w" in str(convert.compare(folder / "w.pth", folder / "v.pth"))
 
 
+@pytest.mark.parametrize("damage", ["config", "metadata", "none", "card", "directory"])
+def test_a_damaged_keras_model_is_exit_code_2(damage, tmp_path, capfd):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="fc")])
+    model.save(tmp_path / "right.keras")
+    path = tmp_path / "net.keras"
+    changed = {
+        "config": {"config.json": '{"class_name": "a.b", "config": {}, "module": "a"}'},
+        "metadata": {"metadata.json": "[]"},
+        "none": {"metadata.json": None},
+        "card": {"metadata.json": '{"keras_spectral": 3}'},
+        "directory": {},
+    }[damage]
+    with (
+        zipfile.ZipFile(tmp_path / "right.keras") as source,
+        zipfile.ZipFile(path, "w") as target,
+    ):
+        for name in source.namelist():
+            content = changed.get(name, source.read(name))
+            if content is not None:
+                target.writestr(name, content)
+    if damage == "directory":
+        whole = path.read_bytes()
+        path.write_bytes(whole.replace(b"PK\x01\x02", b"PK\x01\x03"))
+    commands = [
+        ("verify", path, tmp_path / "right.keras"),
+        ("export", path, "--output", tmp_path / "out.safetensors"),
+    ]
+    # A card that is none says nothing; the model is whole.
+    code = 0 if damage == "card" else 2
+    for command in commands:
+        assert run(*command) == code
+        assert capfd.readouterr().err.count("\n") == (code != 0)
+
+
 def bad_convert(source="net.pth", model="resnet20_cifar10", output="out.keras"):
     return ["convert", source, "--model", model, "--output", output]
 

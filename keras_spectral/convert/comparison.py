@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_spectral.convert import dialects, spectral_state
+from keras_spectral.convert.errors import CheckpointError
 from keras_spectral.convert.reader import read_checkpoint
 from keras_spectral.results import Rows
 
@@ -38,8 +39,11 @@ def is_keras_model(path):
     path = Path(path)
     if not path.is_file() or not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return "config.json" in archive.namelist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "config.json" in archive.namelist()
+    except Exception:  # A damaged archive raises nearly anything.
+        return False
 
 
 def compare(first, second, tolerance=0.0, dialect="auto"):
@@ -96,10 +100,9 @@ def _difference(key, a, b, tolerance):
 def _tensors(path):
     """Return ({key: callable to array}, the dialects that the keys may be in)."""
     if is_keras_model(path):
-        from keras_spectral.convert.cards import load_model
         from keras_spectral.convert.torch_weights import to_torch
 
-        state = to_torch(load_model(path), dialect="pytorchcv")
+        state = to_torch(_loaded(path), dialect="pytorchcv")
         tensors = {key: (lambda value=value: value) for key, value in state.items()}
         return tensors, dialects.DIALECTS[:1]
     state = read_checkpoint(path)
@@ -108,6 +111,19 @@ def _tensors(path):
         key: (lambda theirs=theirs: state[theirs]) for key, theirs in plain.items()
     }
     return tensors, dialects.DIALECTS
+
+
+def _loaded(path):
+    from keras_spectral.convert.cards import load_model
+
+    try:
+        return load_model(path)
+    except Exception as error:  # Keras raises nearly anything on a damaged model.
+        said = str(error).strip().split("\n")[0][:200]
+        raise CheckpointError(
+            f"{path} is no Keras model that can be loaded here ({said}). Save it with "
+            "the layers of Keras and keras_spectral alone."
+        ) from error
 
 
 def _in_one_dialect(first, second):
