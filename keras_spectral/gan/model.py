@@ -146,22 +146,32 @@ class GAN(keras.Model):
 
     def fit(self, *args, **kwargs):
         """Train, as `keras.Model.fit`; `x` are images in [-1, 1], `y` labels."""
-        if keras.backend.backend() != "tensorflow":
-            raise NotImplementedError(
-                "`fit` of a GAN needs the TensorFlow backend. Received: "
-                f"backend={keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow; "
-                "`generate` works on every backend."
-            )
+        _check_backend("fit")
         return super().fit(*args, **kwargs)
 
+    def evaluate(self, *args, **kwargs):
+        """Return both losses on images, as `keras.Model.evaluate`; nothing moves.
+
+        The generator is given the same latents for each batch and in each call.
+        """
+        _check_backend("evaluate")
+        return super().evaluate(*args, **kwargs)
+
+    def test_step(self, data):
+        images, labels = self._unpacked(data)
+        latents = keras.random.normal((ops.shape(images)[0], self.latent), seed=0)
+        generated = self.generator(_with(latents, labels), training=False)
+        real, fake = (
+            ops.cast(self.discriminator(_with(x, labels), training=False), "float32")
+            for x in (images, generated)
+        )
+        objective = OBJECTIVES[self.objective]
+        self.discriminator_loss.update_state(objective.discriminator(real, fake))
+        self.generator_loss.update_state(objective.generator(fake))
+        return {metric.name: metric.result() for metric in self.metrics}
+
     def train_step(self, data):
-        images, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
-        if (labels is None) != (self.classes is None):
-            raise ValueError(
-                "`y` must hold labels if and only if the GAN is conditional. Received: "
-                f"y={'None' if labels is None else 'labels'}, classes={self.classes}"
-            )
-        self._check_images(images)
+        images, labels = self._unpacked(data)
         count = ops.shape(images)[0]
         part = _at_least_one(count // self.discriminator_steps)
         for step in range(self.discriminator_steps):
@@ -174,7 +184,14 @@ class GAN(keras.Model):
         self._generator_step(2 * part)
         return {metric.name: metric.result() for metric in self.metrics}
 
-    def _check_images(self, images):
+    def _unpacked(self, data):
+        """Return a batch's images and labels, checked against the networks."""
+        images, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
+        if (labels is None) != (self.classes is None):
+            raise ValueError(
+                "`y` must hold labels if and only if the GAN is conditional. Received: "
+                f"y={'None' if labels is None else 'labels'}, classes={self.classes}"
+            )
         wanted = tuple(self.discriminator.inputs[0].shape[1:])
         shape = tuple(images.shape[1:])
         # A pipeline may not know a size.
@@ -186,6 +203,7 @@ class GAN(keras.Model):
                 f"`x` must hold images of the discriminator's shape {wanted}. "
                 f"Received: images of shape {shape}. Resize them."
             )
+        return images, labels
 
     def _latents(self, count):
         return keras.random.normal((count, self.latent), seed=self.random)
@@ -292,6 +310,15 @@ class GAN(keras.Model):
             for key in ("generator", "discriminator")
         }
         return cls(**{**config, **networks})
+
+
+def _check_backend(method):
+    if keras.backend.backend() != "tensorflow":
+        raise NotImplementedError(
+            f"`{method}` of a GAN needs the TensorFlow backend. Received: "
+            f"backend={keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow; "
+            "`generate` works on every backend."
+        )
 
 
 def _at_least_one(count):

@@ -117,6 +117,30 @@ def test_images_of_a_pipeline_that_knows_no_size(rng):
     assert np.isfinite(list(history.values())).all()
 
 
+@pytest.mark.parametrize("classes", [None, 3])
+def test_evaluation_gives_the_losses_and_moves_nothing(classes, rng):
+    gan = small(classes=classes)
+    gan.compile(run_eagerly=True)
+    x, y = images(rng, 6), None if classes is None else np.arange(6) % 3
+    before = [w.copy() for w in gan.get_weights()]
+    state = np.array(gan.random.state)
+    losses = gan.evaluate(x, y, batch_size=6, verbose=0, return_dict=True)
+
+    def with_labels(z):
+        return z if classes is None else [tf.constant(z), tf.constant(y)]
+
+    fake = gan.generator(with_labels(keras.random.normal((6, 128), seed=0)))
+    logits = [np.array(gan.discriminator(with_labels(z))) for z in (x, fake)]
+    hinge = np.maximum(0, 1 - logits[0]).mean() + np.maximum(0, 1 + logits[1]).mean()
+    assert losses["discriminator_loss"] == pytest.approx(hinge, rel=1e-5)
+    assert losses["generator_loss"] == pytest.approx(-logits[1].mean(), rel=1e-5)
+    for ours, old in zip(gan.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, old)
+    np.testing.assert_array_equal(gan.random.state, state)
+    history = gan.fit(x, y, validation_data=(x, y) if classes else (x,), verbose=0)
+    assert "val_generator_loss" in history.history
+
+
 def test_each_step_moves_one_network_only(rng):
     gan = small()
     gan.compile()
