@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Mapping
+from importlib import import_module
 
 import numpy as np
 
 from keras_spectral.convert.errors import CheckpointError, UnsafeCheckpointError
 from keras_spectral.convert.placeholders import Call, Tensor, Unreadable
-from keras_spectral.convert.records import CHUNK, TensorRecord
+from keras_spectral.convert.records import CHUNK, TensorRecord, numpy_dtype
 
 # What training scripts call the state dict, the usually meant first.
 _ENTRIES = (
@@ -313,9 +314,13 @@ def _from_torch(key, tensor, origin):
         stored = tensor.untyped_storage().nbytes()
         # A few bytes may be declared to be a tensor of a terabyte.
         if tensor.numel() * tensor.element_size() <= stored:
-            if str(tensor.dtype) == "torch.bfloat16":
-                tensor = tensor.float()
-            return tensor.resolve_conj().numpy()
+            name = str(tensor.dtype).removeprefix("torch.")
+            if name == "bfloat16" or name.startswith("float8"):
+                # Its bits, as a file's: NumPy has no such type of its own.
+                bits = getattr(import_module("torch"), f"int{8 * tensor.itemsize}")
+                bits = tensor.contiguous().view(bits).numpy()
+                return bits.view(numpy_dtype(name))
+            return tensor.resolve_conj().resolve_neg().numpy()
     except (TypeError, RuntimeError):
         pass
     kind = f"{tensor.layout}, {tensor.dtype}, {tensor.device}".replace("torch.", "")

@@ -210,6 +210,17 @@ def test_odd_headers_of_safetensors(content, tmp_path):
         convert.read_checkpoint(path)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
+def test_short_floats_in_memory_are_a_files(dtype, tmp_path):
+    w = torch.randn(3, 4).to(dtype)
+    state = {"w": w.T, "scalar": w[0, 0]}
+    torch.save(state, tmp_path / "w.pth")
+    here, there = convert.StateDict(state), convert.read_checkpoint(tmp_path / "w.pth")
+    assert here.fingerprint() == there.fingerprint()
+    for key, value in state.items():
+        np.testing.assert_array_equal(here[key], value.float().numpy())
+
+
 def test_the_order_of_bytes_does_not_matter(tmp_path, rng):
     w = rng.standard_normal((2, 3)).astype("float32")
     states = []
