@@ -69,8 +69,8 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
     state = _opened(source, entry)
     plain, spectral = _guarded(state, spectral_state.parse, state)
     arguments = _arguments(name or model.name)
-    config = dialects.applicable(chosen.config if chosen else {}, arguments)
     if name is not None:
+        config = dialects.builder_config(chosen, arguments) if chosen else {}
         model = zoo.build(name, **config)
     targets = slots(model)
     if chosen is None:
@@ -83,7 +83,13 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
             model = zoo.build(name, **config)
             targets = slots(model)
     keys = {dialects.to_ours(key, chosen): theirs for key, theirs in plain.items()}
-    counters = {k: v for k, v in keys.items() if k.split(".")[-1] == _COUNTER}
+    # Others' counters stay among the keys, and are unused.
+    counters = {
+        key: theirs
+        for key, theirs in keys.items()
+        if key.split(".")[-1] == _COUNTER
+        and f"{key.removesuffix(_COUNTER)}running_mean" in targets
+    }
     keys = {k: v for k, v in keys.items() if k not in counters}
     check_keys(state.origin, model, targets, keys, plain)
     check_shapes(state.origin, model, targets, keys, state.shapes)
@@ -93,6 +99,7 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
     }
     weights = _Weights(state, keys, spectral, targets)
     # Every value is read and checked before the first one is assigned.
+    counts = {key: state.count(theirs) for key, theirs in counters.items()}
     for key in targets:
         weights.stored(key)
     _assign(targets, weights)
@@ -108,7 +115,7 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
         "spectral_normalization": {
             path: found.flavour.name for path, found in spectral.items()
         },
-        _COUNTER: {key: int(state.stored(theirs)) for key, theirs in counters.items()},
+        _COUNTER: counts,
     }
     if verify:
         report = verification.verify(model, weights, chosen)
@@ -163,11 +170,10 @@ class _Weights:
             self._found[path] = self._singular_vectors(path)
 
     def _singular_vectors(self, path):
-        found = self._spectral[path]
-        if found.u is None:
+        found, weight = self._spectral[path], self.stored(f"{path}.weight")
+        if found.u is None and weight.ndim == 1:
             # PyTorch normalizes a vector by its Euclidean norm, without state.
             return None
-        weight = self.stored(f"{path}.weight")
         vectors = _guarded(
             self._state,
             spectral_state.read,
