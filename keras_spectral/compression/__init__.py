@@ -6,6 +6,19 @@ from keras_spectral.compression.approximation import (
     failure_probability,
     split,
 )
+from keras_spectral.compression.bounds import (
+    Assumption,
+    OccamBound,
+    description_bits,
+    inverse_kl,
+    occam_bound,
+)
+from keras_spectral.compression.certification import (
+    CertificateRow,
+    ErrorCertificate,
+    certify_error,
+    quantize_large_weights,
+)
 from keras_spectral.compression.heavy_tail import (
     CompressionRow,
     apply,
@@ -41,8 +54,12 @@ from keras_spectral.compression.theorems import (
 )
 
 __all__ = [
+    "Assumption",
     "BracketRow",
+    "CertificateRow",
     "CompressionRow",
+    "ErrorCertificate",
+    "OccamBound",
     "ReplacedKernel",
     "StorageRow",
     "allowed_output_change",
@@ -50,21 +67,26 @@ __all__ = [
     "approximate_matrix",
     "approximation_threshold",
     "bracket_probability",
+    "certify_error",
     "compress",
     "compress_matrix",
     "compression_bound",
     "compression_gap",
     "compression_of",
     "cushion_measure",
+    "description_bits",
     "entropy_integral",
     "failure_probability",
+    "inverse_kl",
     "keep_mask",
     "large_weight_probability",
     "layer_tolerances",
     "load_compressed",
     "margin_error",
+    "occam_bound",
     "perturbation_bound",
     "projection_parameters",
+    "quantize_large_weights",
     "resilient_classification",
     "save_compressed",
     "sparsity_bound",

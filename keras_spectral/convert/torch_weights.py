@@ -1,6 +1,5 @@
 """Weights from PyTorch into a Keras model and back."""
 
-import inspect
 from pathlib import Path
 
 import keras
@@ -68,7 +67,7 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
     chosen = None if dialect == "auto" else dialects.named(dialect)
     state = _opened(source, entry)
     plain, spectral = _guarded(state, spectral_state.parse, state)
-    arguments = _arguments(name or model.name)
+    arguments = dialects.builder_arguments(name or model.name)
     if name is not None:
         config = dialects.builder_config(chosen, arguments) if chosen else {}
         model = zoo.build(name, **config)
@@ -102,6 +101,7 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
     counts = {key: state.count(theirs) for key, theirs in counters.items()}
     for key in targets:
         weights.stored(key)
+    before = model.get_weights() if name is None and verify else None
     _assign(targets, weights)
     weights.note_dtypes()
     card = {
@@ -121,17 +121,11 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
         report = verification.verify(model, weights, chosen)
         card["verification"] = report.to_dict()
         if not report.passed:
+            if before is not None:
+                model.set_weights(before)
             raise MismatchError(f"{state.origin} was read, but {report}")
     remember(model, card)
     return model
-
-
-def _arguments(name):
-    """Return the names of a registered model's builder's arguments."""
-    if name not in zoo.list_models():
-        return ()
-    builder = getattr(zoo, zoo.entry(name)["builder"])
-    return tuple(inspect.signature(builder).parameters)
 
 
 def _opened(source, entry):
