@@ -11,7 +11,7 @@ from keras_spectral.validation import check_integer
 # 99 % quantile of the Tracy-Widom law of real matrices.
 _TRACY_WIDOM_99 = 2.0234
 # Bytes of a block of rows that is widened at once.
-_BLOCK_BYTES = 1 << 25
+_BLOCK_BYTES = 1 << 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +69,12 @@ def squared_singular_values(matrix):
     if matrix.shape[0] < matrix.shape[1]:
         matrix = matrix.T
     # So that squares neither overflow nor vanish.
-    scale = float(np.abs(matrix).max(initial=0)) or 1.0
+    scale = max(float(matrix.max(initial=0)), -float(matrix.min(initial=0))) or 1.0
     step = max(1, _BLOCK_BYTES // (8 * max(matrix.shape[1], 1)))
     gram = np.zeros((matrix.shape[1], matrix.shape[1]))
     for start in range(0, matrix.shape[0], step):
-        block = matrix[start : start + step].astype("float64") / scale
+        block = matrix[start : start + step].astype("float64")
+        block /= scale
         gram += block.T @ block
     found = np.linalg.eigvalsh(gram)[::-1]
     with np.errstate(over="ignore"):
@@ -160,7 +161,7 @@ def fit_eigenvalues(matrix, seed=0):
     log_alpha_norm = math.nan
     if math.isfinite(alpha):
         # In logarithms: powers of 20 overflow.
-        log_alpha_norm = alpha * logs[0] + math.log10(
+        log_alpha_norm = alpha * float(logs[0]) + math.log10(
             float((10 ** (alpha * (logs - logs[0]))).sum())
         )
     deviation, edge, spikes = _bulk(eigenvalues, matrix.shape)
