@@ -55,10 +55,11 @@ def factorize(model, delta=None, rank_ratio=None, layers=None, only_if_smaller=T
     shared evenly. A regularizer or constraint of the kernel is dropped: there is no
     such kernel any more.
 
-    All layers are Keras' own: the model needs nothing of this package, is smaller
-    and faster wherever a layer was replaced, and trains on freely. Use
-    `layers.SVDDense` and `layers.SVDConv2D` instead to train from scratch at a rank,
-    or to keep the singular values as weights with a penalty of their own.
+    All layers are Keras' own: the model needs nothing of this package, and trains on
+    freely. A large layer is faster too, once it has about half of the products
+    (benchmarks/RESULTS.md). Use `layers.SVDDense` and `layers.SVDConv2D` instead to
+    train from scratch at a rank, or to keep the singular values as weights with a
+    penalty of their own.
 
     Args:
         model: A built `keras.Sequential` or functional `keras.Model`, which stays

@@ -15,7 +15,7 @@ _VARIANTS = ("corrected", "as_printed")
 _MATRIX_VARIANTS = (*_VARIANTS, "gaussian_tail")
 
 # Entries of the helper string in memory at a time. The seed's meaning depends on it.
-_BLOCK = 2**18
+_BLOCK = 2**16
 
 
 def _signs(count, seed, key):

@@ -1,6 +1,7 @@
 """Projections onto a seed's normals and signs against explicit loops and laws."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -83,6 +84,22 @@ def test_blocks_tile_the_helper_matrix_and_stay_small(size, monkeypatch):
     np.testing.assert_allclose(
         projection._combination(normals, z, size, 5), helper.T @ z / 11, atol=1e-13
     )
+
+
+def test_the_helper_is_never_in_memory(rng):
+    matrix = rng.standard_normal((512, 512))
+    tracemalloc.start()
+    try:
+        coefficients, _ = project_matrix(matrix, 1.0, 0.2, seed=0)
+        vector = matrix.ravel() / np.linalg.norm(matrix)
+        z, _ = project_vector(vector, 2.0, 0.2, seed=0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(coefficients) * matrix.nbytes > 50e6
+    assert len(z) * matrix.nbytes > 30e6
+    # The result and a few blocks.
+    assert peak < 3 * matrix.nbytes + 8e6
 
 
 def test_signs_are_fair_and_independent():
