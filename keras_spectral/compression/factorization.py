@@ -67,7 +67,8 @@ def factorize(model, delta=None, rank_ratio=None, layers=None, only_if_smaller=T
         delta: Float in [0, 1]: singular values below delta times the largest go.
         rank_ratio: Float in (0, 1] in place of `delta`: r is that times the smaller
             side of the flattened kernel.
-        layers: List of names of Dense and Conv2D layers; default all of them.
+        layers: List of names of Dense and Conv2D layers; default all of them. In
+            nested models it takes every layer of that name.
         only_if_smaller: Boolean: leave a layer that the factors do not make smaller,
             r (m + n) >= m n, as it is.
 
