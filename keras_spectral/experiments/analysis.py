@@ -11,7 +11,7 @@ from keras_spectral.results import Rows
 from keras_spectral.validation import check_choice, check_integer
 
 # Of larger tensors a sample of this size is fitted, so that memory stays small.
-_SAMPLE = 1 << 20
+_SAMPLE = 1 << 18
 # The spectrum of a matrix takes the cube of its shorter side.
 _LONGEST_SHORT_SIDE = 8192
 _BLOCK = 1 << 20
@@ -145,8 +145,8 @@ def analyze_checkpoint(path, entry=None, layout="auto", seed=0, progress=None):
         entry: String, which state dict of several in the file.
         layout: Where a convolution's filters are: `"torch"`, first; `"keras"`, last;
             `"auto"`, by the kind of file.
-        seed: Integer >= 0, of the shuffled control, and of the sample of a million
-            entries to which the law of |w| is fitted in larger tensors.
+        seed: Integer >= 0, of the shuffled control, and of the sample of 262,144
+            draws to which the law of |w| is fitted in larger tensors.
         progress: Callable of (tensor's name, its number, how many), or `None`.
 
     Returns:

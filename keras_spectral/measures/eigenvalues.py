@@ -11,7 +11,7 @@ from keras_spectral.validation import check_integer
 # 99 % quantile of the Tracy-Widom law of real matrices.
 _TRACY_WIDOM_99 = 2.0234
 # Bytes of a block of rows that is widened at once.
-_BLOCK_BYTES = 1 << 24
+_BLOCK_BYTES = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True)

@@ -96,10 +96,10 @@ def test_keras_files_have_their_filters_last(tmp_path):
 
 def test_large_tensors_are_sampled_and_seeded(rng, tmp_path):
     save_file(
-        {"w": rng.standard_t(3, (30_000, 60)).astype("float32")}, tmp_path / "w.st"
+        {"w": rng.standard_t(3, (8_000, 60)).astype("float32")}, tmp_path / "w.st"
     )
     one, two = (analyze_checkpoint(tmp_path / "w.st", seed=seed) for seed in (0, 1))
-    assert 700_000 < one[0].sampled < 1 << 20
+    assert 190_000 < one[0].sampled < 1 << 18
     assert one[0].eigenvalues == two[0].eigenvalues
     assert one[0].alpha_pdf != two[0].alpha_pdf
     assert one[0].alpha_pdf == analyze_checkpoint(tmp_path / "w.st")[0].alpha_pdf
