@@ -11,10 +11,11 @@ from keras_spectral.compression.masks import (
     compression_of,
     remember,
 )
+from keras_spectral.layers import MaskedConv2D
 from keras_spectral.measures import fit_power_law
 from keras_spectral.results import Rows
 from keras_spectral.traversal import leaf_layers
-from keras_spectral.validation import check_choice, check_integer
+from keras_spectral.validation import check_choice, check_integer, check_positive
 
 RULES = ("magnitude", "signed")
 REPLACEMENTS = ("gaussian", "matched", "zero")
@@ -41,10 +42,12 @@ class CompressionRow:
     compressed_accuracy_sd: float | None = _column("sd", ".2%")
 
 
-def compress_matrix(weights, rule="magnitude", replacement="gaussian", seed=0):
+def compress_matrix(
+    weights, rule="magnitude", replacement="gaussian", seed=0, deviations=1.0
+):
     """Replace the small entries of one array by noise.
 
-    The threshold is the standard deviation of all entries.
+    The threshold is the standard deviation of all entries, or a multiple of it.
 
     Args:
         weights: Float array of any shape, finite.
@@ -57,6 +60,7 @@ def compress_matrix(weights, rule="magnitude", replacement="gaussian", seed=0):
             nearer to the weights in mean square than zero itself does.
         seed: Integer or sequence of integers >= 0; the noise is that of
             `gaussian.normals`, the same on every machine.
+        deviations: Float > 0, the threshold in standard deviations; the paper's is 1.
 
     Returns:
         Tuple (compressed, kept): an array like `weights`, and a boolean mask of
@@ -74,12 +78,13 @@ def compress_matrix(weights, rule="magnitude", replacement="gaussian", seed=0):
 
     Source: papers/heavy-tail-compression.md, Appendix E.
     """
-    compressed, record = _replace(weights, rule, replacement, seed)
+    compressed, record = _replace(weights, rule, replacement, seed, deviations)
     return compressed, record.kept
 
 
-def _replace(weights, rule, replacement, seed, key=()):
+def _replace(weights, rule, replacement, seed, deviations, key=()):
     """Return the compressed array and its `ReplacedKernel`."""
+    check_positive("deviations", deviations)
     check_choice("rule", rule, RULES)
     check_choice("replacement", replacement, REPLACEMENTS)
     weights = np.asarray(weights)
@@ -89,7 +94,7 @@ def _replace(weights, rule, replacement, seed, key=()):
             + ("NaN or infinity among them" if weights.size else "an empty array")
         )
     wide = weights.astype("float64")
-    threshold = wide.std()
+    threshold = deviations * wide.std()
     kept = (np.abs(wide) if rule == "magnitude" else wide) > threshold
     mean = deviation = 0.0
     source = wide if replacement == "gaussian" else wide[~kept]
@@ -158,6 +163,11 @@ def _check_layer(layer):
             "of its kernel. Build the plain model and load the effective "
             "weights: convert.from_torch(convert.to_torch(model), plain_model)."
         )
+    if isinstance(layer, MaskedConv2D):
+        raise ValueError(
+            f"`layers` must name plain layers: '{name}' is sparse already, and what "
+            "lies under its mask is no weight of the network. Leave it out."
+        )
     if not isinstance(layer, (keras.layers.Dense, keras.layers.Conv2D)):
         raise ValueError(
             f"`layers` must name Dense or Conv2D layers. Received: '{name}', "
@@ -192,11 +202,11 @@ def _accuracy(evaluate, model):
     return accuracy
 
 
-def _compressed_kernels(kernels, rule, replacement, seed, trial):
+def _compressed_kernels(kernels, rule, replacement, seed, deviations, trial):
     """Return (array, `ReplacedKernel`) of each kernel, each by a stream of its own."""
     stream = (RULES.index(rule), REPLACEMENTS.index(replacement), trial)
     return [
-        _replace(kernel, rule, replacement, seed, (*stream, index))
+        _replace(kernel, rule, replacement, seed, deviations, (*stream, index))
         for index, kernel in enumerate(kernels)
     ]
 
@@ -209,6 +219,7 @@ def compress(
     trials=10,
     seed=0,
     evaluate=None,
+    deviations=1.0,
 ):
     """Compress chosen layers several times and tabulate what it costs.
 
@@ -225,6 +236,7 @@ def compress(
         seed: Integer >= 0.
         evaluate: Optional callable, model to accuracy in [0, 1]. Without it the
             accuracies are `None`.
+        deviations: Float > 0, the threshold in standard deviations.
 
     Returns:
         `Rows` of `CompressionRow`: the exponents fitted to |w| of the layers'
@@ -248,6 +260,7 @@ def compress(
     """
     check_integer("trials", trials, least=2)
     check_integer("seed", seed, least=0)
+    check_positive("deviations", deviations)
     for rule in rules:
         check_choice("rules", rule, RULES)
     for replacement in replacements:
@@ -268,7 +281,7 @@ def compress(
                 kept, errors, accuracies = 0, [], []
                 for trial in range(draws):
                     results = _compressed_kernels(
-                        kernels, rule, replacement, seed, trial
+                        kernels, rule, replacement, seed, deviations, trial
                     )
                     kept = sum(int(record.kept.sum()) for _, record in results)
                     change = np.concatenate([array.ravel() for array, _ in results])
@@ -316,7 +329,14 @@ def compress(
     )
 
 
-def apply(model, layers=None, rule="magnitude", replacement="matched", seed=0):
+def apply(
+    model,
+    layers=None,
+    rule="magnitude",
+    replacement="matched",
+    seed=0,
+    deviations=1.0,
+):
     """Return a copy of a model with chosen layers compressed once.
 
     Args:
@@ -325,6 +345,7 @@ def apply(model, layers=None, rule="magnitude", replacement="matched", seed=0):
         rule: See `compress_matrix`.
         replacement: See `compress_matrix`.
         seed: Integer >= 0. The result is that of the first trial of `compress`.
+        deviations: See `compress_matrix`.
 
     Returns:
         A `keras.Model` of the same architecture. What was kept and how the noise was
@@ -346,7 +367,7 @@ def apply(model, layers=None, rule="magnitude", replacement="matched", seed=0):
     copy.set_weights(model.get_weights())
     chosen = _chosen_layers(copy, layers)
     kernels = [keras.ops.convert_to_numpy(layer.kernel) for layer in chosen]
-    results = _compressed_kernels(kernels, rule, replacement, seed, trial=0)
+    results = _compressed_kernels(kernels, rule, replacement, seed, deviations, 0)
     # What an earlier compression froze in other layers was copied with the weights.
     compression = compression_of(model)
     places = {id(weight): index for index, weight in enumerate(copy.weights)}

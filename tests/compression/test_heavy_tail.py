@@ -264,3 +264,40 @@ def test_weights_that_are_zero_or_overflow_when_squared(rng):
     wide = kernel.astype("float64")
     error = np.linalg.norm(expected - wide) / np.linalg.norm(wide)
     assert row.relative_error == pytest.approx(error)
+
+
+@pytest.mark.parametrize("law", ["normal", "laplace"])
+@pytest.mark.parametrize("tau", [0.5, 1.0, 2.0, 3.0])
+def test_shares_and_errors_have_closed_forms(law, tau, rng):
+    """Relative Frobenius errors of the three replacements (facts of the format)."""
+    w = getattr(rng, law)(size=400_000)
+    w /= w.std()
+    if law == "normal":
+        kept = 2 * stats.norm.sf(tau)
+        zero = 2 * stats.norm.cdf(tau) - 1 - 2 * tau * stats.norm.pdf(tau)
+    else:
+        a = math.sqrt(2) * tau
+        kept = math.exp(-a)
+        zero = 1 - math.exp(-a) * (a**2 / 2 + a + 1)
+    expected = {
+        "zero": zero,
+        "matched": 2 * zero,
+        "gaussian": zero + 1 - kept,
+    }
+    for replacement, square in expected.items():
+        compressed, mask = compression.compress_matrix(
+            w, replacement=replacement, deviations=tau
+        )
+        found = np.linalg.norm(compressed - w) / np.linalg.norm(w)
+        assert found == pytest.approx(math.sqrt(square), rel=0.01)
+        spread = 4 * math.sqrt(kept / w.size)
+        assert abs(mask.mean() - kept) < spread + 0.01 * kept
+
+
+def test_masked_layers_are_refused():
+    model = zoo.build("xdensenet40_2_k24_bc_cifar10")
+    name = "features-stage1-unit1-conv1-conv"
+    with pytest.raises(ValueError, match="sparse already"):
+        compression.apply(model, layers=[name])
+    with pytest.raises(ValueError, match="`deviations`"):
+        compression.compress_matrix(np.ones(3), deviations=0)
