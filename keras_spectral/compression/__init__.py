@@ -6,6 +6,7 @@ from keras_spectral.compression.approximation import (
     failure_probability,
     split,
 )
+from keras_spectral.compression.assumptions import AssumptionRow, check_assumptions
 from keras_spectral.compression.bounds import (
     Assumption,
     OccamBound,
@@ -73,6 +74,7 @@ from keras_spectral.compression.theorems import (
 
 __all__ = [
     "Assumption",
+    "AssumptionRow",
     "BracketRow",
     "CertificateRow",
     "CompressionRow",
@@ -88,6 +90,7 @@ __all__ = [
     "approximation_threshold",
     "bracket_probability",
     "certify_error",
+    "check_assumptions",
     "compress",
     "compress_matrix",
     "compression_bound",

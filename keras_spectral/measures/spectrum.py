@@ -65,7 +65,7 @@ class Spectrum(Rows):
         return sum(math.log(norm) if norm > 0 else -math.inf for norm in norms)
 
 
-def _kernels(model, skipped):
+def kernels(model, skipped):
     """Yield (name, kind, matrix as the layer computes with it)."""
     for layer in leaf_layers(model):
         wrapped = isinstance(layer, Reparametrization)
@@ -132,7 +132,7 @@ def spectrum(model):
     Source: papers/stable-rank-normalization.md, Definition 2.1.
     """
     rows, skipped = [], []
-    for name, kind, matrix in _kernels(model, skipped):
+    for name, kind, matrix in kernels(model, skipped):
         if not np.isfinite(matrix).all():
             raise ValueError(
                 f"`model` must have finite kernels. Received: NaN or infinity in "
