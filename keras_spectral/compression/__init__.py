@@ -12,6 +12,10 @@ from keras_spectral.compression.heavy_tail import (
     compress,
     compress_matrix,
 )
+from keras_spectral.compression.linear_mixture import (
+    LinearMixture,
+    fit_linear_mixture,
+)
 from keras_spectral.compression.masks import ReplacedKernel, compression_of, keep_mask
 from keras_spectral.compression.sparsity import (
     BracketRow,
@@ -43,6 +47,7 @@ from keras_spectral.compression.theorems import (
 __all__ = [
     "BracketRow",
     "CompressionRow",
+    "LinearMixture",
     "ReplacedKernel",
     "StorageRow",
     "allowed_output_change",
@@ -58,6 +63,7 @@ __all__ = [
     "cushion_measure",
     "entropy_integral",
     "failure_probability",
+    "fit_linear_mixture",
     "keep_mask",
     "large_weight_probability",
     "layer_tolerances",
