@@ -1,5 +1,25 @@
-"""Experiments that run end to end and write what they found."""
+"""Experiments that run end to end and write what they found.
 
-from keras_spectral.experiments.demo import Demo, digits_classifier, run_demo
+They are imported at first use, so that a sweep's workers start Keras by themselves.
+"""
 
-__all__ = ["Demo", "digits_classifier", "run_demo"]
+import importlib
+
+_MODULES = {
+    "Demo": "demo",
+    "SweepRow": "checkpoint_row",
+    "digits_classifier": "demo",
+    "run_demo": "demo",
+    "run_sweep": "sweep",
+}
+
+__all__ = ["Demo", "SweepRow", "digits_classifier", "run_demo", "run_sweep"]
+
+
+def __getattr__(name):
+    if name in _MODULES:
+        module = importlib.import_module(f"keras_spectral.experiments.{_MODULES[name]}")
+        return getattr(module, name)
+    raise AttributeError(
+        f"module 'keras_spectral.experiments' has no attribute '{name}'"
+    )

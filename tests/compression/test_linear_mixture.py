@@ -74,7 +74,7 @@ def test_the_result_is_a_mixtures_own_likelihood():
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("count", [2, 3])
 def test_the_likelihood_never_falls(seed, count):
-    x, y, _ = planted(43, deviation=0.5, seed=seed)
+    x, y, _ = planted(150, deviation=0.5, seed=seed)
     fit = fit_linear_mixture(x, y, components=(count,), seed=seed)
     assert len(fit.trace) > 3
     assert (np.diff(fit.trace) > -1e-9).all()
