@@ -20,7 +20,7 @@ class Found:
     Args:
         tasks: List of `CheckpointTask`, one a row.
         missing: List of names without a file.
-        unused: List of paths of files that no name belongs to.
+        unused: List of paths of checkpoints that no name belongs to.
         copies: List of paths of files that are copies of others.
         looked_in: String, folder that was searched, or `None`.
     """
@@ -110,7 +110,13 @@ def find_checkpoints(models, folder=None, data=None, trials=10, seed=0):
             if task.key in tasks:
                 copies.append(str(path))
             tasks.setdefault(task.key, task)
-    unused = [str(p) for paths in files.values() for p in paths if p not in used]
+    # An .npz file is data more often than weights.
+    unused = [
+        str(path)
+        for paths in files.values()
+        for path in paths
+        if path not in used and path.suffix != ".npz"
+    ]
     looked_in = None if folder is None else str(folder)
     return Found(list(tasks.values()), missing, unused, copies, looked_in)
 

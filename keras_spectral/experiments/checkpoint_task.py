@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import logging
 import threading
 
 # Of the rows' files; another one makes a rerun measure anew.
@@ -84,6 +85,8 @@ def measure_in_worker(task):
 
     with _ONE_AT_A_TIME:
         start_keras(Console(quiet=True))
+        # It warns of every network but the first: each is compiled, and used once.
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
         from keras_spectral.experiments.checkpoint_row import measure_checkpoint
 
         return measure_checkpoint(task).to_dict()

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import threading
 
 import numpy as np
 from rich.console import Console
@@ -180,7 +181,7 @@ def _computing(tasks, workers, scheduler):
                     }
                 )
             )
-            with _interrupts_held_back():
+            with _interrupts_ignored():
                 cluster = distributed.LocalCluster(
                     n_workers=min(workers or _cores(), len(tasks)),
                     threads_per_worker=1,
@@ -207,20 +208,21 @@ def _computing(tasks, workers, scheduler):
 
 
 @contextlib.contextmanager
-def _interrupts_held_back():
-    """Start processes that Ctrl-C does not reach; this one gets it afterwards.
+def _interrupts_ignored():
+    """Start processes that Ctrl-C does not reach.
 
-    A terminal sends it to all of them, and each would print where it was. They are
-    ended by this process.
+    A terminal sends it to all of them, and each would print where it was; this process
+    ends them. What ignores a signal hands that down; for the second or so that it
+    takes, this process ignores it, too.
     """
-    if not hasattr(signal, "pthread_sigmask"):
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, before)
 
 
 def _as_they_finish(distributed, futures):

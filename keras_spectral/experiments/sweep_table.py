@@ -30,14 +30,14 @@ def _column(label=None, table=True):
 @dataclasses.dataclass(frozen=True)
 class _Weights:
     checkpoint: str
-    data: str
     # In the files, but not on a narrow screen.
+    data: str = _column(table=False)
     classes: str = _column(table=False)
-    weights: str
+    weights: str = _column(table=False)
     share: str
     alpha: str
     xmin: str = _column(table=False)
-    tail: str
+    tail: str = _column(table=False)
     fit: str
     stable_rank: str
 

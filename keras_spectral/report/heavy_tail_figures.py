@@ -156,7 +156,8 @@ def stable_rank_mixture(rows, **arguments):
     """Return the mixture of lines of Figure 3, stable rank against alpha.
 
     Args:
-        rows: List of rows with `alpha_pdf` and `stable_rank`.
+        rows: List of rows with `alpha_pdf` and `stable_rank`; those with a `status`
+            other than "ok" have no exponent that can be relied on, and are left out.
         **arguments: See `compression.fit_linear_mixture`.
 
     Returns:
@@ -167,14 +168,22 @@ def stable_rank_mixture(rows, **arguments):
     >>> stable_rank_mixture([]) is None
     True
     """
+    rows = [row for row in rows if _reliable(row)]
     x = np.array([row.alpha_pdf for row in rows])
     if len(rows) < 6 or x.min() == x.max():
         return None
     return fit_linear_mixture(x, [row.stable_rank for row in rows], **arguments)
 
 
+def _reliable(row):
+    return getattr(row, "status", None) in (None, "ok")
+
+
 def figure_3(rows, mixture=None):
     """Return Figure 3: stable rank against alpha, with the mixture's lines.
+
+    Points whose `status` is not "ok" are hollow, and belong to no line; where they are
+    far from the others they are counted instead.
 
     Args:
         rows: List of rows with `alpha_pdf`, `standard_error` (of alpha) and
@@ -190,7 +199,7 @@ def figure_3(rows, mixture=None):
         ValueError: Without rows.
 
     Example:
-    >>> from keras_spectral.experiments.checkpoint_row import SweepRow
+    >>> from keras_spectral.experiments import SweepRow
     >>> row = SweepRow("a", "a", "", {}, alpha_pdf=3, standard_error=0.1, stable_rank=4)
     >>> len(figure_3([row]).axes)
     1
@@ -200,37 +209,70 @@ def figure_3(rows, mixture=None):
     rows = list(rows)
     if not rows:
         raise ValueError("`rows` must hold a row. Received: none")
+    reliable = [row for row in rows if _reliable(row)]
     if mixture is None:
         mixture = stable_rank_mixture(rows)
     figure = Figure(figsize=(6.8, 4.6), layout="constrained")
     axes = figure.subplots()
-    members = np.zeros(len(rows), int)
+    remarks, colours = [], [_COLOURS[0]] * len(reliable)
     if mixture is not None:
         members = mixture.responsibilities.argmax(1)
-        _draw_lines(axes, rows, mixture, members)
+        colours = [_colour_of(member) for member in members]
+        _draw_lines(axes, reliable, mixture, members)
+        bics = [r for r in mixture.candidates if math.isfinite(r.bic)]
+        remarks.append(
+            "BIC by number of lines: "
+            + ", ".join(f"{row.components}: {row.bic:.1f}" for row in bics)
+        )
     datasets = list(dict.fromkeys(getattr(row, "dataset", None) for row in rows))
     markers = dict(zip(datasets, _cycle(_MARKERS, len(datasets)), strict=True))
-    for row, member in zip(rows, members, strict=True):
-        axes.errorbar(
-            row.alpha_pdf,
-            row.stable_rank,
-            xerr=row.standard_error,
-            fmt=markers[getattr(row, "dataset", None)],
-            color=_colour_of(member),
-            ms=6, mec="white", mew=0.6, elinewidth=0.9, capsize=2, alpha=0.9, zorder=3,
-        )  # fmt: skip
+    for row, colour in zip(reliable, colours, strict=True):
+        _draw_point(axes, row, markers, colour, mfc=colour, mec="white", mew=0.6)
+    if reliable:
+        # A tail of ten weights has an exponent of a hundred: it must not set the scale.
+        axes.set_xlim(axes.get_xlim())
+    low, high = axes.get_xlim() if reliable else (-math.inf, math.inf)
+    beyond = hollow = 0
+    for row in rows:
+        if not _reliable(row):
+            inside = low < row.alpha_pdf < high
+            hollow += inside
+            beyond += not inside
+            _draw_point(axes, row, markers, _GREY, mfc="white", mec=_GREY, mew=1)
     for dataset in datasets:
         axes.plot(
             [], [], ls="", marker=markers[dataset], color=_GREY, ms=6,
             label=dataset or "data unknown",
         )  # fmt: skip
-    axes.set_ylim(0, 1.12 * max(row.stable_rank for row in rows))
+    if hollow:
+        axes.plot(
+            [], [], ls="", marker="o", mfc="white", mec=_GREY, ms=6,
+            label="fit not reliable",
+        )  # fmt: skip
+    if beyond:
+        remarks.append(f"{beyond} more beyond the axis: their fits are not reliable")
+    axes.annotate(
+        "\n".join(remarks), (1, 0.01), xycoords="axes fraction", ha="right",
+        va="bottom", fontsize=8, color=_GREY,
+    )  # fmt: skip
+    ranks = [row.stable_rank for row in rows]
+    span = max(np.ptp(ranks), 0.5)
+    # Room for the remarks below, and for the legend above.
+    axes.set_ylim(max(min(ranks) - 0.3 * span, 0), max(ranks) + 0.35 * span)
     axes.set_xlabel("$\\alpha$, exponent of the density of |w| ($\\pm$ standard error)")
     axes.set_ylabel("stable rank")
     axes.legend(frameon=False, fontsize=9, loc="best")
     count = len(rows)
     _finish(axes, f"Final dense layers of {count} checkpoint{'s' * (count > 1)}")
     return figure
+
+
+def _draw_point(axes, row, markers, colour, **settings):
+    axes.errorbar(
+        row.alpha_pdf, row.stable_rank, xerr=row.standard_error,
+        fmt=markers[getattr(row, "dataset", None)], color=colour, ms=6, elinewidth=0.9,
+        capsize=2, alpha=0.9, zorder=3, **settings,
+    )  # fmt: skip
 
 
 def _draw_lines(axes, rows, mixture, members):
@@ -253,15 +295,6 @@ def _draw_lines(axes, rows, mixture, members):
             ends, heights - sd, heights + sd, color=_colour_of(k), alpha=0.12, lw=0,
             zorder=1,
         )  # fmt: skip
-    bics = ", ".join(
-        f"{row.components}: {row.bic:.1f}"
-        for row in mixture.candidates
-        if math.isfinite(row.bic)
-    )
-    axes.annotate(
-        f"BIC by number of lines: {bics}", (1, 0.01), xycoords="axes fraction",
-        ha="right", va="bottom", fontsize=8, color=_GREY,
-    )  # fmt: skip
 
 
 def _colour_of(index):
