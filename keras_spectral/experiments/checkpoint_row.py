@@ -34,7 +34,8 @@ class SweepRow:
         xmin: Float, where the tail begins.
         tail_size: Integer, weights in the tail.
         status: String, of the fit.
-        stable_rank: Float, of the layer, by an exact SVD in float64.
+        stable_rank: Float, of the layer, by an exact SVD in float64; at most `classes`,
+            however heavy the tail.
         original_accuracy: Float in [0, 1]; `None` without data.
         compressions: List of `CompressionRow`, see `compression.compress`.
         note: String, why there are no accuracies.

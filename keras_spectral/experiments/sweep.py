@@ -201,7 +201,7 @@ def _computing(tasks, workers, scheduler):
                 ) from error
         stack.enter_context(client)
         futures = {
-            client.submit(measure_in_worker, task, key=task.key, pure=False): task
+            client.submit(measure_in_worker, task, key=f"sweep-{task.key}"): task
             for task in tasks
         }
         yield _as_they_finish(distributed, futures)
