@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 import keras_spectral
-from keras_spectral import cli_checkpoints, cli_sweep
+from keras_spectral import cli_checkpoints, cli_measures, cli_sweep
 from keras_spectral.cli_checkpoints import Data, Model
 from keras_spectral.convert.errors import MismatchError, UnsafeCheckpointError
 from keras_spectral.terminal import evaluator, load_model, start_keras, test_data
@@ -29,7 +29,7 @@ Source = Annotated[
     Path,
     typer.Argument(help="A PyTorch .pth or .safetensors file, or a .keras model."),
 ]
-for command in cli_checkpoints.COMMANDS:
+for command in (*cli_checkpoints.COMMANDS, *cli_measures.COMMANDS):
     app.command()(command)
 app.command()(cli_sweep.sweep)
 

@@ -49,7 +49,7 @@ def inspect(
     if as_json:
         typer.echo(json.dumps(report, indent=2))
         return
-    console = Console()
+    console = Console(markup=False)  # Names are a stranger's.
     table = Table(title=f"{file} ({state.container})", title_justify="left")
     for column in ("tensor", "shape", "type"):
         table.add_column(column)
@@ -131,7 +131,7 @@ def convert(
             "`--output` must not be the source file. "
             f"Received: --output={output}. Choose another name."
         )
-    console = Console(quiet=as_json)
+    console = Console(quiet=as_json, markup=False)
     start_keras(console)
     from keras_spectral import convert as converter
 
@@ -189,7 +189,7 @@ def export(
 ):
     """Write a Keras model's weights as a PyTorch state dict."""
     writable(output, (".safetensors", ".pth", ".pt"))
-    console = Console(quiet=as_json)
+    console = Console(quiet=as_json, markup=False)
     start_keras(console)
     from keras_spectral import convert as converter
 
@@ -224,7 +224,7 @@ def verify(
     """Compare two checkpoints tensor by tensor; exit code 1 if they differ."""
     from keras_spectral import convert as converter
 
-    console = Console(quiet=as_json)
+    console = Console(quiet=as_json, markup=False)
     if converter.is_keras_model(a) or converter.is_keras_model(b):
         start_keras(console)
     rows = converter.compare(a, b, tolerance, dialect)

@@ -123,7 +123,7 @@ class Rows:
         from rich.console import Console
 
         stream = io.StringIO()
-        Console(file=stream, width=110).print(self)
+        Console(file=stream, width=110, markup=False).print(self)
         return stream.getvalue().rstrip()
 
     def __repr__(self) -> str:

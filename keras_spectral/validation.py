@@ -44,6 +44,26 @@ def check_ratio(name, value):
         )
 
 
+def check_share(name, value):
+    """Raise a ValueError unless `value` is a number in [0, 1].
+
+    Args:
+        name: String, the argument's name.
+        value: What was passed.
+
+    Example:
+    >>> check_share("error", 1.5)
+    Traceback (most recent call last):
+    ...
+    ValueError: `error` must be a number in [0, 1]. Received: error=1.5
+    """
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not 0 <= value <= 1:
+        raise ValueError(
+            f"`{name}` must be a number in [0, 1]. Received: {name}={value}"
+        )
+
+
 def check_integer(name, value, least):
     """Raise a ValueError unless `value` is an integer of at least `least`.
 

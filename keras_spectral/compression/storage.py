@@ -80,7 +80,8 @@ def _dense(array, kind):
             return {"": array.astype(kind)}
     if array.ndim < 2:
         return {"": array.astype("float32")}
-    wide = np.nan_to_num(array.astype("float32"))
+    with np.errstate(over="ignore"):
+        wide = np.nan_to_num(array.astype("float32"))
     values, scale = coding.encode_values(wide, "int8")
     return {"": values, ".scale": np.full(1, scale, "float32")}
 

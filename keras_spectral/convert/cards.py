@@ -38,8 +38,8 @@ def provenance(model):
     if not isinstance(model, (str, Path)):
         return dict(_CARDS.get(model, {}))
     with zipfile.ZipFile(model) as archive:
-        metadata = json.loads(archive.read(_METADATA))
-    return metadata.get(_KEY, {})
+        card = json.loads(archive.read(_METADATA)).get(_KEY)
+    return card if isinstance(card, dict) else {}
 
 
 def save_model(model, path):

@@ -1,12 +1,14 @@
 """Whether two checkpoints hold the same tensors, whatever their containers."""
 
 import dataclasses
+import itertools
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from keras_spectral.convert import dialects, spectral_state
+from keras_spectral.convert.errors import CheckpointError
 from keras_spectral.convert.reader import read_checkpoint
 from keras_spectral.results import Rows
 
@@ -37,8 +39,11 @@ def is_keras_model(path):
     path = Path(path)
     if not path.is_file() or not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return "config.json" in archive.namelist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "config.json" in archive.namelist()
+    except Exception:  # A damaged archive raises nearly anything.
+        return False
 
 
 def compare(first, second, tolerance=0.0, dialect="auto"):
@@ -66,7 +71,11 @@ def compare(first, second, tolerance=0.0, dialect="auto"):
     >>> {row.status for row in compare(path, path)}
     {'equal'}
     """
-    a, b = _tensors(first, dialect), _tensors(second, dialect)
+    a, b = _tensors(first), _tensors(second)
+    if dialect != "auto":
+        named = (dialects.named(dialect),)
+        a, b = ((keys, known if len(known) == 1 else named) for keys, known in (a, b))
+    a, b = _in_one_dialect(a, b)
     rows = []
     for key in sorted(a.keys() | b.keys()):
         if key.endswith("num_batches_tracked"):
@@ -88,21 +97,49 @@ def _difference(key, a, b, tolerance):
     return TensorDifference(key, "equal" if error <= tolerance else "different", error)
 
 
-def _tensors(path, dialect):
-    """Return {our key: callable to array}."""
+def _tensors(path):
+    """Return ({key: callable to array}, the dialects that the keys may be in)."""
     if is_keras_model(path):
-        from keras_spectral.convert.cards import load_model
         from keras_spectral.convert.torch_weights import to_torch
 
-        state = to_torch(load_model(path), dialect="pytorchcv")
-        return {key: (lambda value=value: value) for key, value in state.items()}
+        state = to_torch(_loaded(path), dialect="pytorchcv")
+        tensors = {key: (lambda value=value: value) for key, value in state.items()}
+        return tensors, dialects.DIALECTS[:1]
     state = read_checkpoint(path)
     plain, _ = spectral_state.parse(state)
-    if dialect == "auto":
-        grammar = dialects.named(dialects.guess(plain)[0])
-    else:
-        grammar = dialects.named(dialect)
-    return {
-        dialects.to_ours(key, grammar): (lambda theirs=theirs: state[theirs])
-        for key, theirs in plain.items()
+    tensors = {
+        key: (lambda theirs=theirs: state[theirs]) for key, theirs in plain.items()
     }
+    return tensors, dialects.DIALECTS
+
+
+def _loaded(path):
+    from keras_spectral.convert.cards import load_model
+
+    try:
+        return load_model(path)
+    except Exception as error:  # Keras raises nearly anything on a damaged model.
+        said = str(error).strip().split("\n")[0][:200]
+        raise CheckpointError(
+            f"{path} is no Keras model that can be loaded here ({said}). Save it with "
+            "the layers of Keras and keras_spectral alone."
+        ) from error
+
+
+def _in_one_dialect(first, second):
+    """Return two files' tensors under the names in which most of them meet.
+
+    Their own names count as well as any: `conv1` and `fc` are bearpaw's words, but of a
+    network that is not in the zoo they mean themselves.
+    """
+    spellings = [
+        [
+            {dialects.to_ours(key, dialect): value for key, value in tensors.items()}
+            for dialect in known
+        ]
+        for tensors, known in (first, second)
+    ]
+    return max(
+        itertools.product(*spellings),
+        key=lambda pair: (len(pair[0].keys() & pair[1].keys()), *map(len, pair)),
+    )

@@ -5,10 +5,12 @@ one, so each row works both ways.
 """
 
 import functools
+import inspect
 import re
 from typing import NamedTuple
 
-from keras_spectral.convert.errors import CheckpointError
+from keras_spectral import zoo
+from keras_spectral.convert.errors import CheckpointError, MismatchError
 
 
 class Dialect(NamedTuple):
@@ -330,6 +332,29 @@ def _of_shared_names(keys, arguments, flavours):
 def applicable(config, arguments):
     """Return the part of a dialect's config that a builder has arguments for."""
     return {name: value for name, value in config.items() if name in arguments}
+
+
+def builder_arguments(name):
+    """Return the names of the arguments of a registered model's builder, or ()."""
+    if name not in zoo.list_models():
+        return ()
+    builder = getattr(zoo, zoo.entry(name)["builder"])
+    return tuple(inspect.signature(builder).parameters)
+
+
+def builder_config(dialect, arguments):
+    """Return what a builder must be given for a dialect's networks.
+
+    Raises:
+        MismatchError: If the builder knows none of the dialect's arguments.
+    """
+    config = applicable(dialect.config, arguments)
+    if dialect.config and not config:
+        raise MismatchError(
+            f"the dialect '{dialect.name}' is of other networks: its "
+            f"{', '.join(dialect.config)} are no arguments of this one's builder."
+        )
+    return config
 
 
 def guess(keys):

@@ -258,7 +258,12 @@ class _Machine:
             target.attributes = state
 
     def _binpersid(self, _):
-        kind, storage, key, _, numel, *view = self.stack.pop()
+        described = self.stack.pop()
+        if described[0] == "module":
+            # The format before 1.6 keeps a class with its source code.
+            self.stack.append(described[1])
+            return
+        kind, storage, key, _, numel, *view = described
         if kind != "storage" or not isinstance(storage, Global):
             raise TypeError("an external object that is no storage")
         if any(view):

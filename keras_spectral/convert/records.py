@@ -51,9 +51,10 @@ def numpy_dtype(name):
 
 
 def check_shape(shape, key="a tensor"):
-    """Return a shape that a file declares as a tuple of non-negative integers."""
+    """Return a shape that a file declares as a tuple of integers in [0, 2**63)."""
     shape = tuple(shape)
-    if len(shape) > 32 or any(type(n) is not int or n < 0 for n in shape):
+    whole = all(type(n) is int and 0 <= n < 2**63 for n in shape)
+    if len(shape) > 32 or not whole:
         raise CheckpointError(f"is damaged ({key} has the shape {str(shape)[:60]})")
     return shape
 

@@ -181,7 +181,12 @@ def read(state, keys, weight, transposed):
     """
     w = matrix(weight, transposed)
     if keys.u is None:
-        raise CheckpointError(f"lacks the vector u of {keys.flavour.name}")
+        raise CheckpointError(
+            f"keeps a `{keys.flavour.weight}` without the vector `{keys.flavour.u}` of "
+            "spectral normalization: of another parametrization, perhaps, whose kernel "
+            "is not in the file. Remove it in PyTorch by "
+            "torch.nn.utils.parametrize.remove_parametrizations, and save again."
+        )
     u = np.asarray(state[keys.u], "float64").reshape(-1)
     if u.shape != w.shape[:1]:
         raise CheckpointError(

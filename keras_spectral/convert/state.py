@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Mapping
+from importlib import import_module
 
 import numpy as np
 
 from keras_spectral.convert.errors import CheckpointError, UnsafeCheckpointError
 from keras_spectral.convert.placeholders import Call, Tensor, Unreadable
-from keras_spectral.convert.records import CHUNK, TensorRecord
+from keras_spectral.convert.records import CHUNK, TensorRecord, numpy_dtype
 
 # What training scripts call the state dict, the usually meant first.
 _ENTRIES = (
@@ -91,19 +92,24 @@ def _is_average(name):
 def _candidates(value, path, depth=0):
     """Yield (dotted path, dict) of every dict of named tensors.
 
-    An optimizer's state is none: its tensors lie under numbers.
+    An optimizer's state is none: its tensors lie under numbers. Nor is what holds
+    another one beside tensors of its own.
     """
     if not isinstance(value, dict):
         return
-    named = [key for key in value if isinstance(key, str)]
-    if any(isinstance(value[key], (Tensor, Unreadable)) for key in value):
+    tensors = [key for key in value if isinstance(value[key], (Tensor, Unreadable))]
+    inner = []
+    # Weights have a module and a dot, or the name of a single module's; `best_acc1` or
+    # `rng_state`, which scripts keep as tensors beside the state dict, do not.
+    weights = [key for key in tensors if "." in f"{key}" or key in ("weight", "bias")]
+    if depth < 3 and not weights:
+        for key, item in value.items():
+            if isinstance(key, str) and "optim" not in key.lower():
+                name = f"{path}.{key}" if path else key
+                inner += _candidates(item, name, depth + 1)
+    if tensors and not inner:
         yield path, value
-    elif depth < 3:
-        for key in named:
-            if "optim" not in key.lower():
-                yield from _candidates(
-                    value[key], f"{path}.{key}" if path else key, depth + 1
-                )
+    yield from inner
 
 
 def _explain_emptiness(root):
@@ -175,6 +181,12 @@ class StateDict(Mapping):
                     f"{origin} must be a dict from string to tensor. "
                     f"Received: the key {key!r}. Pass model.state_dict()."
                 )
+            if not key.isprintable():
+                # It could not be written to a terminal, or would command it.
+                raise CheckpointError(
+                    f"{origin} holds the key {ascii(key)[:60]}, which is no name of a "
+                    "module. The file is damaged."
+                )
         self._records = self._unwrapped(dict(records))
 
     def _unwrapped(self, records):
@@ -210,10 +222,22 @@ class StateDict(Mapping):
         """Return a tensor as it is stored, of whatever type, unchecked."""
         value = self._records[key]
         if isinstance(value, TensorRecord):
-            return value.read()
-        if hasattr(value, "detach"):
+            value = value.read()
+        elif hasattr(value, "detach"):
             return _from_torch(key, value, self.origin)
-        return np.asarray(value)
+        value = np.asarray(value)
+        # In the machine's byte order, so that equal numbers have equal bytes.
+        return value.astype(value.dtype.newbyteorder("="), copy=False)
+
+    def count(self, key):
+        """Return a tensor of one whole number, such as `num_batches_tracked`."""
+        value = self.stored(key)
+        if value.size != 1 or value.dtype.kind not in "iu":
+            raise CheckpointError(
+                f"{self.origin} holds `{key}` in {value.dtype.name} of the shape "
+                f"{value.shape}, where one integer is expected. Leave it out."
+            )
+        return value.item()
 
     @property
     def shapes(self):
@@ -290,9 +314,13 @@ def _from_torch(key, tensor, origin):
         stored = tensor.untyped_storage().nbytes()
         # A few bytes may be declared to be a tensor of a terabyte.
         if tensor.numel() * tensor.element_size() <= stored:
-            if str(tensor.dtype) == "torch.bfloat16":
-                tensor = tensor.float()
-            return tensor.resolve_conj().numpy()
+            name = str(tensor.dtype).removeprefix("torch.")
+            if name == "bfloat16" or name.startswith("float8"):
+                # Its bits, as a file's: NumPy has no such type of its own.
+                bits = getattr(import_module("torch"), f"int{8 * tensor.itemsize}")
+                bits = tensor.contiguous().view(bits).numpy()
+                return bits.view(numpy_dtype(name))
+            return tensor.resolve_conj().resolve_neg().numpy()
     except (TypeError, RuntimeError):
         pass
     kind = f"{tensor.layout}, {tensor.dtype}, {tensor.device}".replace("torch.", "")

@@ -48,12 +48,13 @@ def read_safetensors(path):
     header.pop("__metadata__", None)
     records, end = {}, 0
     for key, entry in sorted(header.items(), key=lambda item: _begin(item[1])):
-        dtype = _SAFETENSORS.get(entry.get("dtype"))
+        dtype = _SAFETENSORS.get(str(entry.get("dtype")))
         if dtype is None:
             raise CheckpointError(
                 f"holds `{key}` in {entry.get('dtype')}, for which there is no rule"
             )
-        shape = check_shape(entry.get("shape", [None]), f"`{key}`")
+        shape = entry.get("shape")
+        shape = check_shape(shape if isinstance(shape, list) else [shape], f"`{key}`")
         begin, stop = entry["data_offsets"]
         nbytes = math.prod(shape) * numpy_dtype(dtype).itemsize
         if begin != end or stop - begin != nbytes:
@@ -192,6 +193,8 @@ def _datasets(group, prefix):
             if key.count("/") > 50:
                 raise UnsafeCheckpointError("has groups in groups without end")
             yield from _datasets(item, f"{key}/")
+        elif not isinstance(item, h5py.Dataset):  # A type with a name.
+            continue
         elif item.external or item.is_virtual:
             raise UnsafeCheckpointError(f"keeps `{key}` in another file")
         elif item.shape is not None and item.dtype.kind in "fiubc":

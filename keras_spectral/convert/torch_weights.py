@@ -1,6 +1,5 @@
 """Weights from PyTorch into a Keras model and back."""
 
-import inspect
 from pathlib import Path
 
 import keras
@@ -68,9 +67,9 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
     chosen = None if dialect == "auto" else dialects.named(dialect)
     state = _opened(source, entry)
     plain, spectral = _guarded(state, spectral_state.parse, state)
-    arguments = _arguments(name or model.name)
-    config = dialects.applicable(chosen.config if chosen else {}, arguments)
+    arguments = dialects.builder_arguments(name or model.name)
     if name is not None:
+        config = dialects.builder_config(chosen, arguments) if chosen else {}
         model = zoo.build(name, **config)
     targets = slots(model)
     if chosen is None:
@@ -83,7 +82,13 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
             model = zoo.build(name, **config)
             targets = slots(model)
     keys = {dialects.to_ours(key, chosen): theirs for key, theirs in plain.items()}
-    counters = {k: v for k, v in keys.items() if k.split(".")[-1] == _COUNTER}
+    # Others' counters stay among the keys, and are unused.
+    counters = {
+        key: theirs
+        for key, theirs in keys.items()
+        if key.split(".")[-1] == _COUNTER
+        and f"{key.removesuffix(_COUNTER)}running_mean" in targets
+    }
     keys = {k: v for k, v in keys.items() if k not in counters}
     check_keys(state.origin, model, targets, keys, plain)
     check_shapes(state.origin, model, targets, keys, state.shapes)
@@ -93,8 +98,10 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
     }
     weights = _Weights(state, keys, spectral, targets)
     # Every value is read and checked before the first one is assigned.
+    counts = {key: state.count(theirs) for key, theirs in counters.items()}
     for key in targets:
         weights.stored(key)
+    before = model.get_weights() if name is None and verify else None
     _assign(targets, weights)
     weights.note_dtypes()
     card = {
@@ -108,23 +115,17 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
         "spectral_normalization": {
             path: found.flavour.name for path, found in spectral.items()
         },
-        _COUNTER: {key: int(state.stored(theirs)) for key, theirs in counters.items()},
+        _COUNTER: counts,
     }
     if verify:
         report = verification.verify(model, weights, chosen)
         card["verification"] = report.to_dict()
         if not report.passed:
+            if before is not None:
+                model.set_weights(before)
             raise MismatchError(f"{state.origin} was read, but {report}")
     remember(model, card)
     return model
-
-
-def _arguments(name):
-    """Return the names of a registered model's builder's arguments."""
-    if name not in zoo.list_models():
-        return ()
-    builder = getattr(zoo, zoo.entry(name)["builder"])
-    return tuple(inspect.signature(builder).parameters)
 
 
 def _opened(source, entry):
@@ -163,11 +164,10 @@ class _Weights:
             self._found[path] = self._singular_vectors(path)
 
     def _singular_vectors(self, path):
-        found = self._spectral[path]
-        if found.u is None:
+        found, weight = self._spectral[path], self.stored(f"{path}.weight")
+        if found.u is None and weight.ndim == 1:
             # PyTorch normalizes a vector by its Euclidean norm, without state.
             return None
-        weight = self.stored(f"{path}.weight")
         vectors = _guarded(
             self._state,
             spectral_state.read,

@@ -6,14 +6,26 @@ They are imported at first use, so that a sweep's workers start Keras by themsel
 import importlib
 
 _MODULES = {
+    "Analysis": "analysis",
+    "AnalysisRow": "analysis",
     "Demo": "demo",
     "SweepRow": "checkpoint_row",
+    "analyze_checkpoint": "analysis",
     "digits_classifier": "demo",
     "run_demo": "demo",
     "run_sweep": "sweep",
 }
 
-__all__ = ["Demo", "SweepRow", "digits_classifier", "run_demo", "run_sweep"]
+__all__ = [
+    "Analysis",
+    "AnalysisRow",
+    "Demo",
+    "SweepRow",
+    "analyze_checkpoint",
+    "digits_classifier",
+    "run_demo",
+    "run_sweep",
+]
 
 
 def __getattr__(name):

@@ -16,7 +16,8 @@ class GAN(keras.Model):
     discriminator once, called with `training=True` on the real and as many generated
     images together, so that a normalizing wrapper moves its singular vectors once an
     update; then the generator is updated once, on twice as many latents as a part has
-    images. With 5 steps and a batch of 320 these are the papers' 64 and 128.
+    images. With 5 steps and a batch of 320 these are the papers' 64 and 128. Parts of a
+    batch of fewer images than steps have one image each, in turns.
 
     Training needs the TensorFlow backend. Building, saving and `generate` do not.
 
@@ -123,6 +124,8 @@ class GAN(keras.Model):
         self.discriminator_optimizer.build(self.discriminator.trainable_variables)
 
     def get_compile_config(self):
+        if not self.compiled:
+            return None
         return {
             "generator_optimizer": keras.saving.serialize_keras_object(
                 self.generator_optimizer
@@ -143,29 +146,64 @@ class GAN(keras.Model):
 
     def fit(self, *args, **kwargs):
         """Train, as `keras.Model.fit`; `x` are images in [-1, 1], `y` labels."""
-        if keras.backend.backend() != "tensorflow":
-            raise NotImplementedError(
-                "`fit` of a GAN needs the TensorFlow backend. Received: "
-                f"backend={keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow; "
-                "`generate` works on every backend."
-            )
+        _check_backend("fit")
         return super().fit(*args, **kwargs)
 
+    def evaluate(self, *args, **kwargs):
+        """Return both losses on images, as `keras.Model.evaluate`; nothing moves.
+
+        The generator is given the same latents for each batch and in each call.
+        """
+        _check_backend("evaluate")
+        return super().evaluate(*args, **kwargs)
+
+    def test_step(self, data):
+        images, labels = self._unpacked(data)
+        latents = keras.random.normal((ops.shape(images)[0], self.latent), seed=0)
+        generated = self.generator(_with(latents, labels), training=False)
+        real, fake = (
+            ops.cast(self.discriminator(_with(x, labels), training=False), "float32")
+            for x in (images, generated)
+        )
+        objective = OBJECTIVES[self.objective]
+        self.discriminator_loss.update_state(objective.discriminator(real, fake))
+        self.generator_loss.update_state(objective.generator(fake))
+        return {metric.name: metric.result() for metric in self.metrics}
+
     def train_step(self, data):
+        images, labels = self._unpacked(data)
+        count = ops.shape(images)[0]
+        part = _at_least_one(count // self.discriminator_steps)
+        for step in range(self.discriminator_steps):
+            # The last batch of an epoch may have fewer images than there are parts.
+            start = (step * part) % count
+            chosen = slice(start, start + part)
+            self._discriminator_step(
+                images[chosen], None if labels is None else labels[chosen], part
+            )
+        self._generator_step(2 * part)
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    def _unpacked(self, data):
+        """Return a batch's images and labels, checked against the networks."""
         images, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
         if (labels is None) != (self.classes is None):
             raise ValueError(
                 "`y` must hold labels if and only if the GAN is conditional. Received: "
                 f"y={'None' if labels is None else 'labels'}, classes={self.classes}"
             )
-        part = ops.shape(images)[0] // self.discriminator_steps
-        for step in range(self.discriminator_steps):
-            chosen = slice(step * part, (step + 1) * part)
-            self._discriminator_step(
-                images[chosen], None if labels is None else labels[chosen], part
+        wanted = tuple(self.discriminator.inputs[0].shape[1:])
+        shape = tuple(images.shape[1:])
+        # A pipeline may not know a size.
+        fits = len(shape) == len(wanted) and all(
+            n in (size, None) for n, size in zip(shape, wanted, strict=True)
+        )
+        if not fits:
+            raise ValueError(
+                f"`x` must hold images of the discriminator's shape {wanted}. "
+                f"Received: images of shape {shape}. Resize them."
             )
-        self._generator_step(2 * part)
-        return {metric.name: metric.result() for metric in self.metrics}
+        return images, labels
 
     def _latents(self, count):
         return keras.random.normal((count, self.latent), seed=self.random)
@@ -272,6 +310,20 @@ class GAN(keras.Model):
             for key in ("generator", "discriminator")
         }
         return cls(**{**config, **networks})
+
+
+def _check_backend(method):
+    if keras.backend.backend() != "tensorflow":
+        raise NotImplementedError(
+            f"`{method}` of a GAN needs the TensorFlow backend. Received: "
+            f"backend={keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow; "
+            "`generate` works on every backend."
+        )
+
+
+def _at_least_one(count):
+    # A number where the batch's size is known, which XLA needs.
+    return max(1, count) if isinstance(count, int) else ops.maximum(1, count)
 
 
 def _with(tensor, labels):

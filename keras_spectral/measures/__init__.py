@@ -8,6 +8,12 @@ from keras_spectral.measures.alpha_stable import (
     sample_alpha_stable,
 )
 from keras_spectral.measures.cushions import CushionRow, Cushions, cushions
+from keras_spectral.measures.eigenvalues import (
+    EigenvalueFit,
+    fit_eigenvalues,
+    random_edge,
+    squared_singular_values,
+)
 from keras_spectral.measures.margins import margin_loss, margins
 from keras_spectral.measures.power_law import (
     ComparisonRow,
@@ -24,6 +30,7 @@ __all__ = [
     "ComparisonRow",
     "CushionRow",
     "Cushions",
+    "EigenvalueFit",
     "GoodnessOfFit",
     "PowerLawFit",
     "Spectrum",
@@ -33,10 +40,13 @@ __all__ = [
     "compare_power_law",
     "cushions",
     "fit_alpha_stable",
+    "fit_eigenvalues",
     "fit_power_law",
     "goodness_of_fit",
     "margin_loss",
     "margins",
+    "random_edge",
     "sample_alpha_stable",
     "spectrum",
+    "squared_singular_values",
 ]

@@ -1,5 +1,6 @@
 """Figures made from the rows of measures and compressions."""
 
+from keras_spectral.report.analysis_figures import analysis_figure
 from keras_spectral.report.figures import compression_figure, demo_figure, save
 from keras_spectral.report.heavy_tail_figures import (
     figure_1,
@@ -9,6 +10,7 @@ from keras_spectral.report.heavy_tail_figures import (
 )
 
 __all__ = [
+    "analysis_figure",
     "compression_figure",
     "demo_figure",
     "figure_1",

@@ -118,7 +118,7 @@ def resnet_generator(
     check_choice("resolution", resolution, tuple(_GENERATORS))
     check_choice("upsampling", upsampling, ("nearest", "bilinear"))
     start, default, multiples = _GENERATORS[resolution]
-    filters = _filters(width or default, multiples)
+    filters = _filters(default if width is None else width, multiples)
     latents = keras.Input((latent,), name="latents")
     labels = None if classes is None else keras.Input((), dtype="int32", name="labels")
 
@@ -208,7 +208,9 @@ def resnet_discriminator(
     check_choice("shortcut_from", shortcut_from, ("input", "relu"))
     normalize = normalize or (lambda layer: layer)
     default, blocks, last = _DISCRIMINATORS[resolution]
-    filters = _filters(width or default, [multiple for multiple, _ in blocks])
+    filters = _filters(
+        default if width is None else width, [multiple for multiple, _ in blocks]
+    )
     images = keras.Input((resolution, resolution, channels), name="images")
     labels = None if classes is None else keras.Input((), dtype="int32", name="labels")
 

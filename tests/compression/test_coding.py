@@ -1,6 +1,7 @@
 """Masks and values as bytes: there and back, near the entropy, and nothing else."""
 
 import math
+import tracemalloc
 import zlib
 
 import ml_dtypes
@@ -86,9 +87,13 @@ def test_an_index_is_near_the_entropy(rng, law, deviations):
 
 def test_a_bomb_is_not_inflated():
     bomb = np.frombuffer(zlib.compress(bytes(10**8), 9), "uint8")
+    tracemalloc.start()
     for index in coding.INDICES:
         with pytest.raises(ValueError, match="wrong length"):
             coding.decode_index(index, bomb, 1000, 10)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 10**6
     packed = coding.encode_index(np.ones(100, bool), "delta")[1]
     for other in (packed[:-1], np.append(packed, np.uint8(0))):
         with pytest.raises(ValueError, match="wrong length"):

@@ -29,7 +29,8 @@ def test_a_compressed_checkpoint_and_its_fine_tuning(tmp_path):
         frozen = ~compression.compression_of(copy)[0].kept
         before = keras.ops.convert_to_numpy(copy.weights[0]).copy()
         compression.keep_mask(copy)
-        copy.compile(keras.optimizers.Adam(0.1), "mse")
+        # Adam moves no bfloat16 weights: its 0.999 is 1 there.
+        copy.compile(keras.optimizers.SGD(0.1), "mse")
         copy.fit(np.ones((8, 30), "float32"), np.ones((8, 10), "float32"), verbose=0)
         path = tmp_path / "model.safetensors"
         compression.save_compressed(copy, path, values="float32")

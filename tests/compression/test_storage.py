@@ -461,11 +461,11 @@ def test_code_in_a_config_is_refused_even_where_keras_would_run_it(saved):
         "config": {"name": "run", "function": code},
     }  # fmt: skip
     forge(saved, lambda content: content["config"]["config"]["layers"].append(layer))
-    refused(saved, "Python lambda")
+    refused(saved, "it holds the code of a Python lambda")
 
     def unsafe():
         keras.config.enable_unsafe_deserialization()
-        refused(saved, "Python lambda")
+        refused(saved, "it holds the code of a Python lambda")
 
     # Keras has no way to undo this, but it holds for one thread only.
     with concurrent.futures.ThreadPoolExecutor(1) as thread:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from keras_spectral import convert
-from keras_spectral.convert import CheckpointError
+from keras_spectral.convert import CheckpointError, UnsafeCheckpointError
 from tests.convert import corpus
 from tests.convert.corpus import LEGACY, STATE, torch_bytes
 
@@ -184,6 +184,61 @@ def test_a_damaged_file_is_refused_or_read_and_nothing_else(
         assert all(np.isfinite(value).all() for value in state.values())
 
 
+def safetensors_bytes(key, **changed):
+    entry = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4], **changed}
+    header = json.dumps({key: entry}).encode()
+    return len(header).to_bytes(8, "little") + header + b"\0" * entry["data_offsets"][1]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        safetensors_bytes("a", shape=5),
+        safetensors_bytes("a", shape=None),
+        safetensors_bytes("a", dtype=["F32"]),
+        safetensors_bytes("a", shape=[10**30, 0], data_offsets=[0, 0]),
+        # Half of a character, and a word to the terminal.
+        safetensors_bytes("\ud800"),
+        safetensors_bytes("\x1b[31m"),
+    ],
+    ids=["shape", "no shape", "dtype", "dimension", "surrogate", "escape"],
+)
+def test_odd_headers_of_safetensors(content, tmp_path):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"w\.safetensors (is damaged|holds)"):
+        convert.read_checkpoint(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
+def test_short_floats_in_memory_are_a_files(dtype, tmp_path):
+    w = torch.randn(3, 4).to(dtype)
+    state = {"w": w.T, "scalar": w[0, 0]}
+    torch.save(state, tmp_path / "w.pth")
+    here, there = convert.StateDict(state), convert.read_checkpoint(tmp_path / "w.pth")
+    assert here.fingerprint() == there.fingerprint()
+    for key, value in state.items():
+        np.testing.assert_array_equal(here[key], value.float().numpy())
+
+
+def test_the_order_of_bytes_does_not_matter(tmp_path, rng):
+    w = rng.standard_normal((2, 3)).astype("float32")
+    states = []
+    for order in "<>":
+        np.savez(tmp_path / "w.npz", w=w.astype(f"{order}f4"))
+        states.append(convert.read_checkpoint(tmp_path / "w.npz"))
+        np.testing.assert_array_equal(states[-1]["w"], w)
+        assert states[-1]["w"].dtype.isnative
+        states[-1] = states[-1].fingerprint()
+    assert states[0] == states[1]
+
+
+def test_a_whole_module_of_the_older_format_is_unsafe(tmp_path):
+    torch.save(torch.nn.Sequential(torch.nn.Linear(2, 3)), tmp_path / "w.pth", **LEGACY)
+    with pytest.raises(UnsafeCheckpointError, match="pickled object of torch.nn"):
+        convert.read_checkpoint(tmp_path / "w.pth")
+
+
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(CheckpointError, match="does not exist"):
         convert.read_checkpoint(tmp_path / "nothing.pth")
@@ -198,6 +253,30 @@ def test_containers_and_prefixes_are_unwrapped(container, prefix, tmp_path):
     path = tmp_path / "misnamed.safetensors"
     path.write_bytes(torch_bytes({container: state, "epoch": 3}))
     assert convert.read_checkpoint(path).keys() == STATE.keys()
+
+
+@pytest.mark.parametrize("container", ["state_dict", "net"])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_tensors_beside_the_state_dict_are_passed_over(container, legacy, tmp_path):
+    # PyTorch's ImageNet example keeps `best_acc1` as a tensor; many keep `rng_state`.
+    content = {
+        "epoch": 3,
+        container: STATE,
+        "best_acc1": torch.tensor(91.2),
+        "rng_state": torch.get_rng_state(),
+        "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": []},
+    }
+    path = tmp_path / "w.pth"
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    state = convert.read_checkpoint(path)
+    assert dict(state).keys() == STATE.keys()
+    assert state.notes[0] == f"the entry `{container}` was read"
+
+
+def test_weights_beside_a_state_dict_are_not_dropped(tmp_path):
+    torch.save({"fc.weight": torch.ones(2, 2), "head": STATE}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="not a plain state dict: `head`"):
+        convert.read_checkpoint(tmp_path / "w.pth")
 
 
 @pytest.mark.parametrize("write", [torch_bytes, save])
@@ -236,6 +315,21 @@ def test_one_error_lists_every_key_and_nothing_is_assigned(model):
         convert.from_torch(state, model)
     for part in ("fc.weight (3, 2), not (2, 3)", "fc.bias (4,), not (2,)"):
         assert part in str(error.value)
+
+
+def test_counters_are_accounted_for():
+    layer = keras.layers.BatchNormalization(epsilon=1e-5, name="bn")
+    model = keras.Sequential([keras.Input((4,)), layer])
+    state = {f"bn.{k}": v for k, v in torch.nn.BatchNorm1d(4).state_dict().items()}
+    key = "bn.num_batches_tracked"
+    convert.from_torch({**state, key: torch.tensor([7])}, model)
+    assert convert.to_torch(model)[key] == 7
+    for bad in (torch.tensor([1, 2]), torch.tensor(float("nan"))):
+        with pytest.raises(CheckpointError, match=f"`{key}` in .*one integer"):
+            convert.from_torch({**state, key: bad}, model)
+    # PyTorch would not load it strictly, and neither do we.
+    with pytest.raises(CheckpointError, match="Unused: other.num_batches_tracked"):
+        convert.from_torch({**state, "other.num_batches_tracked": state[key]}, model)
 
 
 def test_a_long_list_is_whole(model):

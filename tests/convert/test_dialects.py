@@ -191,6 +191,12 @@ def test_a_dialect_can_be_named():
     assert own.keys() == {k for k in state if not k.endswith("num_batches_tracked")}
 
 
+def test_a_dialect_of_other_networks_is_refused():
+    path = zoo.checkpoint("resnet20_digits").weights
+    with pytest.raises(MismatchError, match="'bearpaw preresnet' is of other networks"):
+        convert.from_torch(path, "resnet20_digits", dialect="bearpaw preresnet")
+
+
 def test_keys_that_several_dialects_fit_are_refused():
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="output")])
     state = {"fc.weight": np.ones((2, 3)), "fc.bias": np.ones(2)}
@@ -208,3 +214,41 @@ def test_templates_work_both_ways(dialect):
             theirs, ours = theirs.replace(name, value), ours.replace(name, value)
         assert dialects.to_ours(f"{theirs}.weight", chosen) == f"{ours}.weight"
         assert dialects.to_theirs(f"{ours}.weight", chosen) == f"{theirs}.weight"
+
+
+def test_networks_of_ones_own_are_compared_by_their_own_names(tmp_path):
+    # `conv1`, `bn1` and `fc` are bearpaw's words too.
+    network = nn.Sequential()
+    network.conv1, network.bn1 = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+    network.fc = nn.Linear(4, 2)
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    kl = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            kl.Conv2D(4, 3, name="conv1"),
+            kl.BatchNormalization(epsilon=1e-5, name="bn1"),
+            kl.GlobalAveragePooling2D(),
+            kl.Dense(2, name="fc"),
+        ]
+    )
+    convert.from_torch(tmp_path / "w.pth", model)
+    convert.save_model(model, tmp_path / "w.keras")
+    for second in ("w.keras", "w.pth"):
+        rows = convert.compare(tmp_path / "w.pth", tmp_path / second)
+        assert len(rows) == 8 and {row.status for row in rows} == {"equal"}
+
+
+@pytest.mark.parametrize("dialect", ["auto", "bearpaw"])
+def test_two_dialects_are_compared_by_ours(dialect, tmp_path):
+    model = zoo.build("resnet20_cifar10")
+    for name in ("bearpaw", "kuangliu"):
+        convert.to_torch(model, tmp_path / f"{name}.safetensors", dialect=name)
+    convert.save_model(model, tmp_path / "own.keras")
+    first = tmp_path / "bearpaw.safetensors"
+    assert {r.status for r in convert.compare(first, tmp_path / "own.keras")} == {
+        "equal"
+    }
+    rows = convert.compare(first, tmp_path / "kuangliu.safetensors", dialect=dialect)
+    # Named for both, bearpaw's words are not kuangliu's.
+    assert ({r.status for r in rows} == {"equal"}) == (dialect == "auto")

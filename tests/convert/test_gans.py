@@ -91,8 +91,12 @@ def test_mimicrys_spectral_norm_tells_that_it_is_mimicrys(normalize):
     assert certificate(model)["scope"] == "network"
     assert convert.from_torch(state, DISCRIMINATOR).name == DISCRIMINATOR
     wrong = zoo.build(DISCRIMINATOR, normalize=normalize)
+    before = wrong.get_weights()
     with pytest.raises(MismatchError, match="block2"):
         convert.from_torch(state, wrong)
+    # All of the weights or none.
+    for one, other in zip(before, wrong.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
     back = convert.to_torch(
         model, spectral_normalization=None if normalize is None else "mimicry"
     )

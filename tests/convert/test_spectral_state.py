@@ -179,6 +179,28 @@ def test_weight_normalization_is_refused(parametrized):
         convert.from_torch(module.state_dict(), keras_model("linear"))
 
 
+class Doubled(torch.nn.Module):
+    def forward(self, weight):
+        return 2 * weight
+
+
+@pytest.mark.parametrize("kind", ["orthogonal", "doubled", "vectors lost"])
+def test_other_parametrizations_are_not_taken_for_it(kind):
+    # Nothing but their keys looks like it: the kernel is no quotient by a norm.
+    module = torch.nn.Linear(7, 5)
+    if kind == "orthogonal":
+        torch.nn.utils.parametrizations.orthogonal(module, use_trivialization=False)
+    elif kind == "doubled":
+        torch.nn.utils.parametrize.register_parametrization(module, "weight", Doubled())
+    else:
+        torch.nn.utils.spectral_norm(module)
+    state = {f"layer.{key}": value for key, value in module.state_dict().items()}
+    for vector in ("u", "v"):
+        state.pop(f"layer.weight_{vector}", None)
+    with pytest.raises(CheckpointError, match="another parametrization.*Remove"):
+        convert.from_torch(state, keras_model("linear"))
+
+
 def test_vectors_of_another_weight_are_refused():
     network = peers.normalized(torch_module("linear"), "utils.spectral_norm")
     state = {**network.state_dict(), "layer.weight_v": torch.ones(6)}

@@ -66,6 +66,81 @@ def test_vectors_move_once_a_discriminator_update(jit, rng):
     assert int(gan.generator_optimizer.iterations) == 2
 
 
+@pytest.mark.parametrize("conditional", [False, True])
+def test_a_last_batch_of_fewer_images_than_steps(conditional, rng):
+    gan = small(discriminator_steps=3, classes=4 if conditional else None)
+    gan.compile(run_eagerly=True)
+    seen = []
+    step = gan._discriminator_step
+
+    def recorded(images, labels, count):
+        seen.append((float(images[0, 0, 0, 0]), int(count)))
+        return step(images, labels, count)
+
+    gan._discriminator_step = recorded
+    x, y = images(rng, 8), np.arange(8) % 4
+    history = gan.fit(
+        x, y if conditional else None, batch_size=6, shuffle=False, verbose=0
+    ).history
+    assert np.isfinite(list(history.values())).all()
+    assert all(np.isfinite(w).all() for w in gan.get_weights())
+    # Two and two of six; then one of two, the third part being the first again.
+    first = [float(x[n, 0, 0, 0]) for n in (0, 2, 4, 6, 7, 6)]
+    assert seen == list(zip(first, [2, 2, 2, 1, 1, 1], strict=True))
+    assert updates(gan) == {6}
+
+
+def test_a_graph_takes_a_small_last_batch(rng):
+    gan = small(discriminator_steps=2)
+    gan.compile()
+    gan.fit(images(rng, 5), batch_size=4, verbose=0)
+    assert updates(gan) == {4}
+    assert all(np.isfinite(w).all() for w in gan.get_weights())
+
+
+@pytest.mark.parametrize("shape", [(4, 28, 28, 3), (4, 32, 32, 1), (4, 32, 32)])
+def test_images_of_another_shape(shape):
+    gan = small()
+    gan.compile()
+    with pytest.raises(ValueError, match=r"`x` must hold images.*\(32, 32, 3\)"):
+        gan.fit(np.zeros(shape, "float32"), verbose=0)
+
+
+def test_images_of_a_pipeline_that_knows_no_size(rng):
+    gan = small(discriminator_steps=1)
+    gan.compile()
+    data = tf.data.Dataset.from_generator(
+        lambda: iter([images(rng, 4)]),
+        output_signature=tf.TensorSpec((None, None, None, 3)),
+    )
+    history = gan.fit(data, verbose=0).history
+    assert np.isfinite(list(history.values())).all()
+
+
+@pytest.mark.parametrize("classes", [None, 3])
+def test_evaluation_gives_the_losses_and_moves_nothing(classes, rng):
+    gan = small(classes=classes)
+    gan.compile(run_eagerly=True)
+    x, y = images(rng, 6), None if classes is None else np.arange(6) % 3
+    before = [w.copy() for w in gan.get_weights()]
+    state = np.array(gan.random.state)
+    losses = gan.evaluate(x, y, batch_size=6, verbose=0, return_dict=True)
+
+    def with_labels(z):
+        return z if classes is None else [tf.constant(z), tf.constant(y)]
+
+    fake = gan.generator(with_labels(keras.random.normal((6, 128), seed=0)))
+    logits = [np.array(gan.discriminator(with_labels(z))) for z in (x, fake)]
+    hinge = np.maximum(0, 1 - logits[0]).mean() + np.maximum(0, 1 + logits[1]).mean()
+    assert losses["discriminator_loss"] == pytest.approx(hinge, rel=1e-5)
+    assert losses["generator_loss"] == pytest.approx(-logits[1].mean(), rel=1e-5)
+    for ours, old in zip(gan.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, old)
+    np.testing.assert_array_equal(gan.random.state, state)
+    history = gan.fit(x, y, validation_data=(x, y) if classes else (x,), verbose=0)
+    assert "val_generator_loss" in history.history
+
+
 def test_each_step_moves_one_network_only(rng):
     gan = small()
     gan.compile()
@@ -137,6 +212,13 @@ def test_penalties_of_layers_are_trained(factor, rng):
     gan.fit(images(rng, 16), batch_size=8, epochs=20, verbose=0)
     # With a factor of zero nothing pulls the factor back.
     assert (defect() < 0.3 * before) == (factor > 0)
+
+
+def test_a_gan_saves_before_it_is_compiled(tmp_path):
+    gan = small()
+    gan.save(tmp_path / "gan.keras")
+    loaded = keras.models.load_model(tmp_path / "gan.keras")
+    np.testing.assert_array_equal(loaded.generate(2, seed=0), gan.generate(2, seed=0))
 
 
 def test_saving_and_the_next_step(tmp_path, rng):

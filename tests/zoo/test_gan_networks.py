@@ -185,6 +185,8 @@ def test_conditional_normalization_is_pytorchs(training, rng):
         (lambda: zoo.resnet_generator(33), "`resolution`"),
         (lambda: zoo.resnet_generator(upsampling="cubic"), "`upsampling`"),
         (lambda: zoo.resnet_generator(64, width=8), "`width`"),
+        (lambda: zoo.resnet_generator(32, width=0), "`width`"),
+        (lambda: zoo.resnet_discriminator(32, width=0), "`width`"),
         (lambda: zoo.resnet_discriminator(shortcut_from="x"), "`shortcut_from`"),
         (lambda: ConditionalBatchNormalization(0), "`classes`"),
     ],

@@ -1,0 +1,288 @@
+"""Spectra and power laws of every matrix in a checkpoint, whatever network it is of."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from keras_spectral.convert import CheckpointError, read_checkpoint
+from keras_spectral.measures import fit_eigenvalues, fit_power_law
+from keras_spectral.results import Rows
+from keras_spectral.validation import check_choice, check_integer
+
+# Of larger tensors a sample of this size is fitted, so that memory stays small.
+_SAMPLE = 1 << 18
+# The spectrum of a matrix takes the cube of its shorter side.
+_LONGEST_SHORT_SIDE = 8192
+_BLOCK = 1 << 20
+
+_LAYOUTS = ("auto", "keras", "torch")
+
+
+@dataclasses.dataclass(frozen=True)
+class AnalysisRow:
+    """One matrix, or one convolution flattened by its filters (`norm="reshaped"`).
+
+    Args:
+        name: String, the tensor's key.
+        kind: `"matrix"` or `"convolution"`.
+        shape: Tuple, as it is stored.
+        spectral_norm: Float, of the flattened tensor.
+        stable_rank: Float, likewise.
+        alpha_pdf: Float, exponent of the density of |w|.
+        standard_error: Float, of `alpha_pdf`.
+        tail_size: Integer, weights in the tail.
+        status: String, of that fit, see `measures.PowerLawFit`.
+        eigenvalue_alpha: Float, exponent of the eigenvalues of W'W (WeightWatcher's).
+        eigenvalue_error: Float, its standard error.
+        eigenvalue_tail: Integer, eigenvalues in the tail.
+        eigenvalue_status: String, of that fit.
+        spikes: Integer, eigenvalues above the edge of random entries.
+        shuffled_spikes: Integer, the same with the entries shuffled.
+        root_mean_square: Float, of the entries.
+        kurtosis: Float, excess over the normal law's, 0.
+        alpha_hat: Float, see `measures.EigenvalueFit`.
+        log_norm: Float, base 10, likewise.
+        log_alpha_norm: Float, base 10, likewise.
+        bulk_edge: Float, likewise.
+        sampled: Integer, how many entries the fit of |w| is of.
+        eigenvalues: Tuple of floats, for figures.
+    """
+
+    name: str
+    kind: str
+    shape: tuple
+    spectral_norm: float
+    stable_rank: float
+    alpha_pdf: float
+    standard_error: float
+    tail_size: int
+    status: str
+    eigenvalue_alpha: float
+    eigenvalue_error: float
+    eigenvalue_tail: int
+    eigenvalue_status: str
+    spikes: int
+    shuffled_spikes: int
+    root_mean_square: float
+    kurtosis: float
+    alpha_hat: float
+    log_norm: float
+    log_alpha_norm: float
+    bulk_edge: float
+    sampled: int
+    eigenvalues: tuple = dataclasses.field(repr=False)
+
+
+class Analysis(Rows):
+    """Rows of `AnalysisRow`, and what was left out.
+
+    Args:
+        rows: List of `AnalysisRow`.
+        skipped: Dict from a tensor's name to the reason.
+        **kwargs: `title` and `caption`, see `Rows`.
+    """
+
+    def __init__(self, rows, skipped, **kwargs):
+        super().__init__(rows, **kwargs)
+        self.skipped = dict(skipped)
+
+    def __rich__(self):
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(
+            title=Text(self.title),
+            caption=self.caption,
+            title_justify="left",
+            caption_justify="left",
+            box=SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+        )
+        # Names are a stranger's: `Text` does not read markup.
+        table.add_column("tensor", overflow="ellipsis")
+        table.add_column("shape", no_wrap=True)
+        for label in (
+            "norm", "stable\nrank", "alpha of\n|w|", "alpha of\nW'W", "spikes"
+        ):  # fmt: skip
+            table.add_column(label, justify="right", no_wrap=True)
+        for row in self.rows:
+            table.add_row(
+                Text(_short(row.name)),
+                "x".join(map(str, row.shape)),
+                f"{row.spectral_norm:.3g}",
+                f"{row.stable_rank:.2f}",
+                _exponent(row.alpha_pdf, row.standard_error, row.status),
+                _exponent(
+                    row.eigenvalue_alpha, row.eigenvalue_error, row.eigenvalue_status
+                ),
+                f"{row.spikes} ({row.shuffled_spikes})",
+            )  # fmt: skip
+        return table
+
+
+def _short(name, longest=32):
+    """Return a tensor's name in a table's width: its end tells most."""
+    name = name.removesuffix(".weight").removesuffix("/kernel")
+    return name if len(name) <= longest else f"...{name[3 - longest :]}"
+
+
+def _exponent(alpha, error, status):
+    """Return an exponent as text, with what it is to be read with."""
+    if not math.isfinite(alpha):
+        return status
+    return f"{alpha:.1f} +-{error:.1f}{'' if status == 'ok' else '?'}"
+
+
+def analyze_checkpoint(path, entry=None, layout="auto", seed=0, progress=None):
+    """Measure every matrix and convolution of a checkpoint, tensor by tensor.
+
+    No architecture is needed, and nothing in the file is executed.
+
+    Args:
+        path: Path of a PyTorch, .safetensors, .npz, .keras or .h5 file.
+        entry: String, which state dict of several in the file.
+        layout: Where a convolution's filters are: `"torch"`, first; `"keras"`, last;
+            `"auto"`, by the kind of file.
+        seed: Integer >= 0, of the shuffled control, and of the sample of 262,144
+            draws to which the law of |w| is fitted in larger tensors.
+        progress: Callable of (tensor's name, its number, how many), or `None`.
+
+    Returns:
+        An `Analysis`; `.skipped` names every other tensor with the reason.
+
+    Raises:
+        CheckpointError: If the file cannot be read.
+        ValueError: On an unknown layout or seed.
+
+    Example:
+    >>> from keras_spectral import zoo
+    >>> found = analyze_checkpoint(zoo.checkpoint("resnet20_digits").weights)
+    >>> len(found), found[-1].name, round(found[-1].stable_rank, 2)
+    (22, 'output.weight', 5.98)
+
+    Source: papers/heavy-tail-compression.md, section 6 and appendix D.
+    """
+    check_choice("layout", layout, _LAYOUTS)
+    check_integer("seed", seed, least=0)
+    state = read_checkpoint(path, entry)
+    if layout == "auto":
+        layout = "keras" if state.container in ("keras", "hdf5") else "torch"
+    rows, skipped = [], {}
+    shapes, dtypes = state.shapes, state.dtypes
+    for number, name in enumerate(shapes):
+        if progress is not None:
+            progress(name, number, len(shapes))
+        reason = _unfit(name, shapes[name], dtypes[name])
+        if reason is None:
+            try:
+                rows.append(_row(name, state[name], layout, seed))
+            except CheckpointError as error:
+                reason = str(error).removeprefix(f"{state.origin} ")
+            except ValueError as error:
+                reason = str(error)
+        if reason is not None:
+            skipped[name] = reason
+    return Analysis(
+        rows,
+        skipped,
+        title=f"{path} ({state.container}): {len(rows)} matrices, {len(skipped)} other "
+        "tensors skipped",
+        caption="norm, stable rank: of the tensor flattened by its filters. alpha: "
+        "exponent of a density +- its error, ? if the tail has less than 50 numbers or "
+        "no exponent is clear of 1. spikes: eigenvalues above the edge of random "
+        "entries at 99 %, and in brackets those of the same entries shuffled.",
+    )
+
+
+def _unfit(name, shape, dtype):
+    """Return why a tensor is skipped, from its description alone, or `None`."""
+    parts = name.replace("/", ".").split(".")
+    if parts[0] in ("optimizer", "optimizer_weights"):
+        return "state of an optimizer"
+    if "float" not in dtype:
+        return f"{dtype}, no weights"
+    if len(shape) < 2:
+        return f"{len(shape)} dimensions, no matrix"
+    if 0 in shape:
+        return "empty"
+    if parts[-1] == "mask":
+        return "a mask"
+    return None
+
+
+def _flattened(name, array, layout):
+    """Return an array as a matrix, filters by what they read."""
+    if array.ndim == 2:
+        return array
+    if layout == "torch":
+        return array.reshape(array.shape[0], -1)
+    if "depthwise" in name:
+        # (height, width, channels, multiplier): every channel is a filter.
+        return array.reshape(math.prod(array.shape[:-2]), -1)
+    return array.reshape(-1, array.shape[-1])
+
+
+def _row(name, array, layout, seed):
+    matrix = _flattened(name, array, layout)
+    if min(matrix.shape) < 2:
+        raise ValueError(f"a vector of {max(matrix.shape)} numbers")
+    if min(matrix.shape) > _LONGEST_SHORT_SIDE:
+        raise ValueError(
+            f"its shorter side is {min(matrix.shape):,} > {_LONGEST_SHORT_SIDE:,}: the "
+            "spectrum would take hours"
+        )
+    flat = matrix.reshape(-1)
+    mean, square, kurtosis = _moments(flat)
+    if not square:
+        raise ValueError("all zero")
+    spectrum = fit_eigenvalues(matrix, seed)
+    sample = flat
+    if flat.size > _SAMPLE:
+        # Drawn with replacement, each entry once: no list of all places is made.
+        places = np.random.default_rng(seed).integers(0, flat.size, _SAMPLE)
+        sample = flat[np.unique(places)]
+    law, eigen = fit_power_law(sample), spectrum.power_law
+    return AnalysisRow(
+        name=name,
+        kind="matrix" if array.ndim == 2 else "convolution",
+        shape=tuple(array.shape),
+        spectral_norm=math.sqrt(spectrum.eigenvalues[0]),
+        stable_rank=spectrum.stable_rank,
+        alpha_pdf=law.alpha_pdf,
+        standard_error=law.standard_error,
+        tail_size=law.tail_size,
+        status=law.status,
+        eigenvalue_alpha=eigen.alpha_pdf,
+        eigenvalue_error=eigen.standard_error,
+        eigenvalue_tail=eigen.tail_size,
+        eigenvalue_status=eigen.status,
+        spikes=spectrum.spikes,
+        shuffled_spikes=spectrum.shuffled_spikes,
+        root_mean_square=math.sqrt(square),
+        kurtosis=kurtosis,
+        alpha_hat=spectrum.alpha_hat,
+        log_norm=spectrum.log_norm,
+        log_alpha_norm=spectrum.log_alpha_norm,
+        bulk_edge=spectrum.bulk_edge,
+        sampled=sample.size,
+        eigenvalues=tuple(spectrum.eigenvalues.tolist()),
+    )
+
+
+def _moments(flat):
+    """Return (mean, mean square, excess kurtosis) in float64, block by block."""
+    blocks = [flat[start : start + _BLOCK] for start in range(0, flat.size, _BLOCK)]
+    mean = sum(float(block.sum(dtype="float64")) for block in blocks) / flat.size
+    second = fourth = square = 0.0
+    for block in blocks:
+        wide = block.astype("float64")
+        square += float(wide @ wide)
+        wide -= mean
+        wide *= wide
+        second += float(wide.sum())
+        fourth += float(wide @ wide)
+    if not second:
+        return mean, square / flat.size, math.nan
+    return mean, square / flat.size, flat.size * fourth / second**2 - 3

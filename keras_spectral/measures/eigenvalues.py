@@ -1,0 +1,183 @@
+"""Eigenvalues of W'W: heavy tails, the bulk of random entries, and what stands out."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from keras_spectral.measures.power_law import PowerLawFit, fit_power_law
+from keras_spectral.validation import check_integer
+
+# 99 % quantile of the Tracy-Widom law of real matrices.
+_TRACY_WIDOM_99 = 2.0234
+# Bytes of a block of rows that is widened at once.
+_BLOCK_BYTES = 1 << 22
+
+
+@dataclasses.dataclass(frozen=True)
+class EigenvalueFit:
+    """The spectrum of W'W of one matrix, in the quantities that WeightWatcher names.
+
+    Args:
+        eigenvalues: Float64 array, squared singular values from large to small.
+        power_law: `PowerLawFit` of the eigenvalues; its `alpha_pdf` is what
+            WeightWatcher calls alpha.
+        alpha_hat: Float, alpha times log10 of the largest eigenvalue.
+        log_norm: Float, log10 of the squared Frobenius norm.
+        log_spectral_norm: Float, log10 of the largest eigenvalue.
+        log_alpha_norm: Float, log10 of the sum of eigenvalues to the power alpha.
+        stable_rank: Float.
+        bulk_deviation: Float, standard deviation of the entries under the spikes.
+        bulk_edge: Float, the largest eigenvalue of random entries of that deviation,
+            at 99 %.
+        spikes: Integer, eigenvalues above the edge.
+        shuffled_spikes: Integer, the same for the matrix with its entries shuffled:
+            what the entries' law alone does.
+        shuffled_largest: Float, its largest eigenvalue.
+    """
+
+    eigenvalues: np.ndarray = dataclasses.field(repr=False)
+    power_law: PowerLawFit
+    alpha_hat: float
+    log_norm: float
+    log_spectral_norm: float
+    log_alpha_norm: float
+    stable_rank: float
+    bulk_deviation: float
+    bulk_edge: float
+    spikes: int
+    shuffled_spikes: int
+    shuffled_largest: float
+
+
+def squared_singular_values(matrix):
+    """Return the eigenvalues of W'W, by the Gram matrix of the shorter side.
+
+    No float64 copy of the matrix is made. Each is off by about 1e-16 of the largest.
+
+    Args:
+        matrix: Float array (rows, columns).
+
+    Returns:
+        Float64 array, from large to small, not below 0.
+
+    Example:
+    >>> squared_singular_values(np.diag([3.0, 1.0])).tolist()
+    [9.0, 1.0]
+    """
+    matrix = np.asarray(matrix)
+    if matrix.shape[0] < matrix.shape[1]:
+        matrix = matrix.T
+    # So that squares neither overflow nor vanish.
+    scale = max(float(matrix.max(initial=0)), -float(matrix.min(initial=0))) or 1.0
+    step = max(1, _BLOCK_BYTES // (8 * max(matrix.shape[1], 1)))
+    gram = np.zeros((matrix.shape[1], matrix.shape[1]))
+    for start in range(0, matrix.shape[0], step):
+        block = matrix[start : start + step].astype("float64")
+        block /= scale
+        gram += block.T @ block
+    found = np.linalg.eigvalsh(gram)[::-1]
+    with np.errstate(over="ignore"):
+        return np.maximum(found, 0.0) * scale**2
+
+
+def random_edge(shape, deviation=1.0):
+    """Return the largest eigenvalue of W'W for random entries, at 99 %.
+
+    Args:
+        shape: Tuple (rows, columns).
+        deviation: Float, standard deviation of the independent entries.
+
+    Returns:
+        Float: the edge deviation^2 (sqrt(rows) + sqrt(columns))^2 of Marchenko and
+        Pastur, and the fluctuation of Tracy and Widom above it.
+
+    Example:
+    >>> round(random_edge((1000, 1000)) / 4000, 3)
+    1.012
+
+    Source: Johnstone 2001, Theorem 1.1.
+    """
+    rows, columns = max(shape), min(shape)
+    root = math.sqrt(max(rows - 1, 1)) + math.sqrt(columns)
+    width = root * (1 / math.sqrt(max(rows - 1, 1)) + 1 / math.sqrt(columns)) ** (1 / 3)
+    return deviation**2 * (root**2 + _TRACY_WIDOM_99 * width)
+
+
+def _bulk(eigenvalues, shape):
+    """Return (deviation, edge, spikes) with the spikes taken out of the deviation."""
+    size, spikes = shape[0] * shape[1], 0
+    while True:
+        rest = eigenvalues[spikes:]
+        # Each spike takes the freedom of a row and a column.
+        freedom = size - spikes * (shape[0] + shape[1] - spikes)
+        deviation = math.sqrt(float(rest.sum()) / max(freedom, 1)) if len(rest) else 0.0
+        edge = random_edge(shape, deviation)
+        found = int((eigenvalues > edge).sum())
+        if found <= spikes or found >= len(eigenvalues):
+            return deviation, edge, spikes
+        spikes = found
+
+
+def fit_eigenvalues(matrix, seed=0):
+    """Fit a power law and a random bulk to the eigenvalues of W'W.
+
+    Args:
+        matrix: Float array (rows, columns), finite; a convolution's kernel flattened
+            by its filters.
+        seed: Integer >= 0, of the shuffled control.
+
+    Returns:
+        An `EigenvalueFit`. Of less than some hundred eigenvalues the exponent has a
+        large error: see `power_law.standard_error`, `tail_size` and `status`.
+
+    Raises:
+        ValueError: If `matrix` is no matrix of finite numbers, or all zero.
+
+    Example:
+    >>> rng = np.random.default_rng(0)
+    >>> w = rng.normal(size=(300, 100))
+    >>> w += 3 * np.outer(rng.normal(size=300), rng.normal(size=100))
+    >>> fit_eigenvalues(w).spikes
+    1
+
+    Source: papers/heavy-tail-compression.md, Remark 1; Martin and Mahoney 2021.
+    """
+    check_integer("seed", seed, least=0)
+    matrix = np.asarray(matrix)
+    if matrix.ndim != 2 or not matrix.size or not np.isfinite(matrix).all():
+        raise ValueError(
+            "`matrix` must be a matrix of finite numbers. Received: shape "
+            f"{matrix.shape}"
+            + ("" if matrix.ndim != 2 or not matrix.size else " with NaN or infinity")
+        )
+    if not matrix.any():
+        raise ValueError("`matrix` must not be all zero: it has no spectrum.")
+    eigenvalues = squared_singular_values(matrix)
+    law = fit_power_law(eigenvalues)
+    largest, total = float(eigenvalues[0]), float(eigenvalues.sum())
+    logs = np.log10(eigenvalues[eigenvalues > 0])
+    alpha = law.alpha_pdf
+    log_alpha_norm = math.nan
+    if math.isfinite(alpha):
+        # In logarithms: powers of 20 overflow.
+        log_alpha_norm = alpha * float(logs[0]) + math.log10(
+            float((10 ** (alpha * (logs - logs[0]))).sum())
+        )
+    deviation, edge, spikes = _bulk(eigenvalues, matrix.shape)
+    shuffled = np.random.default_rng(seed).permutation(matrix.ravel())
+    control = squared_singular_values(shuffled.reshape(matrix.shape))
+    return EigenvalueFit(
+        eigenvalues=eigenvalues,
+        power_law=law,
+        alpha_hat=alpha * math.log10(largest),
+        log_norm=math.log10(total),
+        log_spectral_norm=math.log10(largest),
+        log_alpha_norm=log_alpha_norm,
+        stable_rank=total / largest,
+        bulk_deviation=deviation,
+        bulk_edge=edge,
+        spikes=spikes,
+        shuffled_spikes=_bulk(control, matrix.shape)[2],
+        shuffled_largest=float(control[0]),
+    )

@@ -1,0 +1,165 @@
+"""Analysis of files: every matrix, no architecture, little memory."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from keras_spectral import cli, zoo
+from keras_spectral.convert import CheckpointError
+from keras_spectral.experiments import analyze_checkpoint
+from keras_spectral.measures import fit_power_law, spectrum
+from keras_spectral.report import analysis_figure
+
+
+@pytest.fixture
+def tensors(rng):
+    return {
+        "fc.weight": rng.standard_t(3, (40, 30)).astype("float32"),
+        "conv.weight": rng.normal(size=(12, 5, 3, 3)).astype("float32"),
+        "half.weight": rng.normal(size=(9, 8)).astype("float16"),
+        "fc.bias": rng.normal(size=40).astype("float32"),
+        "bn.num_batches_tracked": np.array(3),
+        "conv.mask": np.ones((12, 5), "float32"),
+        "conv.weight_u": np.ones((1, 12), "float32"),
+        "dead.weight": np.zeros((4, 4), "float32"),
+        "broken.weight": np.full((3, 3), np.nan, "float32"),
+    }
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth", "npz"])
+def test_every_matrix_is_measured_and_the_rest_has_a_reason(suffix, tensors, tmp_path):
+    path = tmp_path / f"w.{suffix}"
+    if suffix == "safetensors":
+        save_file(tensors, path)
+    elif suffix == "npz":
+        np.savez(path, **tensors)
+    else:
+        torch.save({k: torch.tensor(v) for k, v in tensors.items()}, path)
+    found = analyze_checkpoint(path)
+    rows = {row.name: row for row in found}
+    assert sorted(rows) == ["conv.weight", "fc.weight", "half.weight"]
+    for name, row in rows.items():
+        matrix = tensors[name].astype("float64").reshape(len(tensors[name]), -1)
+        values = np.linalg.svd(matrix, compute_uv=False)
+        assert row.spectral_norm == pytest.approx(values[0], rel=1e-6)
+        stable_rank = (values**2).sum() / values[0] ** 2
+        assert row.stable_rank == pytest.approx(stable_rank, rel=1e-6)
+        direct = fit_power_law(tensors[name].astype("float64"))
+        assert row.alpha_pdf == pytest.approx(direct.alpha_pdf, rel=1e-9)
+        assert row.eigenvalue_alpha == pytest.approx(
+            fit_power_law(values**2).alpha_pdf, rel=1e-6
+        )
+        mean = matrix.mean()
+        fourth = ((matrix - mean) ** 4).mean() / matrix.var() ** 2 - 3
+        assert row.kurtosis == pytest.approx(fourth, rel=1e-6)
+    reasons = {name: reason.split(",")[0] for name, reason in found.skipped.items()}
+    assert reasons["fc.bias"] == "1 dimensions"
+    assert reasons["bn.num_batches_tracked"] == "int64"
+    assert reasons["conv.mask"] == "a mask"
+    assert reasons["conv.weight_u"] == "a vector of 12 numbers"
+    assert reasons["dead.weight"] == "all zero"
+    assert "NaN" in reasons["broken.weight"]
+    assert len(found) + len(found.skipped) == len(tensors)
+
+
+def test_keras_files_have_their_filters_last(tmp_path):
+    model = keras.Sequential([
+        keras.Input((8, 8, 3)), keras.layers.Conv2D(16, 3, name="conv"),
+        keras.layers.DepthwiseConv2D(3, depth_multiplier=2, name="depthwise"),
+        keras.layers.Flatten(), keras.layers.Dense(10, name="head"),
+    ])  # fmt: skip
+    model.compile("adam", "mse")
+    model.fit(np.zeros((2, 8, 8, 3)), np.zeros((2, 10)), verbose=0)
+    model.save(tmp_path / "m.keras")
+    model.save_weights(tmp_path / "m.weights.h5")
+    direct = {row.kind: row.stable_rank for row in spectrum(model)}
+    for name in ("m.keras", "m.weights.h5"):
+        found = analyze_checkpoint(tmp_path / name)
+        ranks = sorted(row.stable_rank for row in found)
+        expected = [direct["Conv2D"], direct["Dense"]]
+        for value in expected:
+            assert min(abs(rank - value) for rank in ranks) < 1e-4 * value
+        assert len(found) == 3
+    assert any("optimizer" in name for name in analyze_checkpoint(
+        tmp_path / "m.keras").skipped)  # fmt: skip
+    # Read as PyTorch's, the same convolution is another matrix.
+    other = analyze_checkpoint(tmp_path / "m.keras", layout="torch")
+    assert {row.shape for row in other} == {row.shape for row in found}
+    assert [row.stable_rank for row in other] != [row.stable_rank for row in found]
+
+
+def test_large_tensors_are_sampled_and_seeded(rng, tmp_path):
+    save_file(
+        {"w": rng.standard_t(3, (8_000, 60)).astype("float32")}, tmp_path / "w.st"
+    )
+    one, two = (analyze_checkpoint(tmp_path / "w.st", seed=seed) for seed in (0, 1))
+    assert 190_000 < one[0].sampled < 1 << 18
+    assert one[0].eigenvalues == two[0].eigenvalues
+    assert one[0].alpha_pdf != two[0].alpha_pdf
+    assert one[0].alpha_pdf == analyze_checkpoint(tmp_path / "w.st")[0].alpha_pdf
+    assert abs(one[0].alpha_pdf - 4) < 0.5
+
+
+def test_memory_is_three_times_the_largest_tensor(tmp_path):
+    """96 MiB in each of two tensors: the peak above the imports and a first file."""
+    rng = np.random.default_rng(0)
+    shape = (25_165_824 // 64, 64)
+    tensors = {f"large{i}": rng.random(shape, "float32") for i in range(2)}
+    save_file(tensors, tmp_path / "w.safetensors")
+    del tensors
+    code = (
+        "import sys\n"
+        "from keras_spectral.experiments import analyze_checkpoint\n"
+        "def status(field):\n"
+        "    lines = open('/proc/self/status').read().splitlines()\n"
+        "    return next(int(l.split()[1]) for l in lines if l.startswith(field))\n"
+        "analyze_checkpoint(sys.argv[2])\n"
+        "open('/proc/self/clear_refs', 'w').write('5')\n"
+        "before = status('VmRSS')\n"
+        "assert len(analyze_checkpoint(sys.argv[1])) == 2\n"
+        "print((status('VmHWM') - before) / 1024)\n"
+    )
+    small = zoo.checkpoint("resnet20_digits").weights
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "w.safetensors", small],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert float(done.stdout.splitlines()[-1]) < 3 * 96
+
+
+def test_the_command(tensors, tmp_path, capfd):
+    tensors["[/red]evil.weight"] = np.eye(3, dtype="float32")
+    save_file(tensors, tmp_path / "w.safetensors")
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["analyze", *map(str, arguments)])
+        return stopped.value.code
+
+    assert run(tmp_path / "w.safetensors", "--output", tmp_path / "out") == 0
+    printed = capfd.readouterr().out
+    assert "skipped, a mask: conv.mask" in printed and "[/red]evil" in printed
+    content = json.loads((tmp_path / "out/analysis.json").read_text())
+    assert {row["name"] for row in content["tensors"]} >= {"fc.weight", "conv.weight"}
+    assert "dead.weight" in content["skipped"]
+    assert (tmp_path / "out/analysis.png").stat().st_size > 10_000
+    assert run(tmp_path / "w.safetensors", "--json") == 0
+    assert json.loads(capfd.readouterr().out)["tensors"][0]["stable_rank"] > 1
+    assert run(tmp_path / "absent.pth") == 2
+
+
+def test_bad_arguments(tmp_path):
+    (tmp_path / "x.pth").write_bytes(b"no checkpoint")
+    with pytest.raises(CheckpointError):
+        analyze_checkpoint(tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="`layout`"):
+        analyze_checkpoint(tmp_path / "x.pth", layout="jax")
+    with pytest.raises(ValueError, match="`rows`"):
+        analysis_figure([])

@@ -1,0 +1,97 @@
+"""Spectra of W'W against NumPy's, random matrices and planted spikes."""
+
+import math
+
+import numpy as np
+import powerlaw
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keras_spectral.measures import (
+    fit_eigenvalues,
+    random_edge,
+    squared_singular_values,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    rows=st.integers(1, 30), columns=st.integers(1, 30), seed=st.integers(0, 99),
+    scale=st.sampled_from([1e-30, 1.0, 1e30]),
+)  # fmt: skip
+def test_squares_of_singular_values(rows, columns, seed, scale):
+    w = np.random.default_rng(seed).normal(size=(rows, columns)) * scale
+    expected = np.linalg.svd(w, compute_uv=False) ** 2
+    found = squared_singular_values(w)
+    np.testing.assert_allclose(found, expected, atol=1e-13 * expected[0])
+
+
+def test_float16_does_not_overflow():
+    w = np.full((4, 3), 60000.0, "float16")
+    assert squared_singular_values(w)[0] == pytest.approx(12 * 60000.0**2, rel=1e-3)
+
+
+def test_random_matrices_have_no_spikes(rng):
+    """At 99 % of Tracy and Widom: at most 1 % + three standard errors of 150 draws."""
+    draws = 150
+    above = [
+        squared_singular_values(rng.normal(size=(80, 50)))[0] > random_edge((80, 50))
+        for _ in range(draws)
+    ]
+    assert np.mean(above) < 0.01 + 3 * math.sqrt(0.01 * 0.99 / draws)
+    # The edge is no loose one: 20 % more than Marchenko and Pastur is far too much.
+    assert random_edge((80, 50)) < 1.2 * (math.sqrt(80) + math.sqrt(50)) ** 2
+
+
+def test_planted_spikes_are_found(rng):
+    w = 0.1 * rng.normal(size=(400, 120))
+    u, _ = np.linalg.qr(rng.normal(size=(400, 3)))
+    v, _ = np.linalg.qr(rng.normal(size=(120, 3)))
+    w += u @ np.diag([9.0, 7.0, 5.0]) @ v.T
+    fit = fit_eigenvalues(w)
+    assert fit.spikes == 3 and fit.shuffled_spikes == 0
+    assert fit.bulk_deviation == pytest.approx(0.1, rel=0.02)
+    assert fit.eigenvalues[3] < fit.bulk_edge < fit.eigenvalues[2]
+    # Heavy-tailed entries make spikes of their own, which shuffling does not remove.
+    heavy = fit_eigenvalues(rng.standard_t(2, (300, 100)))
+    assert heavy.spikes > 0 and heavy.shuffled_spikes > 0
+
+
+def test_quantities_of_weightwatcher(rng):
+    """Its formulas, written out; the exponent is `powerlaw`'s."""
+    w = rng.standard_t(3, (200, 90))
+    fit = fit_eigenvalues(w)
+    values = np.linalg.svd(w, compute_uv=False) ** 2
+    law = powerlaw.Fit(values, parameter_ranges={"alpha": (1, None)}, verbose=0)
+    alpha = law.power_law.alpha
+    assert fit.power_law.alpha_pdf == pytest.approx(alpha, rel=1e-6)
+    assert fit.alpha_hat == pytest.approx(alpha * np.log10(values[0]), rel=1e-6)
+    assert fit.log_norm == pytest.approx(np.log10((w**2).sum()))
+    assert fit.log_spectral_norm == pytest.approx(np.log10(values[0]))
+    expected = np.log10((values**alpha).sum())
+    assert fit.log_alpha_norm == pytest.approx(expected, rel=1e-6)
+    assert fit.stable_rank == pytest.approx(values.sum() / values[0])
+    again = fit_eigenvalues(w)
+    assert again.shuffled_largest == fit.shuffled_largest
+    assert fit_eigenvalues(w, seed=1).shuffled_largest != fit.shuffled_largest
+
+
+def test_a_matrix_of_equal_singular_values_has_no_exponent():
+    fit = fit_eigenvalues(np.eye(8))
+    assert fit.power_law.status == "degenerate" and math.isnan(fit.alpha_hat)
+    assert fit.stable_rank == pytest.approx(8)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "match"),
+    [
+        (np.ones(3), "shape"),
+        (np.full((2, 2), np.nan), "NaN"),
+        (np.zeros((2, 2)), "all zero"),
+        (np.ones((0, 2)), "shape"),
+    ],
+)
+def test_bad_matrices(matrix, match):
+    with pytest.raises(ValueError, match=match):
+        fit_eigenvalues(matrix)
