@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 import keras_spectral
-from keras_spectral import cli_checkpoints, cli_measures
+from keras_spectral import cli_checkpoints, cli_measures, cli_sweep
 from keras_spectral.cli_checkpoints import Data, Model
 from keras_spectral.convert.errors import MismatchError, UnsafeCheckpointError
 from keras_spectral.terminal import evaluator, load_model, start_keras, test_data
@@ -31,6 +31,7 @@ Source = Annotated[
 ]
 for command in (*cli_checkpoints.COMMANDS, *cli_measures.COMMANDS):
     app.command()(command)
+app.command()(cli_sweep.sweep)
 
 
 def _version(requested: bool):
@@ -135,8 +136,8 @@ def main(arguments=None):
 
     Errors that a user can mend are one line on stderr, or the traceback with `--debug`,
     which may stand anywhere. The exit code is 0 if all went well, 1 for a checkpoint
-    that does not match, 2 for one that cannot be read and for wrong arguments, 3 for
-    one that is refused as unsafe, and 130 for Ctrl-C.
+    that does not match (in a sweep: for any row that failed), 2 for one that cannot be
+    read and for wrong arguments, 3 for one that is refused as unsafe, 130 for Ctrl-C.
 
     Args:
         arguments: Optional list of strings; default `sys.argv[1:]`.

@@ -27,6 +27,10 @@ from keras_spectral.compression.heavy_tail import (
     compress,
     compress_matrix,
 )
+from keras_spectral.compression.linear_mixture import (
+    LinearMixture,
+    fit_linear_mixture,
+)
 from keras_spectral.compression.low_rank import (
     Truncation,
     round_factors,
@@ -80,6 +84,7 @@ __all__ = [
     "CompressionRow",
     "ErrorCertificate",
     "FactorizationRow",
+    "LinearMixture",
     "OccamBound",
     "ReplacedKernel",
     "StorageRow",
@@ -101,6 +106,7 @@ __all__ = [
     "entropy_integral",
     "factorize",
     "failure_probability",
+    "fit_linear_mixture",
     "inverse_kl",
     "keep_mask",
     "large_weight_probability",

@@ -2,5 +2,20 @@
 
 from keras_spectral.report.analysis_figures import analysis_figure
 from keras_spectral.report.figures import compression_figure, demo_figure, save
+from keras_spectral.report.heavy_tail_figures import (
+    figure_1,
+    figure_2,
+    figure_3,
+    stable_rank_mixture,
+)
 
-__all__ = ["analysis_figure", "compression_figure", "demo_figure", "save"]
+__all__ = [
+    "analysis_figure",
+    "compression_figure",
+    "demo_figure",
+    "figure_1",
+    "figure_2",
+    "figure_3",
+    "save",
+    "stable_rank_mixture",
+]

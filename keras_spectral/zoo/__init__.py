@@ -11,6 +11,7 @@ from keras_spectral.zoo.registry import (
     build,
     checkpoint,
     entry,
+    heavy_tail_models,
     list_models,
 )
 
@@ -28,6 +29,7 @@ __all__ = [
     "dcgan_discriminator",
     "dcgan_generator",
     "entry",
+    "heavy_tail_models",
     "imagenet_alexnet",
     "imagenet_vgg",
     "list_models",

@@ -66,6 +66,7 @@ def float64():
 
 def test_the_43_names_of_the_paper_are_registered():
     assert len(PARAMETERS) == 43
+    assert zoo.heavy_tail_models() == list(PARAMETERS)
     assert {name: ENTRIES[name]["parameters"] for name in PARAMETERS} == PARAMETERS
 
 

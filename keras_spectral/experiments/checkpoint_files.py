@@ -1,0 +1,218 @@
+"""Which checkpoints a sweep measures: files in a folder, named after networks."""
+
+import dataclasses
+import fnmatch
+import re
+from pathlib import Path
+
+from keras_spectral import zoo
+from keras_spectral.experiments.checkpoint_task import CheckpointTask, file_digest
+
+SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".npz", ".keras")
+
+_DATASETS = ("cifar10", "cifar100", "svhn", "imagenet", "digits")
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """The checkpoints of a sweep.
+
+    Args:
+        tasks: List of `CheckpointTask`, one a row.
+        missing: List of names without a file.
+        unused: List of paths of checkpoints that no name belongs to.
+        copies: List of paths of files that are copies of others.
+        looked_in: String, folder that was searched, or `None`.
+    """
+
+    tasks: list[CheckpointTask]
+    missing: list[str]
+    unused: list[str]
+    copies: list[str]
+    looked_in: str | None
+
+    def where(self, count=3):
+        """Return what was looked for, and where files may be put, in one paragraph."""
+        shown = ", ".join(self.missing[:count])
+        if len(self.missing) > count:
+            shown += f" and {len(self.missing) - count} more"
+        folder = self.looked_in or "FOLDER"
+        first = self.missing[0]
+        looked = (
+            f"Looked in {folder} and below for"
+            if self.looked_in
+            else "No FOLDER was given by --checkpoints with"
+        )
+        return (
+            f"No weights of {shown}. {looked} files {first}.* or {first}-*.* "
+            f"ending in {', '.join(SUFFIXES)}. Put them there, such as "
+            f"{Path(folder) / first}.pth (pytorchcv names its files in this way), and "
+            "run the sweep again."
+        )
+
+
+def network_name(path):
+    """Return the network that a file is named after: all before a dash or a dot.
+
+    Example:
+    >>> network_name("resnet20_cifar10-0597-9b0024ac.pth")
+    'resnet20_cifar10'
+    """
+    return re.split(r"[-.]", Path(path).name)[0]
+
+
+def find_checkpoints(models, folder=None, data=None, trials=10, seed=0):
+    """Find the checkpoints of a sweep.
+
+    Args:
+        models: List of names of registered networks, of `.keras` files, shell patterns
+            of either, `"paper"` (the 43 of `zoo.heavy_tail_models`) or `"all"`,
+            whatever is in the folder.
+        folder: Path to search, with the folders in it; `None` for bundled ones alone.
+        data: `"digits"`, the path of an `.npz` file, or a folder with files such as
+            `cifar10.npz`; see `run_sweep`.
+        trials: Integer >= 2.
+        seed: Integer >= 0.
+
+    Returns:
+        `Found`.
+
+    Raises:
+        ValueError: On a name that is neither registered nor that of a `.keras` file, or
+            if a folder or data is missing.
+
+    Example:
+    >>> found = find_checkpoints(["resnet20_digits", "resnet20_svhn"])
+    >>> [task.model for task in found.tasks], found.missing
+    (['resnet20_digits'], ['resnet20_svhn'])
+    """
+    files = _files(folder)
+    names = _names(models, files)
+    place = _Data(data)
+    tasks, missing, used, copies = {}, [], set(), []
+    for name in names:
+        paths = files.get(name, [])
+        if not paths and name in zoo.list_models() and zoo.entry(name)["checkpoint"]:
+            paths = [zoo.checkpoint(name).weights]
+        if not paths:
+            missing.append(name)
+        for path in paths:
+            used.add(path)
+            task = CheckpointTask(
+                model=name,
+                file=str(path),
+                sha256=file_digest(path),
+                registered=path.suffix != ".keras",
+                trials=trials,
+                seed=seed,
+                **place.of(name),
+            )
+            if task.key in tasks:
+                copies.append(str(path))
+            tasks.setdefault(task.key, task)
+    # An .npz file is data more often than weights.
+    unused = [
+        str(path)
+        for paths in files.values()
+        for path in paths
+        if path not in used and path.suffix != ".npz"
+    ]
+    looked_in = None if folder is None else str(folder)
+    return Found(list(tasks.values()), missing, unused, copies, looked_in)
+
+
+def _files(folder):
+    """Return name -> paths of the checkpoints in a folder."""
+    if folder is None:
+        return {}
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(
+            f"`checkpoints` must be a folder. Received: checkpoints={folder}, which is "
+            "none. Make it, and put the weights there."
+        )
+    files, root = {}, folder.absolute()
+    for path in sorted(root.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+        if path.suffix in SUFFIXES and path.is_file() and not hidden:
+            files.setdefault(network_name(path), []).append(path)
+    return files
+
+
+def _names(models, files):
+    """Return the names that `models` stands for, each once."""
+    if isinstance(models, str) or not models:
+        raise ValueError(
+            f"`models` must be a list of names. Received: models={models!r}"
+        )
+    registered = zoo.list_models()
+    keras_names = [
+        name
+        for name, paths in files.items()
+        if any(path.suffix == ".keras" for path in paths)
+    ]
+    known = dict.fromkeys([*registered, *keras_names])
+    names = {}
+    for word in models:
+        if word == "paper":
+            chosen = zoo.heavy_tail_models()
+        elif word == "all":
+            chosen = [name for name in files if name in known]
+        elif any(character in word for character in "*?["):
+            chosen = [name for name in known if fnmatch.fnmatchcase(name, word)]
+        elif word in known:
+            chosen = [word]
+        else:
+            # Raises, with the nearest names.
+            chosen = zoo.entry(word)
+        if not chosen and word != "all":
+            raise ValueError(
+                "`models` must name registered networks or .keras files. "
+                f"Received: {word!r}, which matches none."
+            )
+        names.update(dict.fromkeys(chosen))
+    return list(names)
+
+
+class _Data:
+    """Where the test data of a network is."""
+
+    def __init__(self, data):
+        self.folder = self.one = None
+        self.digests = {}
+        if data is None:
+            return
+        if str(data) == "digits":
+            self.one = "digits"
+        elif Path(data).is_dir():
+            self.folder = Path(data).absolute()
+        elif Path(data).suffix == ".npz" and Path(data).is_file():
+            self.one = str(Path(data).absolute())
+        else:
+            raise ValueError(
+                "`data` must be 'digits', an .npz file, or a folder with files such as "
+                f"cifar10.npz. Received: data={data}, which is none of them."
+            )
+
+    def of(self, name):
+        """Return the fields of a task that tell of its data."""
+        dataset = name.rsplit("_", 1)[-1]
+        dataset = dataset if dataset in _DATASETS else None
+        data, note = self.one, None
+        if data is not None:
+            dataset = Path(data).stem
+        elif dataset == "digits":
+            data = "digits"
+        elif dataset is None:
+            note = f"{name} names no data set; give one for all by --data"
+        elif self.folder is None:
+            note = f"no data: {dataset}.npz in a folder given by --data is needed"
+        elif (self.folder / f"{dataset}.npz").is_file():
+            data = str(self.folder / f"{dataset}.npz")
+        else:
+            note = f"no data: there is no {self.folder / dataset}.npz"
+        digest = None
+        if data not in (None, "digits"):
+            digest = self.digests.setdefault(data, None) or file_digest(data)
+            self.digests[data] = digest
+        return {"dataset": dataset, "data": data, "data_sha256": digest, "note": note}

@@ -1,0 +1,242 @@
+"""One checkpoint's row of Table 1 and point of Figure 3."""
+
+import dataclasses
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_spectral import compression, convert, terminal
+from keras_spectral.compression.heavy_tail import CompressionRow
+from keras_spectral.experiments.checkpoint_task import file_digest
+from keras_spectral.measures import fit_power_law
+from keras_spectral.results import Rows
+from keras_spectral.traversal import deep_graphs, leaf_layers
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepRow:
+    """What a sweep finds out about one checkpoint; without an error all is there.
+
+    Args:
+        model: String, the network's name.
+        file: String, the checkpoint's path.
+        sha256: String, of the file.
+        settings: Dict, see `CheckpointTask`.
+        dataset: String, or `None` if unknown.
+        classes: Integer, outputs of the final dense layer.
+        layer: String, that layer's name.
+        compressed: Integer, its weights: the ones that are compressed.
+        parameters: Integer, trainable parameters of the network.
+        share: Float, compressed / parameters.
+        alpha_pdf: Float, exponent of the density of |w|, see `fit_power_law`.
+        standard_error: Float, of the exponent.
+        xmin: Float, where the tail begins.
+        tail_size: Integer, weights in the tail.
+        status: String, of the fit.
+        stable_rank: Float, of the layer, by an exact SVD in float64; at most `classes`,
+            however heavy the tail.
+        original_accuracy: Float in [0, 1]; `None` without data.
+        compressions: List of `CompressionRow`, see `compression.compress`.
+        note: String, why there are no accuracies.
+        error: String, why there is no row; then the numbers are `None`.
+    """
+
+    model: str
+    file: str
+    sha256: str
+    settings: dict
+    dataset: str | None = None
+    classes: int | None = None
+    layer: str | None = None
+    compressed: int | None = None
+    parameters: int | None = None
+    share: float | None = None
+    alpha_pdf: float | None = None
+    standard_error: float | None = None
+    xmin: float | None = None
+    tail_size: int | None = None
+    status: str | None = None
+    stable_rank: float | None = None
+    original_accuracy: float | None = None
+    compressions: list[CompressionRow] = dataclasses.field(default_factory=list)
+    note: str | None = None
+    error: str | None = None
+
+    @property
+    def name(self):
+        """String, the checkpoint's file name without its ending."""
+        return Path(self.file).stem
+
+    def compression(self, rule, replacement):
+        """Return the `CompressionRow` of a rule and a replacement, or `None`."""
+        for row in self.compressions:
+            if (row.rule, row.replacement) == (rule, replacement):
+                return row
+        return None
+
+    def to_dict(self):
+        """Return the row as JSON has it; NaN becomes `None`."""
+        return Rows([self]).to_dicts()[0]
+
+    @classmethod
+    def from_dict(cls, values):
+        """Return the row of `to_dict`.
+
+        Raises:
+            TypeError: If these are no such values.
+        """
+        compressions = [CompressionRow(**row) for row in values["compressions"]]
+        return cls(**{**values, "compressions": compressions})
+
+
+def measure_checkpoint(task):
+    """Measure and compress one checkpoint; whatever goes wrong becomes its row.
+
+    Args:
+        task: A `CheckpointTask`.
+
+    Returns:
+        A `SweepRow`.
+    """
+    try:
+        return _measure(task)
+    except Exception as error:
+        return failed_row(task, error)
+    finally:
+        # Workers live on, and a model of 36 million parameters would, too.
+        keras.utils.clear_session()
+
+
+def failed_row(task, error):
+    """Return the row of a checkpoint that could not be measured.
+
+    Example:
+    >>> from keras_spectral.experiments.checkpoint_task import CheckpointTask
+    >>> task = CheckpointTask("a", "a.pth", "0" * 64, True, *[None] * 4, 10, 0)
+    >>> failed_row(task, ValueError("no weights")).error
+    'ValueError: no weights'
+    """
+    message = " ".join(str(error).split())
+    return SweepRow(
+        model=task.model,
+        file=task.file,
+        sha256=task.sha256,
+        settings=task.settings,
+        dataset=task.dataset,
+        error=f"{type(error).__name__}: {message}",
+    )
+
+
+def _measure(task):
+    path = Path(task.file)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no {path} here. On a cluster every worker must see the "
+            "checkpoints, and the data, under the same paths."
+        )
+    if file_digest(path) != task.sha256:
+        raise ValueError(f"{path} has changed since the sweep began.")
+    if task.registered:
+        model = convert.from_torch(path, task.model)
+    else:
+        model = terminal.load_keras(path)
+    evaluate = None
+    if task.data is not None:
+        dataset = terminal.test_data(task.data, model)
+        evaluate = head_evaluator(model, dataset)
+    rows = compression.compress(
+        model, trials=task.trials, seed=task.seed, evaluate=evaluate
+    )
+    layer = _final_dense(model)
+    kernel = keras.ops.convert_to_numpy(layer.kernel).astype("float64")
+    fit = fit_power_law(kernel)
+    parameters = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+    return SweepRow(
+        model=task.model,
+        file=task.file,
+        sha256=task.sha256,
+        settings=task.settings,
+        dataset=task.dataset,
+        classes=kernel.shape[-1],
+        layer=layer.name,
+        compressed=kernel.size,
+        parameters=parameters,
+        share=kernel.size / parameters,
+        alpha_pdf=fit.alpha_pdf,
+        standard_error=fit.standard_error,
+        xmin=fit.xmin,
+        tail_size=fit.tail_size,
+        status=fit.status,
+        stable_rank=_stable_rank(kernel),
+        original_accuracy=rows[0].original_accuracy,
+        compressions=list(rows),
+        note=task.note,
+    )
+
+
+def _final_dense(model):
+    """Return the layer that `compress` takes by default."""
+    layers = [x for x in leaf_layers(model) if isinstance(x, keras.layers.Dense)]
+    return layers[-1]
+
+
+def _stable_rank(kernel):
+    """Return the stable rank in float64, which JAX does not have by default."""
+    values = np.linalg.svd(kernel, compute_uv=False)
+    return float(np.sum((values / values[0]) ** 2)) if values[0] else float("nan")
+
+
+def head_evaluator(model, dataset):
+    """Return a function that gives a model's accuracy while its head changes.
+
+    The layers before the final dense one run once if that layer's output is the
+    model's; 43 evaluations of 10,000 images then cost as much as one.
+
+    Args:
+        model: A `keras.Model` from images to logits.
+        dataset: A `data.Dataset`; its test part is used.
+
+    Returns:
+        Callable, model to accuracy in [0, 1].
+
+    Raises:
+        ValueError: If there are labels beyond the model's outputs.
+
+    Example:
+    >>> from keras_spectral import data
+    >>> digits = data.load("digits", image_size=8, channels=1)
+    >>> network = keras.Sequential(
+    ...     [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]
+    ... )
+    >>> 0 <= head_evaluator(network, digits)(network) <= 1
+    True
+    """
+    outputs = model.output_shape[-1]
+    if dataset.classes > outputs:
+        raise ValueError(
+            f"`data` must hold labels below {outputs}, the outputs of '{model.name}'. "
+            f"Received: labels up to {dataset.classes - 1} in {dataset.name}"
+        )
+    head = next(
+        (x for x in reversed(model.layers) if isinstance(x, keras.layers.Dense)), None
+    )
+    if head is None or not _is_last(model, head):
+        return terminal.evaluator(dataset)
+    with deep_graphs():
+        trunk = keras.Model(model.inputs, head.input)
+    features = trunk.predict(dataset.x_test, batch_size=64, verbose=0)
+
+    def evaluate(_):
+        logits = keras.ops.convert_to_numpy(head(features))
+        return float(np.mean(np.argmax(logits, axis=-1) == dataset.y_test))
+
+    return evaluate
+
+
+def _is_last(model, head):
+    try:
+        return len(model.outputs) == 1 and model.outputs[0] is head.output
+    except (AttributeError, ValueError):
+        # A layer that is called twice, or a model without a graph.
+        return False

@@ -1,0 +1,307 @@
+"""Table 1 and Figure 3 of the heavy-tail paper over any number of checkpoints."""
+
+import contextlib
+import json
+import os
+import signal
+import threading
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+import keras_spectral
+from keras_spectral import report
+from keras_spectral.experiments import sweep_table
+from keras_spectral.experiments.checkpoint_files import find_checkpoints
+from keras_spectral.experiments.checkpoint_row import (
+    SweepRow,
+    failed_row,
+    measure_checkpoint,
+)
+from keras_spectral.experiments.checkpoint_task import measure_in_worker
+from keras_spectral.files import output_folder, replacing, write_json
+from keras_spectral.results import Rows
+from keras_spectral.validation import check_integer
+
+# Seconds to find a cluster's scheduler in.
+_PATIENCE = 10
+
+# One process is one thread, of each library that it computes with.
+_ONE_THREAD = dict.fromkeys(
+    (
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "TF_NUM_INTRAOP_THREADS",
+        "TF_NUM_INTEROP_THREADS",
+    ),
+    "1",
+)
+
+
+def run_sweep(
+    models=("all",),
+    checkpoints=None,
+    output="keras-spectral-sweep",
+    data=None,
+    trials=10,
+    seed=0,
+    workers=None,
+    scheduler=None,
+    console=None,
+):
+    """Measure and compress the final dense layer of many checkpoints.
+
+    A row is a checkpoint: the power law of its final layer's weights, the layer's
+    stable rank, and the accuracy before and after compression by each rule and
+    replacement, the control (zeros) among them. Rows are computed by processes of Dask.
+    Each is a file in `output/rows` as soon as it is finished, so that a sweep that was
+    killed goes on where it was; rows with an error are tried again. At the end
+    `table.json`, `table.md` and `figure3.png` are written.
+
+    Args:
+        models: List of names of registered networks, of `.keras` files, shell patterns
+            of either, `"paper"` (the 43 of `zoo.heavy_tail_models`) or `"all"`,
+            whatever is in the folder.
+        checkpoints: Folder of weights. A file belongs to the network that its name
+            begins with, up to a dash or a dot. `None`: bundled weights alone.
+        output: Folder for rows, tables and the figure.
+        data: Folder with `cifar10.npz`, `cifar100.npz`, `svhn.npz`, `imagenet.npz`:
+            arrays `x` (images, height, width, channels), as the networks take them,
+            and `y` (images,). Or one such file, or `"digits"`, for every checkpoint.
+            Networks named `..._digits` need none. Without data there are no accuracies.
+        trials: Integer >= 2, compressions a rule and replacement.
+        seed: Integer >= 0, of the noise.
+        workers: Integer, local processes; default one a core, not more than rows. 0
+            computes in this process, without Dask.
+        scheduler: Address of a Dask scheduler, such as `"tcp://host:8786"`, in place of
+            local processes. Its workers must have this package, and see the files
+            under the same paths.
+        console: Optional `rich.console.Console` to print to.
+
+    Returns:
+        `Rows` of `SweepRow`, in the order of `models`.
+
+    Raises:
+        ValueError: On an unknown name, an argument out of range, or if no weights were
+            found; what was looked for and where is in the message.
+        ImportError: If Dask is needed and missing.
+        OSError: If the folder cannot be written, or the scheduler not reached.
+
+    Example:
+    >>> import tempfile
+    >>> rows = run_sweep(
+    ...     ["resnet20_digits"], output=tempfile.mkdtemp(), trials=2, workers=0,
+    ...     console=Console(quiet=True),
+    ... )
+    >>> rows[0].compressed, round(rows[0].share, 5)
+    (640, 0.00235)
+
+    Source: papers/heavy-tail-compression.md, Table 1, Figure 3, appendices D and E.
+    """
+    check_integer("trials", trials, least=2)
+    check_integer("seed", seed, least=0)
+    if workers is not None:
+        check_integer("workers", workers, least=0)
+    console = console or Console()
+    found = find_checkpoints(models, checkpoints, data, trials, seed)
+    _tell(console, found)
+    if not found.tasks:
+        raise ValueError(
+            found.where()
+            if found.missing
+            else f"`checkpoints` holds no weights of known networks. Received: "
+            f"checkpoints={checkpoints}. Name files after networks, such as "
+            "resnet20_cifar10.pth; keras_spectral.zoo.list_models() has the names."
+        )
+    folder = output_folder(output_folder(output) / "rows")
+    rows = {task.key: _finished(folder, task) for task in found.tasks}
+    waiting = [task for task in found.tasks if rows[task.key] is None]
+    if len(waiting) < len(found.tasks):
+        console.print(f"{len(found.tasks) - len(waiting)} rows are there already.")
+    status = "interrupted"
+    try:
+        if waiting:
+            with _computing(waiting, workers, scheduler) as results:
+                for task, row in _shown(console, results, len(waiting)):
+                    rows[task.key] = row
+                    write_json(folder / f"{task.key}.json", row.to_dict())
+        status = "complete"
+    finally:
+        finished = [row for row in rows.values() if row is not None]
+        table = _write(folder.parent, finished, found, status)
+    for part in sweep_table.tables(table):
+        console.print(part)
+    return table
+
+
+def _tell(console, found):
+    if found.missing and found.tasks:
+        console.print(f"Note: {found.where()}", markup=False)
+    if found.unused:
+        console.print(
+            f"Note: not asked for, or not named after a network: "
+            f"{', '.join(found.unused[:5])}{' ...' if found.unused[5:] else ''}",
+            markup=False,
+        )
+    for path in found.copies:
+        console.print(f"Note: {path} is a copy of another file.", markup=False)
+
+
+def _finished(folder, task):
+    """Return the row of an earlier run, or `None`; a damaged file is none."""
+    path = folder / f"{task.key}.json"
+    try:
+        row = SweepRow.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    same = (row.sha256, row.settings) == (task.sha256, task.settings)
+    return row if same and row.error is None else None
+
+
+@contextlib.contextmanager
+def _computing(tasks, workers, scheduler):
+    """Yield an iterator of (task, `SweepRow`), in the order in which they finish."""
+    if scheduler is None and workers == 0:
+        yield ((task, measure_checkpoint(task)) for task in tasks)
+        return
+    dask, distributed = _dask()
+    with contextlib.ExitStack() as stack:
+        if scheduler is None:
+            spawned = {
+                **dask.config.get("distributed.nanny.pre-spawn-environ"), **_ONE_THREAD
+            }  # fmt: skip
+            stack.enter_context(
+                dask.config.set(
+                    {
+                        "distributed.nanny.pre-spawn-environ": spawned,
+                        # A checkpoint that kills its worker does so once.
+                        "distributed.scheduler.allowed-failures": 0,
+                    }
+                )
+            )
+            with _interrupts_ignored():
+                cluster = distributed.LocalCluster(
+                    n_workers=min(workers or _cores(), len(tasks)),
+                    threads_per_worker=1,
+                    processes=True,
+                    dashboard_address=None,
+                    silence_logs="CRITICAL",
+                )
+            client = distributed.Client(stack.enter_context(cluster))
+        else:
+            try:
+                client = distributed.Client(scheduler, timeout=_PATIENCE)
+            except (OSError, ValueError) as error:
+                raise OSError(
+                    "`scheduler` must be the address of a Dask scheduler. "
+                    f"Received: scheduler={scheduler} ({error}). Start one with "
+                    "`dask scheduler`, and workers with `dask worker ADDRESS`."
+                ) from error
+        stack.enter_context(client)
+        futures = {
+            client.submit(measure_in_worker, task, key=f"sweep-{task.key}"): task
+            for task in tasks
+        }
+        yield _as_they_finish(distributed, futures)
+
+
+@contextlib.contextmanager
+def _interrupts_ignored():
+    """Start processes that Ctrl-C does not reach.
+
+    A terminal sends it to all of them, and each would print where it was; this process
+    ends them. What ignores a signal hands that down; for the second or so that it
+    takes, this process ignores it, too.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _as_they_finish(distributed, futures):
+    for future in distributed.as_completed(futures):
+        task, error = futures[future], future.exception()
+        if error is None:
+            yield task, SweepRow.from_dict(future.result())
+        else:
+            # What Python could not catch: a worker that was killed.
+            yield task, failed_row(task, error)
+        # The scheduler would keep it, and a cluster's outlives this sweep.
+        future.release()
+
+
+def _dask():
+    try:
+        import dask
+        import distributed
+    except ImportError as error:
+        raise ImportError(
+            "A sweep over several processes needs Dask: pip install "
+            "'keras-spectral[sweep]'. Or compute in this process: --workers 0."
+        ) from error
+    return dask, distributed
+
+
+def _cores():
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _shown(console, results, total):
+    """Pass results on, and show how many there are."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    ) as progress:
+        bar = progress.add_task("Checkpoints", total=total, note="")
+        for task, row in results:
+            yield task, row
+            outcome = "failed" if row.error else "done"
+            progress.update(bar, advance=1, note=f"{row.name} {outcome}")
+
+
+def _write(folder, rows, found, status):
+    """Write the table and the figure, and return the table."""
+    table = Rows(rows, title="Checkpoints", caption=None)
+    points = [row for row in rows if row.alpha_pdf is not None and row.stable_rank]
+    mixture = report.stable_rank_mixture(points)
+    write_json(
+        folder / "table.json",
+        {
+            "keras_spectral": keras_spectral.__version__,
+            "status": status,
+            "rows": table.to_dicts(),
+            "missing": found.missing,
+            "mixture": _mixture_dict(mixture),
+        },
+    )
+    text = sweep_table.markdown(table, found, status)
+    with replacing(folder / "table.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    if points:
+        report.save(report.figure_3(points, mixture), folder / "figure3.png")
+    return table
+
+
+def _mixture_dict(mixture):
+    if mixture is None:
+        return None
+    lists = ("slopes", "intercepts", "deviations", "weights")
+    return {
+        "components": mixture.components,
+        **{name: np.asarray(getattr(mixture, name)).tolist() for name in lists},
+        "log_likelihood": mixture.log_likelihood,
+        "bic": mixture.bic,
+        "candidates": mixture.candidates.to_dicts(),
+    }

@@ -1,0 +1,353 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from rich.console import Console
+
+from keras_spectral import cli, compression, data, terminal, zoo
+from keras_spectral.experiments import SweepRow, checkpoint_row, run_sweep, sweep
+from keras_spectral.experiments.checkpoint_files import find_checkpoints, network_name
+from keras_spectral.experiments.checkpoint_task import CheckpointTask
+
+QUIET = Console(quiet=True)
+
+
+def small(seed=0, classes=10):
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(12, "relu"),
+            keras.layers.Dense(classes, name="head"),
+        ],
+        name="small",
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two networks with other weights, and a file that is no network."""
+    checkpoints = tmp_path / "weights"
+    (checkpoints / "deeper").mkdir(parents=True)
+    small(0).save(checkpoints / "small_digits-a.keras")
+    small(1).save(checkpoints / "deeper" / "small_digits-b.keras")
+    (checkpoints / "broken_digits.keras").write_bytes(b"no zip")
+    return checkpoints
+
+
+def sweeping(tmp_path, folder, models=("all",), **arguments):
+    return run_sweep(
+        list(models), folder, tmp_path / "out", trials=2,
+        **{"workers": 0, "console": QUIET, **arguments},
+    )  # fmt: skip
+
+
+def test_a_row_is_what_the_parts_say(tmp_path, folder):
+    rows = sweeping(tmp_path, folder, ["small_digits"])
+    assert [row.name for row in rows] == ["small_digits-b", "small_digits-a"]
+    row, model = rows[1], small(0)
+    digits = data.load("digits", image_size=8, channels=1)
+    evaluate = terminal.evaluator(digits)
+    expected = compression.compress(model, trials=2, evaluate=evaluate)
+    assert row.compressions == list(expected)
+    assert row.original_accuracy == evaluate(model)
+    kernel = model.get_layer("head").kernel.numpy().astype("float64")
+    norm = np.linalg.norm(kernel, 2)
+    assert row.stable_rank == pytest.approx(np.sum(kernel**2) / norm**2, rel=1e-12)
+    assert row.alpha_pdf == expected[0].alpha_pdf
+    error = (row.alpha_pdf - 1) / np.sqrt(row.tail_size)
+    assert row.standard_error == pytest.approx(error)
+    assert row.tail_size == (np.abs(kernel) >= row.xmin).sum()
+    assert (row.dataset, row.classes, row.layer) == ("digits", 10, "head")
+    assert (row.compressed, row.parameters) == (120, 64 * 12 + 12 + 120 + 10)
+    assert row.share == 120 / row.parameters and row.note is None
+    assert SweepRow.from_dict(json.loads(json.dumps(row.to_dict()))) == row
+
+
+def test_one_bad_checkpoint_is_a_row(tmp_path, folder):
+    rows = sweeping(tmp_path, folder)
+    broken = next(row for row in rows if row.model == "broken_digits")
+    assert "no Keras model" in broken.error and broken.alpha_pdf is None
+    assert len(rows) == 3 and sum(row.error is None for row in rows) == 2
+    out = tmp_path / "out"
+    table = json.loads((out / "table.json").read_text())
+    assert table["status"] == "complete" and table["rows"] == rows.to_dicts()
+    text = (out / "table.md").read_text()
+    assert "small_digits-a" in text and "no Keras model" in text
+    assert (out / "figure3.png").read_bytes()[:4] == b"\x89PNG"
+    assert len(list((out / "rows").iterdir())) == 3
+
+
+def fake_row(task):
+    if "broken" in task.file:
+        return checkpoint_row.failed_row(task, ValueError("broken"))
+    return SweepRow(task.model, task.file, task.sha256, task.settings)
+
+
+def test_a_rerun_does_what_is_left(tmp_path, folder, monkeypatch):
+    measured = []
+
+    def measure(task):
+        measured.append(task.model)
+        return fake_row(task)
+
+    monkeypatch.setattr(sweep, "measure_checkpoint", measure)
+    first = sweeping(tmp_path, folder)
+    assert len(measured) == 3
+    measured.clear()
+    assert sweeping(tmp_path, folder).to_dicts() == first.to_dicts()
+    # An error may have gone away.
+    assert measured == ["broken_digits"]
+    measured.clear()
+    # Other settings and other contents are other rows, and half of a file is none.
+    sweeping(tmp_path, folder, ["small_digits"], seed=1)
+    assert len(measured) == 2
+    (folder / "small_digits-a.keras").write_bytes(b"other")
+    sweeping(tmp_path, folder, ["small_digits"])
+    assert len(measured) == 3
+    for path in (tmp_path / "out" / "rows").glob("small*"):
+        if "small_digits-b" in path.read_text():
+            path.write_text(path.read_text()[:100])
+    sweeping(tmp_path, folder, ["small_digits"])
+    sweeping(tmp_path, folder, ["small_digits"])
+    assert len(measured) == 4
+
+
+def test_an_interrupt_keeps_finished_rows(tmp_path, folder, monkeypatch):
+    def measure(task):
+        if task.file.endswith("a.keras"):
+            raise KeyboardInterrupt
+        return fake_row(task)
+
+    monkeypatch.setattr(sweep, "measure_checkpoint", measure)
+    with pytest.raises(KeyboardInterrupt):
+        sweeping(tmp_path, folder, ["small_digits"])
+    table = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert table["status"] == "interrupted"
+    assert [row["file"][-7:] for row in table["rows"]] == ["b.keras"]
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_same_rows(tmp_path, folder):
+    """With two threads a worker, too, which Keras would not bear."""
+    distributed = pytest.importorskip("distributed")
+    alone = sweeping(tmp_path, folder)
+    shutil.rmtree(tmp_path / "out")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=2, dashboard_address=None
+    ) as cluster:
+        rows = sweeping(tmp_path, folder, scheduler=cluster.scheduler_address)
+    assert rows.to_dicts() == alone.to_dicts()
+
+
+def _die(task):
+    os._exit(1)
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_a_row(tmp_path, folder, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(sweep, "measure_in_worker", _die)
+    rows = sweeping(tmp_path, folder, ["small_digits"], workers=1)
+    assert ["KilledWorker" in row.error for row in rows] == [True, True]
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on(tmp_path, folder):
+    """Ctrl-C after the first of 12 rows; the rerun leaves that one as it is."""
+    pytest.importorskip("distributed")
+    for seed in range(10):
+        small(seed).save(folder / f"small_digits-{seed:02}.keras")
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "keras_spectral.cli", "sweep"]
+    command += ["--models", "small_digits", "--checkpoints", str(folder)]
+    command += ["--workers", "1", "--output", str(out)]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Of a group of its own, and with Ctrl-C, which a shell's job may ignore.
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 120
+    while not list(out.glob("rows/*.json")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    # As a terminal does it: to the workers as well.
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in error and "Traceback" not in error
+    finished = {path: path.stat().st_mtime_ns for path in out.glob("rows/*.json")}
+    assert 1 <= len(finished) < 12
+    assert json.loads((out / "table.json").read_text())["status"] == "interrupted"
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"{len(finished)} rows are there already" in result.stdout
+    assert all(path.stat().st_mtime_ns == then for path, then in finished.items())
+    assert json.loads((out / "table.json").read_text())["status"] == "complete"
+
+
+def test_without_dask_it_says_what_to_install(tmp_path, folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ImportError, match=r"'keras-spectral\[sweep\]'"):
+        sweeping(tmp_path, folder, workers=None)
+
+
+def test_a_scheduler_that_is_not_there(tmp_path, folder, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(sweep, "_PATIENCE", 0.5)
+    with pytest.raises(OSError, match="dask scheduler"):
+        sweeping(tmp_path, folder, scheduler="tcp://127.0.0.1:9")
+
+
+def test_files_are_found_by_the_names_of_networks(tmp_path):
+    assert all(network_name(f"{n}-x.y.pth") == n for n in zoo.list_models())
+    for name in (
+        "resnet20_cifar10-0597-9b0024ac.pth",
+        "resnet20_cifar10.safetensors",
+        "resnet200_cifar10.pth",
+        ".resnet56_cifar10.pth",
+        "digits.npz",
+        "resnet110_cifar10.txt",
+    ):
+        # Other contents, or they would be copies.
+        (tmp_path / name).write_text(name)
+    shutil.copy(
+        tmp_path / "resnet20_cifar10.safetensors", tmp_path / "resnet20_cifar10-c.pt"
+    )
+    found = find_checkpoints(["all"], tmp_path)
+    assert [task.model for task in found.tasks] == ["resnet20_cifar10"] * 2
+    assert [task.registered for task in found.tasks] == [True, True]
+    assert len(found.copies) == 1 and found.missing == []
+    unused = sorted(path.rsplit("/")[-1] for path in found.unused)
+    assert unused == ["resnet200_cifar10.pth"]
+    paper = find_checkpoints(["paper"], tmp_path)
+    assert len(paper.missing) == 42 and len(paper.tasks) == 2
+    text = paper.where()
+    assert "40 more" not in text and "39 more" in text and str(tmp_path) in text
+    assert ".safetensors" in text and "resnet56_cifar10.pth" in text
+    some = find_checkpoints(["resnet20_c*", "resnet20_cifar10"], tmp_path)
+    assert some.missing == ["resnet20_cifar100"] and len(some.tasks) == 2
+
+
+def test_where_the_data_is(tmp_path):
+    (tmp_path / "resnet20_cifar10.pth").write_text("weights")
+    (tmp_path / "net.keras").write_text("network")
+    folder = tmp_path / "data"
+    folder.mkdir()
+
+    def fields(models, given):
+        (task,) = find_checkpoints(models, tmp_path, given).tasks
+        return task.dataset, task.data, task.note
+
+    name, path, note = fields(["resnet20_cifar10"], None)
+    assert (name, path) == ("cifar10", None) and "cifar10.npz" in note
+    assert "there is no" in fields(["resnet20_cifar10"], folder)[2]
+    np.savez(folder / "cifar10.npz", x=np.zeros((2, 32, 32, 3)), y=np.array([0, 1]))
+    one = str(folder / "cifar10.npz")
+    assert fields(["resnet20_cifar10"], folder) == ("cifar10", one, None)
+    assert fields(["net"], one) == ("cifar10", one, None)
+    assert fields(["net"], "digits") == ("digits", "digits", None)
+    assert fields(["net"], None)[:2] == (None, None)
+    (before,) = find_checkpoints(["net"], tmp_path, one).tasks
+    np.savez(one, x=np.ones((2, 32, 32, 3)), y=np.array([0, 1]))
+    (after,) = find_checkpoints(["net"], tmp_path, one).tasks
+    assert before.key != after.key
+    with pytest.raises(ValueError, match="`data`"):
+        find_checkpoints(["net"], tmp_path, tmp_path / "nowhere")
+
+
+def test_without_data_there_are_no_accuracies(tmp_path, folder):
+    (folder / "small_digits-a.keras").rename(folder / "small.keras")
+    (row,) = sweeping(tmp_path, folder, ["small"])
+    assert row.original_accuracy is None and row.alpha_pdf > 1
+    assert "names no data set" in row.note and row.error is None
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "names no data set" in text and "Table 1" not in text
+
+
+def test_labels_beyond_the_outputs_are_an_error(tmp_path, folder):
+    small(0, classes=7).save(folder / "small_digits-a.keras")
+    rows = sweeping(tmp_path, folder, ["small_digits"])
+    assert "labels up to 9" in rows[1].error and rows[0].error is None
+
+
+def test_a_network_that_does_not_end_in_a_dense_layer(rng):
+    """Its head is not the output, and the sign would be forgotten."""
+    inner = small()
+    inputs = keras.Input((8, 8, 1))
+    outputs = keras.layers.Softmax()(-1 * inner(inputs))
+    model = keras.Model(inputs, outputs)
+    digits = data.load("digits", image_size=8, channels=1)
+    for network in (model, inner):
+        evaluate = checkpoint_row.head_evaluator(network, digits)
+        for _ in range(3):
+            kernel = rng.standard_normal((12, 10))
+            inner.get_layer("head").kernel.assign(kernel)
+            assert evaluate(network) == terminal.evaluator(digits)(network)
+
+
+def test_what_changed_or_is_not_there_is_an_error(tmp_path):
+    task = CheckpointTask(
+        "resnet20_digits", str(tmp_path / "w.pth"), "0" * 64, True, None, None, None,
+        None, 2, 0,
+    )  # fmt: skip
+    assert "same paths" in checkpoint_row.measure_checkpoint(task).error
+    (tmp_path / "w.pth").write_bytes(b"new")
+    assert "changed" in checkpoint_row.measure_checkpoint(task).error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"models": []}, "list of names"),
+        ({"models": "paper"}, "list of names"),
+        ({"models": ["resnet20_cifar1"]}, "Did you mean"),
+        ({"models": ["nothing*"]}, "matches none"),
+        ({"models": ["resnet20_svhn"]}, "No weights of resnet20_svhn"),
+        ({"models": ["all"]}, "holds no weights"),
+        ({"models": ["paper"], "checkpoints": "/nowhere"}, "must be a folder"),
+        ({"trials": 1}, "`trials`"),
+        ({"seed": -1}, "`seed`"),
+        ({"workers": -1}, "`workers`"),
+    ],
+)
+def test_bad_arguments(arguments, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        run_sweep(output=tmp_path / "out", **{"console": QUIET, **arguments})
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_line(tmp_path, folder, capfd):
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["sweep", *map(str, arguments), "--workers", "0"])
+        return stop.value.code
+
+    out = ["--output", tmp_path / "out", "--trials", "2", "--checkpoints", folder]
+    names = "resnet20_digits,broken_digits"
+    assert run("--models", names, *out) == 1
+    assert "Table 1" in capfd.readouterr().out
+    table = json.loads((tmp_path / "out" / "table.json").read_text())
+    row, failed = table["rows"]
+    assert "no Keras model" in failed["error"]
+    card = json.loads(zoo.checkpoint("resnet20_digits").card.read_text())
+    assert row["original_accuracy"] == card["test_accuracy"]
+    assert row["compressed"] == 640 and row["parameters"] == 272_474
+    # Of the network, from pytorchcv's shapes.
+    assert row["share"] == pytest.approx(0.00235, abs=1e-5)
+    assert run("--models", "resnet20_digits", *out) == 0
+    assert "rows are there already" in capfd.readouterr().out
+    assert run("--models", "paper", *out) == 2
+    error = capfd.readouterr().err
+    assert "resnet20_cifar10.pth" in error and str(folder) in error
