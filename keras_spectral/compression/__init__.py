@@ -27,10 +27,7 @@ from keras_spectral.compression.heavy_tail import (
     compress,
     compress_matrix,
 )
-from keras_spectral.compression.linear_mixture import (
-    LinearMixture,
-    fit_linear_mixture,
-)
+from keras_spectral.compression.linear_mixture import LinearMixture, fit_linear_mixture
 from keras_spectral.compression.low_rank import (
     Truncation,
     round_factors,
