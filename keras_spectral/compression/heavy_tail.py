@@ -125,9 +125,21 @@ def _chosen_layers(model, names):
                 f"Received: layers=None for '{model.name}'."
             )
         chosen = dense[-1:]
+    elif isinstance(names, str) and names == "all":
+        kinds = (keras.layers.Dense, keras.layers.Conv2D)
+        chosen = [
+            layer
+            for layer in leaves
+            if isinstance(getattr(layer, "layer", layer), kinds)
+            and not isinstance(layer, MaskedConv2D)
+        ]
+        if not chosen:
+            raise ValueError(
+                f"`model` must hold a Dense or Conv2D layer. Received: '{model.name}'"
+            )
     elif isinstance(names, str) or not names or len(set(names)) < len(names):
         raise ValueError(
-            "`layers` must be a list of different layer names. "
+            "`layers` must be a list of different layer names, or 'all'. "
             f"Received: layers={names!r}"
         )
     else:
@@ -228,7 +240,8 @@ def compress(
 
     Args:
         model: A built `keras.Model`.
-        layers: List of names of Dense or Conv2D layers; default the last Dense.
+        layers: List of names of Dense or Conv2D layers, or `"all"`; default the
+            last Dense.
         rules: Tuple of rules, see `compress_matrix`.
         replacements: Tuple of replacements, see `compress_matrix`.
         trials: Integer >= 2, draws of the noise; the control has one outcome
@@ -341,7 +354,7 @@ def apply(
 
     Args:
         model: A built `keras.Model`; it is left as it is.
-        layers: List of names, as in `compress`.
+        layers: List of names, or `"all"`, as in `compress`.
         rule: See `compress_matrix`.
         replacement: See `compress_matrix`.
         seed: Integer >= 0. The result is that of the first trial of `compress`.

@@ -138,6 +138,30 @@ def sparsity_measure(kept, samples):
     return math.sqrt(sum(kept) / samples)
 
 
+def margin_measure(margin, samples):
+    """Return Lemma 3's sqrt(1 / (gamma^2 m)) for a linear classifier of unit norm.
+
+    Args:
+        margin: Float > 0, of samples of unit norm, the notes' gamma.
+        samples: Integer >= 1.
+
+    Returns:
+        Float: a measure, for logarithms are hidden.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+    >>> round(margin_measure(0.1, 10_000), 3)
+    0.1
+
+    Source: papers/compression-bounds-notes.md, Lemma 3.
+    """
+    check_positive("margin", margin)
+    check_integer("samples", samples, least=1)
+    return 1 / (margin * math.sqrt(samples))
+
+
 def margin_error(margin, largest_output):
     """Return the relative output error that a margin allows, Lemma 2.3's epsilon.
 

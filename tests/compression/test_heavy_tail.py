@@ -301,3 +301,15 @@ def test_masked_layers_are_refused():
         compression.apply(model, layers=[name])
     with pytest.raises(ValueError, match="`deviations`"):
         compression.compress_matrix(np.ones(3), deviations=0)
+
+
+def test_all_layers_at_once():
+    model = zoo.build("resnet20_cifar10")
+    copy = compression.apply(model, "all", replacement="zero")
+    frozen = compression.compression_of(copy)
+    assert len(frozen) == 22
+    for index, record in frozen.items():
+        weights = keras.ops.convert_to_numpy(copy.weights[index])
+        np.testing.assert_array_equal(weights != 0, record.kept)
+    with pytest.raises(ValueError, match="Dense or Conv2D"):
+        compression.apply(keras.Sequential([keras.Input((3,))]), "all")

@@ -17,6 +17,7 @@ from keras_spectral.compression import (
     entropy_integral,
     layer_tolerances,
     margin_error,
+    margin_measure,
     perturbation_bound,
     projection_parameters,
     sparsity_measure,
@@ -85,6 +86,13 @@ def test_theorem_one():
     )
     assert compression_bound(0.2, gap, 0.1) == pytest.approx(0.3 + gap)
     assert sparsity_measure([86_000], 50_000) == pytest.approx(1.31, abs=0.005)
+
+
+def test_a_linear_classifier_of_unit_norm():
+    """Lemma 3 (row V2): samples four times as many, or twice the margin, halve it."""
+    assert margin_measure(0.2, 2500) == pytest.approx(0.1)
+    assert margin_measure(0.2, 10_000) == pytest.approx(0.05)
+    assert margin_measure(0.4, 2500) == pytest.approx(0.05)
 
 
 def test_flags_of_uncompressed_samples_are_counted(rng):

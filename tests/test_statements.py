@@ -1,0 +1,45 @@
+"""docs/heavy_tails.md names a function and a test for each statement: they exist."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+import keras_spectral as ks
+
+ROOT = Path(__file__).parents[1]
+ROWS = re.findall(
+    r"^\| (\S+) \| .* \| (`.*`) \| `(.*)::(.*)` \|$",
+    (ROOT / "docs" / "heavy_tails.md").read_text(),
+    re.MULTILINE,
+)
+EXPECTED = (
+    "P0 T1 S1 S2 F1 P2 P3 P1 K1 K2 K3 A1 T2 L1 C1 C2 C3 C4 L2 L3 L4 D1 J1 R1 R2 R3 "
+    "X1 X2 X3 T1' T1z V1 V2 N1 N2 N3 N4 M1 M2 M3 M4"
+).split()
+
+
+def test_every_row_of_the_facts_is_there():
+    assert [row[0] for row in ROWS] == EXPECTED
+
+
+@pytest.mark.parametrize("row", ROWS, ids=EXPECTED)
+def test_functions_and_tests_exist(row):
+    _, functions, file, test = row
+    for name in re.findall("`(.*?)`", functions):
+        package, function = name.split(".")
+        found = getattr(ks, package)
+        assert callable(getattr(found, function))
+        assert function in importlib.import_module(found.__name__).__all__
+    assert f"\ndef {test}(" in (ROOT / "tests" / file).read_text()
+
+
+def test_every_printed_variant_of_the_errata_is_an_option():
+    page = (ROOT / "docs" / "errata.md").read_text()
+    calls = re.findall(r'`(\w+)\((variant|rule|method)="(.*?)"', page)
+    assert len(calls) > 8
+    for name, _, _ in calls:
+        assert any(
+            hasattr(package, name) for package in (ks.compression, ks.measures)
+        ), name
