@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_spectral.convert import CheckpointError, read_checkpoint
 from keras_spectral.measures import fit_eigenvalues, fit_power_law
+from keras_spectral.measures.spectrum import kernels
 from keras_spectral.results import Rows
 from keras_spectral.validation import check_choice, check_integer
 
@@ -25,7 +26,7 @@ class AnalysisRow:
 
     Args:
         name: String, the tensor's key.
-        kind: `"matrix"` or `"convolution"`.
+        kind: `"matrix"` or `"convolution"`; of a model, the layer's class.
         shape: Tuple, as it is stored.
         spectral_norm: Float, of the flattened tensor.
         stable_rank: Float, likewise.
@@ -177,18 +178,59 @@ def analyze_checkpoint(path, entry=None, layout="auto", seed=0, progress=None):
         reason = _unfit(name, shapes[name], dtypes[name])
         if reason is None:
             try:
-                rows.append(_row(name, state[name], layout, seed))
+                array = state[name]
+                kind = "matrix" if array.ndim == 2 else "convolution"
+                matrix = _flattened(name, array, layout)
+                rows.append(_row(name, kind, array.shape, matrix, seed))
             except CheckpointError as error:
                 reason = str(error).removeprefix(f"{state.origin} ")
             except ValueError as error:
                 reason = str(error)
         if reason is not None:
             skipped[name] = reason
+    return _analysis(rows, skipped, f"{path} ({state.container})", "tensors")
+
+
+def analyze_model(model, seed=0):
+    """Measure every kernel of a model: what `analyze_checkpoint` does to a file.
+
+    A wrapped layer is measured by its effective kernel, and a layer with several
+    kernels has a row for each, as in `measures.spectrum`.
+
+    Args:
+        model: A built `keras.Model`; nested models are entered.
+        seed: Integer >= 0, see `analyze_checkpoint`.
+
+    Returns:
+        An `Analysis`.
+
+    Raises:
+        ValueError: If a layer is not built, or on a seed out of range.
+
+    Example:
+    >>> import keras
+    >>> layers = [keras.Input((30,)), keras.layers.Dense(20, name="head")]
+    >>> analyze_model(keras.Sequential(layers))[0].name
+    'head'
+
+    Source: papers/heavy-tail-compression.md, section 6 and appendix D.
+    """
+    check_integer("seed", seed, least=0)
+    rows, left_out, skipped = [], [], {}
+    for name, kind, matrix in kernels(model, left_out):
+        try:
+            rows.append(_row(name, kind, matrix.shape, matrix, seed))
+        except ValueError as error:
+            skipped[name] = str(error)
+    skipped |= dict(entry.split(": ", 1) for entry in left_out)
+    return _analysis(rows, skipped, model.name, "layers")
+
+
+def _analysis(rows, skipped, origin, unit):
     return Analysis(
         rows,
         skipped,
-        title=f"{path} ({state.container}): {len(rows)} matrices, {len(skipped)} other "
-        "tensors skipped",
+        title=f"{origin}: {len(rows)} matrices, {len(skipped)} other {unit} skipped",
         caption="norm, stable rank: of the tensor flattened by its filters. alpha: "
         "exponent of a density +- its error, ? if the tail has less than 50 numbers or "
         "no exponent is clear of 1. spikes: eigenvalues above the edge of random "
@@ -204,7 +246,7 @@ def _unfit(name, shape, dtype):
     if "float" not in dtype:
         return f"{dtype}, no weights"
     if len(shape) < 2:
-        return f"{len(shape)} dimensions, no matrix"
+        return "a vector, no matrix" if shape else "a single number"
     if 0 in shape:
         return "empty"
     if parts[-1] == "mask":
@@ -224,8 +266,7 @@ def _flattened(name, array, layout):
     return array.reshape(-1, array.shape[-1])
 
 
-def _row(name, array, layout, seed):
-    matrix = _flattened(name, array, layout)
+def _row(name, kind, shape, matrix, seed):
     if min(matrix.shape) < 2:
         raise ValueError(f"a vector of {max(matrix.shape)} numbers")
     if min(matrix.shape) > _LONGEST_SHORT_SIDE:
@@ -246,8 +287,8 @@ def _row(name, array, layout, seed):
     law, eigen = fit_power_law(sample), spectrum.power_law
     return AnalysisRow(
         name=name,
-        kind="matrix" if array.ndim == 2 else "convolution",
-        shape=tuple(array.shape),
+        kind=kind,
+        shape=tuple(shape),
         spectral_norm=math.sqrt(spectrum.eigenvalues[0]),
         stable_rank=spectrum.stable_rank,
         alpha_pdf=law.alpha_pdf,

@@ -12,7 +12,8 @@ from safetensors.numpy import save_file
 
 from keras_spectral import cli, zoo
 from keras_spectral.convert import CheckpointError
-from keras_spectral.experiments import analyze_checkpoint
+from keras_spectral.experiments import analyze_checkpoint, analyze_model
+from keras_spectral.layers import SpectralNormalization
 from keras_spectral.measures import fit_power_law, spectrum
 from keras_spectral.report import analysis_figure
 
@@ -59,7 +60,7 @@ def test_every_matrix_is_measured_and_the_rest_has_a_reason(suffix, tensors, tmp
         fourth = ((matrix - mean) ** 4).mean() / matrix.var() ** 2 - 3
         assert row.kurtosis == pytest.approx(fourth, rel=1e-6)
     reasons = {name: reason.split(",")[0] for name, reason in found.skipped.items()}
-    assert reasons["fc.bias"] == "1 dimensions"
+    assert reasons["fc.bias"] == "a vector"
     assert reasons["bn.num_batches_tracked"] == "int64"
     assert reasons["conv.mask"] == "a mask"
     assert reasons["conv.weight_u"] == "a vector of 12 numbers"
@@ -92,6 +93,24 @@ def test_keras_files_have_their_filters_last(tmp_path):
     other = analyze_checkpoint(tmp_path / "m.keras", layout="torch")
     assert {row.shape for row in other} == {row.shape for row in found}
     assert [row.stable_rank for row in other] != [row.stable_rank for row in found]
+
+
+def test_a_model_and_its_file_are_one(tmp_path):
+    model = keras.Sequential([
+        keras.Input((9, 9, 3)), SpectralNormalization(keras.layers.Conv2D(8, 3)),
+        keras.layers.BatchNormalization(), keras.layers.Flatten(),
+        keras.Sequential([keras.layers.Dense(12, name="inner")]),
+        keras.layers.Dense(1, name="scalar"),
+    ])  # fmt: skip
+    found = analyze_model(model)
+    assert [row.kind for row in found] == ["Conv2D", "Dense"]
+    # A wrapped layer is measured as it computes.
+    assert found[0].spectral_norm == pytest.approx(1.0, rel=1e-2)
+    assert found.skipped["scalar"] == "a vector of 12 numbers"
+    assert any("scales channels" in reason for reason in found.skipped.values())
+    ranks = {row.name: row.stable_rank for row in spectrum(model)}
+    for row in found:
+        assert row.stable_rank == pytest.approx(ranks[row.name], rel=1e-6)
 
 
 def test_large_tensors_are_sampled_and_seeded(rng, tmp_path):
