@@ -53,11 +53,11 @@ def test_docstring_examples(module):
     assert result.failed == 0
 
 
-@pytest.mark.parametrize("index", range(5))
+@pytest.mark.parametrize("index", range(6))
 def test_readme_examples(index, tmp_path, monkeypatch, capsys):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(examples) == 5
+    assert len(examples) == 6
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(compile(examples[index], f"README example {index}", "exec"), names)
@@ -65,8 +65,19 @@ def test_readme_examples(index, tmp_path, monkeypatch, capsys):
         assert names["samples"].shape == (16, 32, 32, 1)
     elif index == 3:
         assert (tmp_path / "resnet20_again.safetensors").exists()
+    elif index == 5:
+        saved, factored = names["small"], names["factored"]
+        assert (tmp_path / "small.safetensors").stat().st_size < 290_000
+        assert factored.count_params() == 79_306 and saved.count_params() == 274_042
     elif index != 1:
         assert "┃" in capsys.readouterr().out
+
+
+def test_the_first_example_of_the_heavy_tails_page(capsys):
+    text = (ROOT / "docs" / "heavy_tails.md").read_text(encoding="utf-8")
+    example = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
+    exec(compile(example, "docs/heavy_tails.md", "exec"), {})
+    assert "truncated_power_law" in capsys.readouterr().out
 
 
 @pytest.mark.slow
