@@ -164,7 +164,11 @@ def _finished(folder, task):
 def _computing(tasks, workers, scheduler):
     """Yield an iterator of (task, `SweepRow`), in the order in which they finish."""
     if scheduler is None and workers == 0:
-        yield ((task, measure_checkpoint(task)) for task in tasks)
+        # As its file has it, in which NaN is `None`: alike wherever it is computed.
+        yield (
+            (task, SweepRow.from_dict(measure_checkpoint(task).to_dict()))
+            for task in tasks
+        )
         return
     dask, distributed = _dask()
     with contextlib.ExitStack() as stack:

@@ -351,3 +351,20 @@ def test_the_command_line(tmp_path, folder, capfd):
     assert run("--models", "paper", *out) == 2
     error = capfd.readouterr().err
     assert "resnet20_cifar10.pth" in error and str(folder) in error
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5])
+def test_a_head_without_an_exponent_is_a_row_in_this_process_too(tmp_path, value):
+    """It has no alpha, and one of zeros no stable rank: they are left out."""
+    model = small()
+    head = model.get_layer("head").kernel
+    head.assign(np.full(head.shape, value))
+    (tmp_path / "weights").mkdir()
+    model.save(tmp_path / "weights" / "constant_digits.keras")
+    small().save(tmp_path / "weights" / "small_digits.keras")
+    rows = sweeping(tmp_path, tmp_path / "weights")
+    assert rows[0].alpha_pdf is None and rows[0].status == "degenerate"
+    assert rows[0].stable_rank == (pytest.approx(1) if value else None)
+    assert (tmp_path / "out" / "figure3.png").is_file()
+    again = sweeping(tmp_path, tmp_path / "weights")
+    assert list(again) == list(rows)
