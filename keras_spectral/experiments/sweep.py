@@ -1,6 +1,7 @@
 """Table 1 and Figure 3 of the heavy-tail paper over any number of checkpoints."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -157,7 +158,12 @@ def _finished(folder, task):
     except (OSError, ValueError, TypeError, KeyError):
         return None
     same = (row.sha256, row.settings) == (task.sha256, task.settings)
-    return row if same and row.error is None else None
+    if not same or row.error is not None:
+        return None
+    # The same contents may have another name by now, and other data be missing.
+    return dataclasses.replace(
+        row, file=task.file, dataset=task.dataset, note=task.note
+    )
 
 
 @contextlib.contextmanager

@@ -89,7 +89,14 @@ def test_one_bad_checkpoint_is_a_row(tmp_path, folder):
 def fake_row(task):
     if "broken" in task.file:
         return checkpoint_row.failed_row(task, ValueError("broken"))
-    return SweepRow(task.model, task.file, task.sha256, task.settings)
+    return SweepRow(
+        task.model,
+        task.file,
+        task.sha256,
+        task.settings,
+        dataset=task.dataset,
+        note=task.note,
+    )
 
 
 def test_a_rerun_does_what_is_left(tmp_path, folder, monkeypatch):
@@ -368,3 +375,24 @@ def test_a_head_without_an_exponent_is_a_row_in_this_process_too(tmp_path, value
     assert (tmp_path / "out" / "figure3.png").is_file()
     again = sweeping(tmp_path, tmp_path / "weights")
     assert list(again) == list(rows)
+
+
+def test_a_finished_row_has_todays_names(tmp_path, folder, monkeypatch):
+    """A row belongs to the content of a file, and the file may have moved."""
+    monkeypatch.setattr(sweep, "measure_checkpoint", fake_row)
+    sweeping(tmp_path, folder, ["small_digits"])
+    (folder / "small_digits-a.keras").rename(folder / "small_digits-new.keras")
+    monkeypatch.setattr(sweep, "measure_checkpoint", None)
+    rows = sweeping(tmp_path, folder, ["small_digits"])
+    assert {row.name for row in rows} == {"small_digits-b", "small_digits-new"}
+    assert "small_digits-new" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_the_note_on_missing_data_is_todays(tmp_path):
+    (tmp_path / "weights").mkdir()
+    small().save(tmp_path / "weights" / "small_cifar10.keras")
+    (first,) = sweeping(tmp_path, tmp_path / "weights")
+    (tmp_path / "images").mkdir()
+    (second,) = sweeping(tmp_path, tmp_path / "weights", data=tmp_path / "images")
+    assert "given by --data" in first.note
+    assert str(tmp_path / "images" / "cifar10.npz") in second.note
