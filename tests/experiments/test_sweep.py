@@ -396,3 +396,25 @@ def test_the_note_on_missing_data_is_todays(tmp_path):
     (second,) = sweeping(tmp_path, tmp_path / "weights", data=tmp_path / "images")
     assert "given by --data" in first.note
     assert str(tmp_path / "images" / "cifar10.npz") in second.note
+
+
+def test_a_file_that_cannot_be_read_is_a_row(tmp_path, folder, monkeypatch):
+    """Each of them one of its own, and the sweep goes on."""
+    (folder / "locked_digits-1.keras").write_bytes(b"1")
+    (folder / "locked_digits-2.keras").write_bytes(b"2")
+    opened = open
+
+    def refusing(path, *arguments, **keywords):
+        if "locked" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *arguments, **keywords)
+
+    # Of root nothing can be locked.
+    monkeypatch.setattr("builtins.open", refusing)
+    rows = sweeping(tmp_path, folder, ["small_digits", "locked_digits"])
+    assert len({row.name for row in rows}) == len(rows) == 4
+    for row in rows:
+        locked = row.model == "locked_digits"
+        assert ("Permission denied" in row.error) if locked else row.error is None
+    table = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert table["status"] == "complete" and len(table["rows"]) == 4
