@@ -5,7 +5,7 @@ from keras import layers as kl
 
 from keras_spectral.layers.kernels import has_kernels, kernel_slots
 from keras_spectral.layers.reparametrization import Reparametrization
-from keras_spectral.traversal import leaf_layers
+from keras_spectral.traversal import clone, leaf_layers
 
 
 def wrap(model, wrapper, where=None, **arguments):
@@ -208,7 +208,7 @@ def _transformed(model, replace):
     """Return a copy of `model` with other layers, and its weights."""
     pairs = []
 
-    def clone(layer):
+    def replaced(layer):
         # A functional model also holds plain operations, such as `x + y`.
         if isinstance(layer, kl.InputLayer) or not isinstance(layer, kl.Layer):
             return type(layer).from_config(layer.get_config())
@@ -216,7 +216,7 @@ def _transformed(model, replace):
         pairs.append((layer, copy))
         return copy
 
-    copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
+    copy = clone(model, clone_function=replaced, recursive=True)
     if not copy.built:
         copy.build(model.input_shape)
     for old, new in pairs:

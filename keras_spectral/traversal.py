@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import warnings
 
 import keras
 
@@ -46,3 +47,34 @@ def deep_graphs():
         yield
     finally:
         sys.setrecursionlimit(before)
+
+
+def clone(model, **arguments):
+    """Return a new model of the same architecture.
+
+    It is compiled as the model is, with a new optimizer, unless Keras cannot save what
+    that was compiled with, such as a loss of the user's own: then it is not compiled.
+
+    Args:
+        model: A `keras.Model`, of any depth.
+        **arguments: See `keras.models.clone_model`.
+
+    Example:
+    >>> import keras
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    >>> model.compile(loss=lambda truth, prediction: truth - prediction)
+    >>> clone(model).compiled
+    False
+    """
+    compiled, model.compiled = model.compiled, False
+    try:
+        with deep_graphs():
+            copy = keras.models.clone_model(model, **arguments)
+    finally:
+        model.compiled = compiled
+    if compiled:
+        # Keras warns of each lambda, and raises nearly anything on other objects.
+        with warnings.catch_warnings(), contextlib.suppress(Exception):
+            warnings.simplefilter("ignore")
+            copy.compile_from_config(model.get_compile_config())
+    return copy

@@ -196,3 +196,15 @@ def test_copy_weights_refuses_other_models_and_copies_nothing():
         [*before, *kept], [*target.get_weights(), *other.get_weights()], strict=True
     ):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_model_with_a_loss_of_its_own_is_wrapped():
+    def loss(truth, prediction):
+        return keras.ops.mean((truth - prediction) ** 2)
+
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)])
+    model.compile("adam", loss)
+    wrapped = ks.wrap(model, SpectralNormalization)
+    assert model.compiled and not wrapped.compiled
+    model.compile("adam", "mse")
+    assert ks.wrap(model, SpectralNormalization).compiled

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 
-import keras
 import numpy as np
 
 from keras_spectral.compression.bounds import (
@@ -14,7 +13,7 @@ from keras_spectral.compression.bounds import (
 from keras_spectral.layers.kernels import has_kernels, kernel_slots
 from keras_spectral.measures.margins import margin_loss
 from keras_spectral.results import Rows
-from keras_spectral.traversal import leaf_layers
+from keras_spectral.traversal import clone, leaf_layers
 from keras_spectral.validation import check_choice, check_integer, check_share
 
 
@@ -128,6 +127,7 @@ def certify_error(
         ValueError: If an argument is out of range, or the model has no kernel.
 
     Example:
+    >>> import keras
     >>> x = np.random.default_rng(0).normal(size=(2000, 4)).astype("float32")
     >>> y = (x[:, 0] > 0).astype(int)
     >>> dense = keras.layers.Dense(2, use_bias=False)
@@ -145,7 +145,7 @@ def certify_error(
         raise ValueError(
             f"`x` and `y` must be as long. Received: {len(x)} and {len(y)} samples"
         )
-    copy = keras.models.clone_model(model)
+    copy = clone(model)
     copy.set_weights(model.get_weights())
     kernels = {
         id(slot.variable)

@@ -14,7 +14,7 @@ from keras_spectral.compression.masks import (
 from keras_spectral.layers import MaskedConv2D
 from keras_spectral.measures import fit_power_law
 from keras_spectral.results import Rows
-from keras_spectral.traversal import leaf_layers
+from keras_spectral.traversal import clone, leaf_layers
 from keras_spectral.validation import check_choice, check_integer, check_positive
 
 RULES = ("magnitude", "signed")
@@ -362,7 +362,9 @@ def apply(
 
     Returns:
         A `keras.Model` of the same architecture. What was kept and how the noise was
-        made is remembered with it, for `save_compressed` and `keep_mask`.
+        made is remembered with it, for `save_compressed` and `keep_mask`. It is
+        compiled as `model` is, with a new optimizer; if Keras cannot save what `model`
+        was compiled with, such as a loss of your own, compile the copy yourself.
 
     Raises:
         ValueError: As `compress`.
@@ -376,7 +378,7 @@ def apply(
 
     Source: papers/heavy-tail-compression.md, Appendix E.
     """
-    copy = keras.models.clone_model(model)
+    copy = clone(model)
     copy.set_weights(model.get_weights())
     chosen = _chosen_layers(copy, layers)
     kernels = [keras.ops.convert_to_numpy(layer.kernel) for layer in chosen]

@@ -66,7 +66,16 @@ class ReplacedKernel:
 
 def remember(model, compression):
     """Keep what was compressed for as long as the model lives."""
-    _COMPRESSIONS[model] = dict(compression)
+    _COMPRESSIONS[model] = _without_zero_kernels(compression)
+
+
+def _without_zero_kernels(compression):
+    """Leave out kernels found to be all zeros: they may begin so, as adapters do."""
+    return {
+        index: record
+        for index, record in compression.items()
+        if record.rule is not None or record.kept.any()
+    }
 
 
 def compression_of(model):
@@ -173,7 +182,8 @@ def keep_mask(model, compression=None):
     Args:
         model: A built `keras.Model`, changed in place.
         compression: Dict as `compression_of` returns it. By default what is known of
-            the model, and the zeros of other kernels that are a tenth zeros or more.
+            the model, and the zeros of other kernels that are a tenth zeros or more,
+            but not all: those train.
 
     Raises:
         ValueError: If nothing is frozen in the model, a kernel has a constraint of
@@ -194,7 +204,7 @@ def keep_mask(model, compression=None):
     Source: papers/heavy-tail-compression.md, section 3.2: W(t) = sqrt(t) G + B, of
     which B is trained.
     """
-    masks = find_masks(model, compression)
+    masks = _without_zero_kernels(find_masks(model, compression))
     if not masks:
         raise ValueError(
             f"`model` must be compressed: '{model.name}' has no kernel of zeros and "

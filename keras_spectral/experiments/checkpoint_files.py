@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+import hashlib
 import re
 from pathlib import Path
 
@@ -101,7 +102,7 @@ def find_checkpoints(models, folder=None, data=None, trials=10, seed=0):
             task = CheckpointTask(
                 model=name,
                 file=str(path),
-                sha256=file_digest(path),
+                sha256=_digest(path),
                 registered=path.suffix != ".keras",
                 trials=trials,
                 seed=seed,
@@ -119,6 +120,17 @@ def find_checkpoints(models, folder=None, data=None, trials=10, seed=0):
     ]
     looked_in = None if folder is None else str(folder)
     return Found(list(tasks.values()), missing, unused, copies, looked_in)
+
+
+def _digest(path):
+    """Return a file's SHA-256; for one that cannot be read a name of its own.
+
+    Its row is an error then, which no later sweep takes for finished.
+    """
+    try:
+        return file_digest(path)
+    except OSError:
+        return "none-" + hashlib.sha256(str(path).encode()).hexdigest()
 
 
 def _files(folder):

@@ -1,6 +1,7 @@
 """Table 1 and Figure 3 of the heavy-tail paper over any number of checkpoints."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -157,14 +158,23 @@ def _finished(folder, task):
     except (OSError, ValueError, TypeError, KeyError):
         return None
     same = (row.sha256, row.settings) == (task.sha256, task.settings)
-    return row if same and row.error is None else None
+    if not same or row.error is not None:
+        return None
+    # The same contents may have another name by now, and other data be missing.
+    return dataclasses.replace(
+        row, file=task.file, dataset=task.dataset, note=task.note
+    )
 
 
 @contextlib.contextmanager
 def _computing(tasks, workers, scheduler):
     """Yield an iterator of (task, `SweepRow`), in the order in which they finish."""
     if scheduler is None and workers == 0:
-        yield ((task, measure_checkpoint(task)) for task in tasks)
+        # As its file has it, in which NaN is `None`: alike wherever it is computed.
+        yield (
+            (task, SweepRow.from_dict(measure_checkpoint(task).to_dict()))
+            for task in tasks
+        )
         return
     dask, distributed = _dask()
     with contextlib.ExitStack() as stack:

@@ -10,6 +10,7 @@ from scipy import stats
 
 from keras_spectral import compression, convert, zoo
 from keras_spectral.layers import SpectralNormalization
+from keras_spectral.traversal import deep_graphs
 
 # Closed forms for |w| <= one standard deviation: fraction kept and squared
 # relative error of setting to zero.
@@ -313,3 +314,32 @@ def test_all_layers_at_once():
         np.testing.assert_array_equal(weights != 0, record.kept)
     with pytest.raises(ValueError, match="Dense or Conv2D"):
         compression.apply(keras.Sequential([keras.Input((3,))]), "all")
+
+
+def _own_loss(truth, prediction):
+    return keras.ops.mean((truth - prediction) ** 2)
+
+
+@pytest.mark.parametrize("loss", [_own_loss, lambda y, p: _own_loss(y, p)])
+@pytest.mark.parametrize("functional", [False, True])
+def test_apply_takes_a_model_with_a_loss_that_keras_cannot_save(loss, functional):
+    model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(10)])
+    if functional:
+        model = keras.Model(model.inputs, model.outputs)
+    model.compile("adam", loss)
+    copy = compression.apply(model, replacement="zero")
+    assert model.compiled and not copy.compiled
+    assert 0 < np.mean(copy.get_weights()[0] == 0) < 1
+    model.compile("adam", "mse")
+    assert compression.apply(model).compiled
+
+
+def test_apply_takes_a_network_of_hundreds_of_layers():
+    tensor = inputs = keras.Input((3,))
+    # Keras recurses once a layer and a few times more, and Python stops at 1000.
+    for _ in range(1200):
+        tensor = keras.layers.Identity()(tensor)
+    with deep_graphs():
+        model = keras.Model(inputs, keras.layers.Dense(4)(tensor))
+    copy = compression.apply(model, replacement="zero")
+    assert len(copy.layers) == len(model.layers)

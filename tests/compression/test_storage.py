@@ -482,3 +482,23 @@ def test_limits_and_versions(saved):
     assert newer != data
     saved.write_bytes(newer)
     refused(saved, "version 2")
+
+
+def test_a_kernel_of_zeros_alone_is_no_mask_and_trains(tmp_path, rng):
+    """Such as an adapter's, which begins at zero; before saving and after."""
+    inputs = keras.Input((20,))
+    adapter = keras.layers.Dense(20, kernel_initializer="zeros", name="adapter")
+    tensor = keras.layers.Add()([inputs, adapter(inputs)])
+    model = keras.Model(inputs, keras.layers.Dense(10, name="head")(tensor))
+    model = compression.apply(model, ["head"], replacement="zero")
+    path = tmp_path / "model.safetensors"
+    compression.save_compressed(model, path)
+    x, y = rng.normal(size=(32, 20)), rng.normal(size=(32, 10))
+    for trained in (model, compression.load_compressed(path)):
+        frozen = trained.get_layer("head").get_weights()[0] == 0
+        compression.keep_mask(trained)
+        trained.compile("adam", "mse")
+        trained.fit(x, y, verbose=0)
+        assert np.any(trained.get_layer("adapter").get_weights()[0])
+        assert not trained.get_layer("head").get_weights()[0][frozen].any()
+        compression.save_compressed(trained, path)

@@ -89,7 +89,14 @@ def test_one_bad_checkpoint_is_a_row(tmp_path, folder):
 def fake_row(task):
     if "broken" in task.file:
         return checkpoint_row.failed_row(task, ValueError("broken"))
-    return SweepRow(task.model, task.file, task.sha256, task.settings)
+    return SweepRow(
+        task.model,
+        task.file,
+        task.sha256,
+        task.settings,
+        dataset=task.dataset,
+        note=task.note,
+    )
 
 
 def test_a_rerun_does_what_is_left(tmp_path, folder, monkeypatch):
@@ -351,3 +358,63 @@ def test_the_command_line(tmp_path, folder, capfd):
     assert run("--models", "paper", *out) == 2
     error = capfd.readouterr().err
     assert "resnet20_cifar10.pth" in error and str(folder) in error
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5])
+def test_a_head_without_an_exponent_is_a_row_in_this_process_too(tmp_path, value):
+    """It has no alpha, and one of zeros no stable rank: they are left out."""
+    model = small()
+    head = model.get_layer("head").kernel
+    head.assign(np.full(head.shape, value))
+    (tmp_path / "weights").mkdir()
+    model.save(tmp_path / "weights" / "constant_digits.keras")
+    small().save(tmp_path / "weights" / "small_digits.keras")
+    rows = sweeping(tmp_path, tmp_path / "weights")
+    assert rows[0].alpha_pdf is None and rows[0].status == "degenerate"
+    assert rows[0].stable_rank == (pytest.approx(1) if value else None)
+    assert (tmp_path / "out" / "figure3.png").is_file()
+    again = sweeping(tmp_path, tmp_path / "weights")
+    assert list(again) == list(rows)
+
+
+def test_a_finished_row_has_todays_names(tmp_path, folder, monkeypatch):
+    """A row belongs to the content of a file, and the file may have moved."""
+    monkeypatch.setattr(sweep, "measure_checkpoint", fake_row)
+    sweeping(tmp_path, folder, ["small_digits"])
+    (folder / "small_digits-a.keras").rename(folder / "small_digits-new.keras")
+    monkeypatch.setattr(sweep, "measure_checkpoint", None)
+    rows = sweeping(tmp_path, folder, ["small_digits"])
+    assert {row.name for row in rows} == {"small_digits-b", "small_digits-new"}
+    assert "small_digits-new" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_the_note_on_missing_data_is_todays(tmp_path):
+    (tmp_path / "weights").mkdir()
+    small().save(tmp_path / "weights" / "small_cifar10.keras")
+    (first,) = sweeping(tmp_path, tmp_path / "weights")
+    (tmp_path / "images").mkdir()
+    (second,) = sweeping(tmp_path, tmp_path / "weights", data=tmp_path / "images")
+    assert "given by --data" in first.note
+    assert str(tmp_path / "images" / "cifar10.npz") in second.note
+
+
+def test_a_file_that_cannot_be_read_is_a_row(tmp_path, folder, monkeypatch):
+    """Each of them one of its own, and the sweep goes on."""
+    (folder / "locked_digits-1.keras").write_bytes(b"1")
+    (folder / "locked_digits-2.keras").write_bytes(b"2")
+    opened = open
+
+    def refusing(path, *arguments, **keywords):
+        if "locked" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *arguments, **keywords)
+
+    # Of root nothing can be locked.
+    monkeypatch.setattr("builtins.open", refusing)
+    rows = sweeping(tmp_path, folder, ["small_digits", "locked_digits"])
+    assert len({row.name for row in rows}) == len(rows) == 4
+    for row in rows:
+        locked = row.model == "locked_digits"
+        assert ("Permission denied" in row.error) if locked else row.error is None
+    table = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert table["status"] == "complete" and len(table["rows"]) == 4
