@@ -7,7 +7,12 @@ logarithms or constants is called a measure and orders networks at best.
 import math
 
 from keras_spectral.compression.approximation import approximation_threshold
-from keras_spectral.validation import check_choice, check_integer, check_positive
+from keras_spectral.validation import (
+    check_choice,
+    check_integer,
+    check_positive,
+    check_ratio,
+)
 
 _VARIANTS = ("corrected", "as_printed")
 
@@ -230,7 +235,7 @@ def layer_tolerances(
 
     Source: papers/heavy-tail-compression.md, Lemmas 2.1 and 2.2.
     """
-    _check_fraction("epsilon", epsilon)
+    check_ratio("epsilon", epsilon)
     _check_probability("delta", delta)
     check_integer("samples", samples, least=1)
     layers = list(
@@ -246,11 +251,6 @@ def layer_tolerances(
     return found
 
 
-def _check_fraction(name, value):
-    if not 0 < value <= 1:
-        raise ValueError(f"`{name}` must be in (0, 1]. Received: {name}={value}")
-
-
 def perturbation_bound(spectral_norms, perturbation_norms, input_norm):
     """Bound |f_{A+B}(x) - f_A(x)| by e |x| prod |A_i| sum |B_i| / |A_i|.
 
@@ -262,7 +262,7 @@ def perturbation_bound(spectral_norms, perturbation_norms, input_norm):
         input_norm: Float >= 0, |x|.
 
     Returns:
-        Float.
+        Float; infinite above float64's range.
 
     Raises:
         ValueError: If the lengths differ, or a perturbation is too large for the lemma.
@@ -282,10 +282,15 @@ def perturbation_bound(spectral_norms, perturbation_norms, input_norm):
                 f"number, {len(pairs)}. Received: {change} for layer {index} of norm "
                 f"{norm}; the lemma says nothing then."
             )
-    # The logarithm of the product, which itself overflows in deep networks.
-    log_product = sum(math.log(norm) for norm, _ in pairs)
-    share = sum(change / norm for norm, change in pairs)
-    return math.e * input_norm * math.exp(log_product) * share
+    # By the lemma's condition a layer of norm 0 stays so, and the outputs are 0.
+    dead = any(norm == 0 for norm, _ in pairs)
+    share = 0.0 if dead else sum(change / norm for norm, change in pairs)
+    if not share or not input_norm:
+        return 0.0
+    # In logarithms: the product itself overflows in deep networks.
+    log_bound = 1 + sum(math.log(norm) for norm, _ in pairs)
+    log_bound += math.log(share) + math.log(input_norm)
+    return math.exp(log_bound) if log_bound < 709 else math.inf
 
 
 def entropy_integral(parameters, kappa, upper):
@@ -321,7 +326,8 @@ def entropy_integral(parameters, kappa, upper):
 
 def _inverse_cushions(layer_cushions, interlayer_cushions):
     pairs = zip(layer_cushions, interlayer_cushions, strict=True)
-    return sum(1 / (mu * minimal) ** 2 for mu, minimal in pairs)
+    products = [mu * minimal for mu, minimal in pairs]
+    return math.inf if 0 in products else sum(1 / value**2 for value in products)
 
 
 def projection_parameters(
@@ -354,7 +360,7 @@ def projection_parameters(
 
     Source: papers/compression-bounds-notes.md, Lemma 9.
     """
-    _check_fraction("epsilon", epsilon)
+    check_ratio("epsilon", epsilon)
     _check_probability("delta", delta)
     check_integer("samples", samples, least=1)
     depth = len(layer_cushions)
