@@ -313,3 +313,12 @@ def test_all_layers_at_once():
         np.testing.assert_array_equal(weights != 0, record.kept)
     with pytest.raises(ValueError, match="Dense or Conv2D"):
         compression.apply(keras.Sequential([keras.Input((3,))]), "all")
+
+
+def test_a_compressed_copy_keeps_the_statistics_of_normalization():
+    x = np.random.default_rng(0).normal(3, 5, size=(50, 4)).astype("float32")
+    normalization = keras.layers.Normalization()
+    normalization.adapt(x)
+    model = keras.Sequential([keras.Input((4,)), normalization, keras.layers.Dense(2)])
+    copy = compression.apply(model, replacement="zero", deviations=1e-9)
+    np.testing.assert_allclose(copy(x), model(x), rtol=1e-5, atol=1e-6)
