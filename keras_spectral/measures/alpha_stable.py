@@ -231,7 +231,7 @@ def fit_alpha_stable(x, method="characteristic_function", trials=0, seed=0):
     return AlphaStableFit(
         alpha=alpha,
         beta=beta,
-        scale=scale * unit,
+        scale=float(scale * unit),
         location=float(location * unit + center),
         distance=distance,
         p_value=p_value,
