@@ -11,7 +11,9 @@ from keras_spectral.validation import (
     check_choice,
     check_integer,
     check_positive,
+    check_probability,
     check_ratio,
+    check_share,
 )
 
 _VARIANTS = ("corrected", "as_printed")
@@ -81,13 +83,8 @@ def compression_gap(parameters, values, samples, delta=None):
     nats = parameters * math.log(values)
     if delta is None:
         return math.sqrt(nats / samples)
-    _check_probability("delta", delta)
+    check_probability("delta", delta)
     return math.sqrt((nats + math.log(1 / delta)) / (2 * samples))
-
-
-def _check_probability(name, value):
-    if not 0 < value < 1:
-        raise ValueError(f"`{name}` must be in (0, 1). Received: {name}={value}")
 
 
 def compression_bound(margin_loss, gap, uncompressed=0.0):
@@ -112,9 +109,8 @@ def compression_bound(margin_loss, gap, uncompressed=0.0):
 
     Source: papers/compression-bounds-notes.md, Theorem 1 and its comment.
     """
-    for name, value in (("margin_loss", margin_loss), ("uncompressed", uncompressed)):
-        if not 0 <= value <= 1:
-            raise ValueError(f"`{name}` must be in [0, 1]. Received: {name}={value}")
+    check_share("margin_loss", margin_loss)
+    check_share("uncompressed", uncompressed)
     if not gap >= 0:
         raise ValueError(f"`gap` must be at least 0. Received: gap={gap}")
     return margin_loss + uncompressed + gap
@@ -236,7 +232,7 @@ def layer_tolerances(
     Source: papers/heavy-tail-compression.md, Lemmas 2.1 and 2.2.
     """
     check_ratio("epsilon", epsilon)
-    _check_probability("delta", delta)
+    check_probability("delta", delta)
     check_integer("samples", samples, least=1)
     layers = list(
         zip(layer_cushions, interlayer_cushions, frobenius_norms, widths, strict=True)
@@ -283,13 +279,12 @@ def perturbation_bound(spectral_norms, perturbation_norms, input_norm):
                 f"{norm}; the lemma says nothing then."
             )
     # By the lemma's condition a layer of norm 0 stays so, and the outputs are 0.
-    dead = any(norm == 0 for norm, _ in pairs)
-    share = 0.0 if dead else sum(change / norm for norm, change in pairs)
-    if not share or not input_norm:
+    share = sum(change / norm for norm, change in pairs if norm)
+    if not (share and input_norm and all(norm for norm, _ in pairs)):
         return 0.0
     # In logarithms: the product itself overflows in deep networks.
-    log_bound = 1 + sum(math.log(norm) for norm, _ in pairs)
-    log_bound += math.log(share) + math.log(input_norm)
+    logs = [math.log(norm) for norm, _ in pairs]
+    log_bound = 1 + sum(logs) + math.log(share) + math.log(input_norm)
     return math.exp(log_bound) if log_bound < 709 else math.inf
 
 
@@ -361,12 +356,12 @@ def projection_parameters(
     Source: papers/compression-bounds-notes.md, Lemma 9.
     """
     check_ratio("epsilon", epsilon)
-    _check_probability("delta", delta)
+    check_probability("delta", delta)
     check_integer("samples", samples, least=1)
     depth = len(layer_cushions)
     log = math.log(samples * depth * width / delta)
-    total = _inverse_cushions(layer_cushions, interlayer_cushions)
-    return 72 * (contraction * depth / epsilon) ** 2 * log * total
+    log *= _inverse_cushions(layer_cushions, interlayer_cushions)
+    return 72 * (contraction * depth / epsilon) ** 2 * log
 
 
 def cushion_measure(
