@@ -116,7 +116,9 @@ def test_quantized_weights_are_what_was_paid_for(seed, kept, bits, size):
     if count:
         step = np.abs(w).max() / 2 ** (bits - 1)
         chosen = q != 0
-        assert np.abs(q - w)[chosen].max() <= step / 2 * (1 + 1e-5)
+        # Rounded to float32 at last.
+        allowed = step / 2 * (1 + 1e-5) + 1e-6 * np.abs(w).max()
+        assert np.abs(q - w)[chosen].max() <= allowed
         assert np.abs(w[chosen]).min() >= np.abs(w[~chosen]).max(initial=0)
 
 
