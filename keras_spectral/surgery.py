@@ -5,7 +5,7 @@ from keras import layers as kl
 
 from keras_spectral.layers.kernels import has_kernels, kernel_slots
 from keras_spectral.layers.reparametrization import Reparametrization
-from keras_spectral.traversal import clone, leaf_layers
+from keras_spectral.traversal import clone, finalize, leaf_layers
 
 
 def wrap(model, wrapper, where=None, **arguments):
@@ -143,6 +143,7 @@ def _copy_layer_weights(source, target):
         tuple(w.shape) for w in source.weights
     ]:
         target.set_weights(source.get_weights())
+        finalize(target)
         return
     _inner(target).set_weights(_inner(source).get_weights())
     if isinstance(target, Reparametrization):

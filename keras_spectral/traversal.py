@@ -30,6 +30,57 @@ def leaf_layers(model):
             yield layer
 
 
+def copy_model(model):
+    """Return a copy of a model with its own weights, compiled as `clone` says.
+
+    Args:
+        model: A built `keras.Model`.
+
+    Returns:
+        A `keras.Model`.
+
+    Example:
+    >>> import keras
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    >>> copy_model(model).count_params()
+    8
+    """
+    copy = clone(model)
+    set_weights(copy, model.get_weights())
+    return copy
+
+
+def set_weights(model, weights):
+    """Set all weights of a model, and what its layers derive from them.
+
+    Args:
+        model: A built `keras.Model`.
+        weights: List of arrays.
+
+    Example:
+    >>> import keras
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    >>> set_weights(model, model.get_weights())
+    """
+    model.set_weights(weights)
+    for layer in leaf_layers(model):
+        finalize(layer)
+
+
+def finalize(layer):
+    """Let a `Normalization` take its statistics from its weights, which Keras does not.
+
+    Args:
+        layer: A built `keras.layers.Layer`.
+
+    Example:
+    >>> import keras
+    >>> finalize(keras.layers.Dense(2))
+    """
+    if isinstance(layer, keras.layers.Normalization) and layer.built:
+        layer.finalize_state()
+
+
 @contextlib.contextmanager
 def deep_graphs():
     """Let Keras build, copy or load a model of hundreds of layers.

@@ -64,6 +64,23 @@ def check_share(name, value):
         )
 
 
+def check_probability(name, value):
+    """Raise a ValueError unless `value` is in (0, 1).
+
+    Args:
+        name: String, the argument's name.
+        value: What was passed.
+
+    Example:
+    >>> check_probability("delta", 1)
+    Traceback (most recent call last):
+    ...
+    ValueError: `delta` must be in (0, 1). Received: delta=1
+    """
+    if not 0 < value < 1:
+        raise ValueError(f"`{name}` must be in (0, 1). Received: {name}={value}")
+
+
 def check_integer(name, value, least):
     """Raise a ValueError unless `value` is an integer of at least `least`.
 

@@ -78,14 +78,17 @@ def failure_probability(epsilon, threshold, variance=0.0, variant="corrected"):
     """
     check_choice("variant", variant, tuple(_VARIANTS))
     check_positive("epsilon", epsilon)
-    total = _total(threshold, variance)
+    size = _size(threshold, variance)
     divisor, factor = _VARIANTS[variant]
-    if not total:
+    if not size:
         return 0.0
-    return factor * math.exp(-(epsilon**2) / (divisor * total))
+    ratio = epsilon / size
+    # Above that the exponential is 0, and the square may overflow.
+    return factor * math.exp(-(ratio**2) / divisor) if ratio < 1e9 else 0.0
 
 
-def _total(threshold, variance):
+def _size(threshold, variance):
+    """Return sqrt(threshold^2 + variance), also where the square would vanish."""
     if not 0 <= threshold < math.inf:
         raise ValueError(
             f"`threshold` must be a number >= 0. Received: threshold={threshold}"
@@ -94,7 +97,7 @@ def _total(threshold, variance):
         raise ValueError(
             f"`variance` must be a number >= 0. Received: variance={variance}"
         )
-    return threshold**2 + variance
+    return math.hypot(threshold, math.sqrt(variance))
 
 
 def approximation_threshold(epsilon, eta, variance=0.0, variant="corrected"):
@@ -123,15 +126,15 @@ def approximation_threshold(epsilon, eta, variance=0.0, variant="corrected"):
     check_positive("epsilon", epsilon)
     if not 0 < eta < 1:
         raise ValueError(f"`eta` must be in (0, 1). Received: eta={eta}")
-    _total(0.0, variance)
+    noise = _size(0.0, variance)
     divisor, factor = _VARIANTS[variant]
-    total = epsilon**2 / (divisor * math.log(factor / eta))
-    if total < variance:
+    size = epsilon / math.sqrt(divisor * math.log(factor / eta))
+    if size < noise:
         raise ValueError(
-            f"`variance` must be at most {total:.4g}, or the noise alone fails with "
-            f"probability above {eta}. Received: variance={variance}"
+            f"`variance` must be at most {size * size:.4g}, or the noise alone fails "
+            f"with probability above {eta}. Received: variance={variance}"
         )
-    return math.sqrt(total - variance)
+    return math.sqrt((size - noise) * (size + noise)) if noise else size
 
 
 def approximate_matrix(

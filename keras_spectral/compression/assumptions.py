@@ -14,7 +14,13 @@ from keras_spectral.validation import check_integer
 
 # 1-Lipschitz, and zero at zero.
 _TAME = ("linear", "relu", "relu6", "leaky_relu", "elu", "tanh", "softsign")
-_TAME_LAYERS = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU)
+_WILD_LAYERS = (keras.layers.PReLU, keras.layers.Softmax, keras.layers.Lambda)
+_NORMALIZATIONS = (
+    keras.layers.BatchNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.UnitNormalization,
+)
 _SHUFFLES = 99
 
 
@@ -137,11 +143,7 @@ def _of_network(model, cushions):
         and np.any(keras.ops.convert_to_numpy(layer.bias))
     ]
     yield "no biases", _verdict(not biased), ", ".join(biased[:3]) or "none"
-    folded = [
-        layer.name
-        for layer in layers
-        if isinstance(layer, keras.layers.BatchNormalization)
-    ]
+    folded = [layer.name for layer in layers if isinstance(layer, _NORMALIZATIONS)]
     yield (
         "no normalization (or folded)",
         _verdict(not folded),
@@ -167,7 +169,14 @@ def _of_network(model, cushions):
 
 
 def _activation(layer):
-    if isinstance(layer, _TAME_LAYERS):
-        return "relu"
+    if isinstance(layer, keras.layers.LeakyReLU):
+        return "linear" if abs(layer.negative_slope) <= 1 else "steep leaky_relu"
+    if isinstance(layer, keras.layers.ELU):
+        return "elu" if 0 <= layer.alpha <= 1 else "steep elu"
+    if isinstance(layer, keras.layers.ReLU):
+        tame = abs(layer.negative_slope) <= 1 and not layer.threshold
+        return "relu" if tame else "relu with a slope or threshold"
+    if isinstance(layer, _WILD_LAYERS):
+        return type(layer).__name__
     name = getattr(getattr(layer, "activation", None), "__name__", "linear")
     return str(name)

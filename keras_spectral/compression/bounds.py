@@ -31,6 +31,7 @@ def inverse_kl(error, budget):
     check_share("error", error)
     if not budget >= 0:
         raise ValueError(f"`budget` must be at least 0. Received: budget={budget}")
+    error, budget = float(error), float(budget)
     low, high = error, 1.0
     # Bisection: the divergence grows from 0 at the error to infinity at 1.
     while high - low > 1e-15:
@@ -178,6 +179,8 @@ def occam_bound(training_error, bits, samples, delta=0.05, classes=None):
     if classes is not None:
         check_integer("classes", classes, least=2)
         guessing = 1 - 1 / classes
+    # Not in the precision of a framework's metric.
+    training_error, bits = float(training_error), float(bits)
     budget = (bits * math.log(2) + math.log(1 / delta)) / samples
     bound = inverse_kl(training_error, budget)
     allowed = 0.0

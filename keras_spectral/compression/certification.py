@@ -13,7 +13,7 @@ from keras_spectral.compression.bounds import (
 from keras_spectral.layers.kernels import has_kernels, kernel_slots
 from keras_spectral.measures.margins import margin_loss
 from keras_spectral.results import Rows
-from keras_spectral.traversal import clone, leaf_layers
+from keras_spectral.traversal import copy_model, leaf_layers, set_weights
 from keras_spectral.validation import check_choice, check_integer, check_share
 
 
@@ -145,8 +145,8 @@ def certify_error(
         raise ValueError(
             f"`x` and `y` must be as long. Received: {len(x)} and {len(y)} samples"
         )
-    copy = clone(model)
-    copy.set_weights(model.get_weights())
+    settings = _settings(kept, value_bits)
+    copy = copy_model(model)
     kernels = {
         id(slot.variable)
         for layer in leaf_layers(copy)
@@ -155,7 +155,6 @@ def certify_error(
     }
     if not kernels:
         raise ValueError(f"`model` must hold a kernel. Received: '{model.name}'")
-    settings = [(share, bits) for share in kept for bits in value_bits]
     search = math.log2(len(settings))
     rows, best, weights = [], None, None
     for share, width in settings:
@@ -170,8 +169,15 @@ def certify_error(
             else:
                 bits += 8 * value.dtype.itemsize * value.size
             changed.append(value)
-        copy.set_weights(changed)
+        set_weights(copy, changed)
         outputs = copy.predict(x, batch_size=batch_size, verbose=0)
+        if not isinstance(outputs, np.ndarray) or outputs.ndim != 2:
+            outputs = np.empty((len(x), 0))
+        if outputs.shape[1] < 2:
+            raise ValueError(
+                "`model` must give one array (samples, classes) of two classes or more."
+                f" Received: '{model.name}' with outputs {model.output_shape}"
+            )
         error = margin_loss(outputs, y)
         found = occam_bound(error, bits, len(x), delta, classes=outputs.shape[1])
         rows.append(
@@ -182,7 +188,7 @@ def certify_error(
         )  # fmt: skip
         if best is None or found.bound < best.bound:
             best, weights = found, changed
-    copy.set_weights(weights)
+    set_weights(copy, weights)
     return ErrorCertificate(
         rows,
         best,
@@ -193,6 +199,18 @@ def certify_error(
         f"vacuous: not below guessing, {best.guessing:.4g}. most bits: what would not "
         "be vacuous at this training error.",
     )
+
+
+def _settings(kept, value_bits):
+    """Return all pairs of a share and a number of bits."""
+    if not (
+        np.ndim(kept) == np.ndim(value_bits) == 1 and len(kept) and len(value_bits)
+    ):
+        raise ValueError(
+            "`kept` and `value_bits` must be tuples with an entry at least. Received: "
+            f"kept={kept}, value_bits={value_bits}"
+        )
+    return [(share, bits) for share in kept for bits in value_bits]
 
 
 def _sixteen_bits(value):

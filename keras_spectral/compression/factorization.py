@@ -14,7 +14,7 @@ from keras_spectral.layers.kernels import has_kernels
 from keras_spectral.layers.reparametrization import Reparametrization
 from keras_spectral.linalg import rank_at_ratio
 from keras_spectral.results import Rows
-from keras_spectral.traversal import deep_graphs
+from keras_spectral.traversal import deep_graphs, finalize
 from keras_spectral.validation import check_ratio
 
 
@@ -326,6 +326,7 @@ class _Copier:
 def _assign(old, new, truncation):
     if truncation is None:
         new[0].set_weights(old.get_weights())
+        finalize(new[0])
         return
     first, second = new
     first.kernel.assign(truncation.left.reshape(first.kernel.shape))

@@ -14,7 +14,7 @@ from keras_spectral.compression.masks import (
 from keras_spectral.layers import MaskedConv2D
 from keras_spectral.measures import fit_power_law
 from keras_spectral.results import Rows
-from keras_spectral.traversal import clone, leaf_layers
+from keras_spectral.traversal import copy_model, leaf_layers
 from keras_spectral.validation import check_choice, check_integer, check_positive
 
 RULES = ("magnitude", "signed")
@@ -378,8 +378,7 @@ def apply(
 
     Source: papers/heavy-tail-compression.md, Appendix E.
     """
-    copy = clone(model)
-    copy.set_weights(model.get_weights())
+    copy = copy_model(model)
     chosen = _chosen_layers(copy, layers)
     kernels = [keras.ops.convert_to_numpy(layer.kernel) for layer in chosen]
     results = _compressed_kernels(kernels, rule, replacement, seed, deviations, 0)

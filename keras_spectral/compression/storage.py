@@ -34,6 +34,7 @@ from keras_spectral.compression.masks import (
 from keras_spectral.compression.reading import Coded, StoredWeight
 from keras_spectral.files import replacing
 from keras_spectral.results import Rows
+from keras_spectral.traversal import set_weights
 from keras_spectral.validation import check_choice, check_integer
 
 # A byte of a file may stand for 255 float32 zeros; more must be allowed by the user.
@@ -364,6 +365,6 @@ def load_compressed(path, *, custom_objects=None, memory_limit=None):
             if record is not None:
                 compression[index] = record
         model = build_model(config, custom_objects)
-    model.set_weights(arrays)
+    set_weights(model, arrays)
     remember(model, compression)
     return model

@@ -7,7 +7,14 @@ logarithms or constants is called a measure and orders networks at best.
 import math
 
 from keras_spectral.compression.approximation import approximation_threshold
-from keras_spectral.validation import check_choice, check_integer, check_positive
+from keras_spectral.validation import (
+    check_choice,
+    check_integer,
+    check_positive,
+    check_probability,
+    check_ratio,
+    check_share,
+)
 
 _VARIANTS = ("corrected", "as_printed")
 
@@ -76,13 +83,8 @@ def compression_gap(parameters, values, samples, delta=None):
     nats = parameters * math.log(values)
     if delta is None:
         return math.sqrt(nats / samples)
-    _check_probability("delta", delta)
+    check_probability("delta", delta)
     return math.sqrt((nats + math.log(1 / delta)) / (2 * samples))
-
-
-def _check_probability(name, value):
-    if not 0 < value < 1:
-        raise ValueError(f"`{name}` must be in (0, 1). Received: {name}={value}")
 
 
 def compression_bound(margin_loss, gap, uncompressed=0.0):
@@ -107,9 +109,8 @@ def compression_bound(margin_loss, gap, uncompressed=0.0):
 
     Source: papers/compression-bounds-notes.md, Theorem 1 and its comment.
     """
-    for name, value in (("margin_loss", margin_loss), ("uncompressed", uncompressed)):
-        if not 0 <= value <= 1:
-            raise ValueError(f"`{name}` must be in [0, 1]. Received: {name}={value}")
+    check_share("margin_loss", margin_loss)
+    check_share("uncompressed", uncompressed)
     if not gap >= 0:
         raise ValueError(f"`gap` must be at least 0. Received: gap={gap}")
     return margin_loss + uncompressed + gap
@@ -230,8 +231,8 @@ def layer_tolerances(
 
     Source: papers/heavy-tail-compression.md, Lemmas 2.1 and 2.2.
     """
-    _check_fraction("epsilon", epsilon)
-    _check_probability("delta", delta)
+    check_ratio("epsilon", epsilon)
+    check_probability("delta", delta)
     check_integer("samples", samples, least=1)
     layers = list(
         zip(layer_cushions, interlayer_cushions, frobenius_norms, widths, strict=True)
@@ -246,11 +247,6 @@ def layer_tolerances(
     return found
 
 
-def _check_fraction(name, value):
-    if not 0 < value <= 1:
-        raise ValueError(f"`{name}` must be in (0, 1]. Received: {name}={value}")
-
-
 def perturbation_bound(spectral_norms, perturbation_norms, input_norm):
     """Bound |f_{A+B}(x) - f_A(x)| by e |x| prod |A_i| sum |B_i| / |A_i|.
 
@@ -262,7 +258,7 @@ def perturbation_bound(spectral_norms, perturbation_norms, input_norm):
         input_norm: Float >= 0, |x|.
 
     Returns:
-        Float.
+        Float; infinite above float64's range.
 
     Raises:
         ValueError: If the lengths differ, or a perturbation is too large for the lemma.
@@ -282,10 +278,14 @@ def perturbation_bound(spectral_norms, perturbation_norms, input_norm):
                 f"number, {len(pairs)}. Received: {change} for layer {index} of norm "
                 f"{norm}; the lemma says nothing then."
             )
-    # The logarithm of the product, which itself overflows in deep networks.
-    log_product = sum(math.log(norm) for norm, _ in pairs)
-    share = sum(change / norm for norm, change in pairs)
-    return math.e * input_norm * math.exp(log_product) * share
+    # By the lemma's condition a layer of norm 0 stays so, and the outputs are 0.
+    share = sum(change / norm for norm, change in pairs if norm)
+    if not (share and input_norm and all(norm for norm, _ in pairs)):
+        return 0.0
+    # In logarithms: the product itself overflows in deep networks.
+    logs = [math.log(norm) for norm, _ in pairs]
+    log_bound = 1 + sum(logs) + math.log(share) + math.log(input_norm)
+    return math.exp(log_bound) if log_bound < 709 else math.inf
 
 
 def entropy_integral(parameters, kappa, upper):
@@ -321,7 +321,8 @@ def entropy_integral(parameters, kappa, upper):
 
 def _inverse_cushions(layer_cushions, interlayer_cushions):
     pairs = zip(layer_cushions, interlayer_cushions, strict=True)
-    return sum(1 / (mu * minimal) ** 2 for mu, minimal in pairs)
+    products = [mu * minimal for mu, minimal in pairs]
+    return math.inf if 0 in products else sum(1 / value**2 for value in products)
 
 
 def projection_parameters(
@@ -354,13 +355,13 @@ def projection_parameters(
 
     Source: papers/compression-bounds-notes.md, Lemma 9.
     """
-    _check_fraction("epsilon", epsilon)
-    _check_probability("delta", delta)
+    check_ratio("epsilon", epsilon)
+    check_probability("delta", delta)
     check_integer("samples", samples, least=1)
     depth = len(layer_cushions)
     log = math.log(samples * depth * width / delta)
-    total = _inverse_cushions(layer_cushions, interlayer_cushions)
-    return 72 * (contraction * depth / epsilon) ** 2 * log * total
+    log *= _inverse_cushions(layer_cushions, interlayer_cushions)
+    return 72 * (contraction * depth / epsilon) ** 2 * log
 
 
 def cushion_measure(

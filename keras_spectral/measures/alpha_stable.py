@@ -12,6 +12,10 @@ import numpy as np
 from keras_spectral.validation import check_choice, check_integer
 
 _METHODS = ("characteristic_function", "quantile")
+# Farther numbers have no more influence on either estimator.
+_LARGEST = 1e100
+# Of a scale from one regression to the next; by more it only runs away.
+_MOST_CHANGE = 8.0
 _SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -204,6 +208,9 @@ def fit_alpha_stable(x, method="characteristic_function", trials=0, seed=0):
         nan = math.nan
         return AlphaStableFit(nan, nan, nan, nan, nan, None, x.size, "degenerate")
     estimate = _ESTIMATORS[method]
+    # In units of the middle half's width, so that no scale is too large or small.
+    center, unit = np.quantile(x, 0.5), upper / 2 - lower / 2
+    x = _tamed(x, center, unit)
     law = estimate(x)
     distance = _distance(x, law)
     p_value = None
@@ -211,13 +218,32 @@ def fit_alpha_stable(x, method="characteristic_function", trials=0, seed=0):
         rng = np.random.default_rng(seed)
         as_far = 0
         for _ in range(trials):
-            sample = sample_alpha_stable(x.size, *law, seed=rng)
-            as_far += _distance(sample, estimate(sample)) >= distance
+            with np.errstate(all="ignore"):
+                sample = sample_alpha_stable(x.size, *law, seed=rng)
+            sample = _tamed(np.nan_to_num(sample, posinf=np.inf, neginf=-np.inf))
+            low, high = np.quantile(sample, (0.25, 0.75))
+            # A sample without width has no fit; it says nothing against.
+            far = not high > low or _distance(sample, estimate(sample)) >= distance
+            as_far += far
         p_value = (1 + as_far) / (1 + trials)
-    boundary = law[0] >= 2 or law[0] <= 0.5
+    alpha, beta, scale, location = law
+    boundary = alpha >= 2 or alpha <= 0.5
     return AlphaStableFit(
-        *law, distance, p_value, x.size, "at boundary" if boundary else "ok"
+        alpha=alpha,
+        beta=beta,
+        scale=float(scale * unit),
+        location=float(location * unit + center),
+        distance=distance,
+        p_value=p_value,
+        size=x.size,
+        status="at boundary" if boundary else "ok",
     )
+
+
+def _tamed(x, center=0.0, unit=1.0):
+    """Return (x - center) / unit, clipped to what arithmetic holds."""
+    with np.errstate(over="ignore"):
+        return np.clip((x / unit) - (center / unit), -_LARGEST, _LARGEST)
 
 
 def _characteristic(x, u):
@@ -299,7 +325,8 @@ def _by_characteristic_function(x):
         moduli = np.clip(np.abs(values), 1e-12, 1 - 1e-12)
         slope, intercept = np.polyfit(np.log(u), np.log(-np.log(moduli)), 1)
         alpha = float(np.clip(slope, 0.05, 2.0))
-        factor = math.exp(intercept / alpha)
+        most = math.log(_MOST_CHANGE)
+        factor = math.exp(float(np.clip(intercept / alpha, -most, most)))
         phases = np.unwrap(np.angle(values))
         bend = -_bend(factor * u, alpha)
         if alpha > 1.98:

@@ -19,7 +19,9 @@ class EigenvalueFit:
     """The spectrum of W'W of one matrix, in the quantities that WeightWatcher names.
 
     Args:
-        eigenvalues: Float64 array, squared singular values from large to small.
+        eigenvalues: Float64 array, squared singular values from large to small; 0
+            where they are at the level of rounding, rows or columns times 2e-16 of
+            the largest.
         power_law: `PowerLawFit` of the eigenvalues; its `alpha_pdf` is what
             WeightWatcher calls alpha.
         alpha_hat: Float, alpha times log10 of the largest eigenvalue.
@@ -78,7 +80,7 @@ def squared_singular_values(matrix):
         gram += block.T @ block
     found = np.linalg.eigvalsh(gram)[::-1]
     with np.errstate(over="ignore"):
-        return np.maximum(found, 0.0) * scale**2
+        return np.maximum(found, 0.0) * scale * scale
 
 
 def random_edge(shape, deviation=1.0):
@@ -119,6 +121,17 @@ def _bulk(eigenvalues, shape):
         spikes = found
 
 
+def _resolved(eigenvalues, shape):
+    """Return eigenvalues with those at the level of rounding set to 0."""
+    noise = max(shape) * np.finfo("float64").eps * eigenvalues[0]
+    return np.where(eigenvalues > noise, eigenvalues, 0.0)
+
+
+def _is_real(dtype):
+    """Return whether numbers of a dtype are real, bfloat16's among them."""
+    return dtype.kind in "biuf" or np.can_cast(dtype, "float64")
+
+
 def fit_eigenvalues(matrix, seed=0):
     """Fit a power law and a random bulk to the eigenvalues of W'W.
 
@@ -132,7 +145,8 @@ def fit_eigenvalues(matrix, seed=0):
         large error: see `power_law.standard_error`, `tail_size` and `status`.
 
     Raises:
-        ValueError: If `matrix` is no matrix of finite numbers, or all zero.
+        ValueError: If `matrix` is no matrix of finite real numbers, all zero, or its
+            squares are out of float64's range.
 
     Example:
     >>> rng = np.random.default_rng(0)
@@ -145,6 +159,10 @@ def fit_eigenvalues(matrix, seed=0):
     """
     check_integer("seed", seed, least=0)
     matrix = np.asarray(matrix)
+    if not _is_real(matrix.dtype):
+        raise ValueError(
+            f"`matrix` must hold real numbers. Received: dtype {matrix.dtype}"
+        )
     if matrix.ndim != 2 or not matrix.size or not np.isfinite(matrix).all():
         raise ValueError(
             "`matrix` must be a matrix of finite numbers. Received: shape "
@@ -153,7 +171,12 @@ def fit_eigenvalues(matrix, seed=0):
         )
     if not matrix.any():
         raise ValueError("`matrix` must not be all zero: it has no spectrum.")
-    eigenvalues = squared_singular_values(matrix)
+    eigenvalues = _resolved(squared_singular_values(matrix), matrix.shape)
+    if not 0 < eigenvalues[0] < math.inf:
+        raise ValueError(
+            "`matrix` must hold numbers whose squares are in float64's range. "
+            f"Received: an entry of magnitude {np.abs(matrix).max():.4g}. Scale it."
+        )
     law = fit_power_law(eigenvalues)
     largest, total = float(eigenvalues[0]), float(eigenvalues.sum())
     logs = np.log10(eigenvalues[eigenvalues > 0])
@@ -167,6 +190,7 @@ def fit_eigenvalues(matrix, seed=0):
     deviation, edge, spikes = _bulk(eigenvalues, matrix.shape)
     shuffled = np.random.default_rng(seed).permutation(matrix.ravel())
     control = squared_singular_values(shuffled.reshape(matrix.shape))
+    control = _resolved(control, matrix.shape)
     return EigenvalueFit(
         eigenvalues=eigenvalues,
         power_law=law,

@@ -13,7 +13,7 @@ def margins(logits, labels):
         labels: Integer array (samples,).
 
     Returns:
-        Float64 array (samples,).
+        Float64 array (samples,); NaN where the logits are not finite.
 
     Raises:
         ValueError: If the shapes do not fit, or a label is no class.
@@ -36,14 +36,23 @@ def margins(logits, labels):
             f"`labels` must be classes from 0 to {logits.shape[1] - 1}. Received: "
             f"labels={labels}"
         )
+    if labels.dtype.kind not in "iub":
+        raise ValueError(
+            f"`labels` must be integers. Received: labels of dtype {labels.dtype}"
+        )
+    # As indices, booleans would be a mask.
+    labels = labels.astype("int64")
     rows = np.arange(len(labels))
     others = logits.copy()
     others[rows, labels] = -np.inf
-    return logits[rows, labels] - others.max(1)
+    with np.errstate(invalid="ignore"):
+        return logits[rows, labels] - others.max(1)
 
 
 def margin_loss(logits, labels, margin=0.0, ties="errors"):
     """Return the share of samples whose margin is at most `margin`.
+
+    A sample whose margin is NaN is an error.
 
     Args:
         logits: Float array (samples, classes).
@@ -68,5 +77,6 @@ def margin_loss(logits, labels, margin=0.0, ties="errors"):
     if not margin >= 0:
         raise ValueError(f"`margin` must be at least 0. Received: margin={margin}")
     found = margins(logits, labels)
-    wrong = found <= margin if ties == "errors" else found < margin
-    return float(wrong.mean())
+    # What is right, and not what is wrong: no comparison with NaN is true.
+    right = found > margin if ties == "errors" else found >= margin
+    return float((~right).mean())

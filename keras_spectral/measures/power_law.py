@@ -100,12 +100,15 @@ def fit_power_law(x, sides="abs", engine="exact"):
     """
     check_choice("engine", engine, _ENGINES)
     x = _on_side(x, sides)
+    nan = math.nan
+    nothing = PowerLawFit(nan, nan, nan, nan, 0, x.size, nan, "degenerate")
     if len(np.unique(x[:1000])) < 4 and len(np.unique(x)) < 4:
-        nan = math.nan
-        return PowerLawFit(nan, nan, nan, nan, 0, x.size, nan, "degenerate")
+        return nothing
     flagged = False
     if engine == "exact":
         alpha, xmin, tail, distance = find_tail(x)
+        if not tail:
+            return nothing
     else:
         import powerlaw
 
@@ -185,7 +188,10 @@ def goodness_of_fit(x, sides="abs", trials=200, seed=0):
     as_far = 0
     for _ in range(trials):
         size = rng.binomial(x.size, fit.tail_size / x.size) if body.size else x.size
-        tail = fit.xmin * (1 - rng.random(size)) ** (-1 / fit.alpha_tail)
+        with np.errstate(over="ignore"):
+            tail = fit.xmin * (1 - rng.random(size)) ** (-1 / fit.alpha_tail)
+        # Tails of exponents near 1 leave float64's range.
+        tail = np.minimum(tail, np.finfo("float64").max)
         rest = body[rng.integers(0, max(body.size, 1), x.size - size)]
         again = fit_power_law(np.concatenate([tail, rest]))
         # Only a sample of very few numbers is degenerate; it says nothing against.

@@ -18,6 +18,8 @@ _PILOTS = 24
 _CHUNK = 1 << 18
 # Length of the blocks whose maxima are bounded before they are looked at.
 _BLOCK = 512
+# Mean logarithms are off by some of this.
+_ROUNDING = 1e-14
 # Distances that differ by less are equal up to rounding.
 _SLACK = 1e-13
 
@@ -48,6 +50,7 @@ class _Data:
         self.values = x if self.below.size == x.size else x[different]
         self.total = x.size
         self.logs = np.log(self.values)
+        largest = max(abs(float(self.logs[0])), abs(float(self.logs[-1])), 1.0)
         counts = np.diff(self.below, append=x.size)
         # Around the mean, where sums of logarithms cancel least.
         center = float(np.dot(self.logs, counts)) / x.size
@@ -55,8 +58,11 @@ class _Data:
         sums = np.cumsum((self.logs * counts)[::-1])[::-1]
         sizes = x.size - self.below
         with np.errstate(divide="ignore", invalid="ignore"):
+            excess = sums - sizes * self.logs
             # Exponents of the survival functions, alpha_pdf - 1.
-            self.exponents = sizes / (sums - sizes * self.logs)
+            self.exponents = sizes / excess
+        # Tails whose numbers are equal but for rounding have none.
+        self.fitted = excess[:-2] > _ROUNDING * largest * sizes[:-2]
 
     def deviations(self, start, points):
         """Return fitted minus empirical distribution function at some points.
@@ -112,16 +118,20 @@ def find_tail(x):
         x: Float array of at least four different positive numbers.
 
     Returns:
-        A `Tail`.
+        A `Tail`; NaN and of size 0 if in every tail the numbers are equal but for
+        rounding.
 
     Source: Clauset, Shalizi and Newman 2009, sections 3.1 and 3.3.
     """
     data = _Data(x)
-    alive = np.arange(data.values.size - 2)
+    alive = np.flatnonzero(data.fitted)
+    if not alive.size:
+        return Tail(np.nan, np.nan, 0, np.nan)
     best, chosen = np.inf, -1
     # A first good distance, from tails of all sizes, refutes most of the others.
     sizes = np.geomspace(2, alive.size + 1, _PILOTS)
-    for start in np.unique(alive.size + 1 - np.round(sizes)).astype(int):
+    for place in np.unique(alive.size + 1 - np.round(sizes)).astype(int):
+        start = int(alive[place])
         _, distance = data.farthest(start)
         if distance < best:
             best, chosen = distance, start

@@ -95,3 +95,22 @@ def test_bad_arguments():
         check_assumptions(model)
     with pytest.raises(ValueError, match="`trials`"):
         check_assumptions(model, trials=0)
+
+
+TAME = "activations 1-Lipschitz and zero at zero"
+
+
+@pytest.mark.parametrize(
+    "layer, assumption, status",
+    [
+        (keras.layers.LayerNormalization(), "no normalization (or folded)", "FAIL"),
+        (keras.layers.UnitNormalization(), "no normalization (or folded)", "FAIL"),
+        (keras.layers.PReLU(), TAME, "UNTESTED"),
+        (keras.layers.Softmax(), TAME, "UNTESTED"),
+        (keras.layers.ELU(3.0), TAME, "UNTESTED"),
+    ],
+)  # fmt: skip
+def test_layers_that_the_theorem_does_not_know(layer, assumption, status):
+    model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(10), layer])
+    found = {row.assumption: row for row in check_assumptions(model, trials=1)}
+    assert found[assumption].status == status

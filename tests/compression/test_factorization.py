@@ -269,3 +269,12 @@ def test_wrong_arguments():
     model.layers[0].kernel.assign(np.full((8, 8), np.nan))
     with pytest.raises(ValueError, match="finite"):
         factorize(model, delta=0.1)
+
+
+def test_statistics_of_normalization_are_kept():
+    x = np.random.default_rng(0).normal(3, 5, size=(50, 4)).astype("float32")
+    normalization = keras.layers.Normalization()
+    normalization.adapt(x)
+    model = keras.Sequential([keras.Input((4,)), normalization, keras.layers.Dense(2)])
+    factored, _ = factorize(model, rank_ratio=1.0)
+    np.testing.assert_allclose(factored(x), model(x), rtol=1e-4, atol=1e-5)

@@ -343,3 +343,12 @@ def test_apply_takes_a_network_of_hundreds_of_layers():
         model = keras.Model(inputs, keras.layers.Dense(4)(tensor))
     copy = compression.apply(model, replacement="zero")
     assert len(copy.layers) == len(model.layers)
+
+
+def test_a_compressed_copy_keeps_the_statistics_of_normalization():
+    x = np.random.default_rng(0).normal(3, 5, size=(50, 4)).astype("float32")
+    normalization = keras.layers.Normalization()
+    normalization.adapt(x)
+    model = keras.Sequential([keras.Input((4,)), normalization, keras.layers.Dense(2)])
+    copy = compression.apply(model, replacement="zero", deviations=1e-9)
+    np.testing.assert_allclose(copy(x), model(x), rtol=1e-5, atol=1e-6)

@@ -11,10 +11,12 @@ from scipy import integrate
 from keras_spectral.compression import (
     allowed_output_change,
     approximate_matrix,
+    approximation_threshold,
     compression_bound,
     compression_gap,
     cushion_measure,
     entropy_integral,
+    failure_probability,
     layer_tolerances,
     margin_error,
     margin_measure,
@@ -250,3 +252,37 @@ def test_measures_do_not_change_with_the_scale_of_the_weights():
 def test_bad_arguments(call, match):
     with pytest.raises(ValueError, match=match):
         call()
+
+
+def test_outputs_that_are_no_numbers_are_errors():
+    logits = np.array([[np.nan, np.nan], [np.inf, np.inf], [1.0, np.nan], [1.0, 0.0]])
+    for ties in ("errors", "correct"):
+        assert margin_loss(logits, np.zeros(4, int), ties=ties) == 0.75
+
+
+def test_labels_are_integers():
+    logits = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    assert margins(logits, np.array([True, False, False])).tolist() == [-1, 1, 1]
+    with pytest.raises(ValueError, match="`labels` must be integers"):
+        margins(logits, np.array([1.0, 0.0, 0.0]))
+
+
+def test_zero_cushions_and_deep_products():
+    # A dead unit's cushion, and a product of norms above float64's range.
+    assert math.isinf(projection_parameters(1.0, [0.0], [0.1], 1.0, 10, 100))
+    assert math.isinf(cushion_measure([0.0], [0.1], 1.0, 1.0, 1.0, 100))
+    assert math.isinf(perturbation_bound([2.0] * 2000, [1e-4] * 2000, 1.0))
+    assert perturbation_bound([0.0, 1.0], [0.0, 0.1], 3.0) == 0.0
+
+
+def test_scales_do_not_matter_to_the_failure_probability():
+    expected = failure_probability(3.0, 1.0, 0.5)
+    for scale in (1e-150, 1e150):
+        noisy = failure_probability(3.0 * scale, scale, 0.5 * scale**2)
+        assert noisy == pytest.approx(expected)
+    for scale in (1e-170, 1e170):
+        plain = failure_probability(3.0 * scale, scale)
+        assert plain == pytest.approx(failure_probability(3.0, 1.0))
+        assert approximation_threshold(scale, 0.01) == pytest.approx(
+            scale * approximation_threshold(1.0, 0.01)
+        )

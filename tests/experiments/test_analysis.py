@@ -182,3 +182,17 @@ def test_bad_arguments(tmp_path):
         analyze_checkpoint(tmp_path / "x.pth", layout="jax")
     with pytest.raises(ValueError, match="`rows`"):
         analysis_figure([])
+
+
+def test_values_out_of_range_do_not_stop_the_analysis(rng, tmp_path, recwarn):
+    matrices = {
+        "huge": rng.normal(size=(9, 9)) * 1e200,
+        "tiny": rng.normal(size=(9, 9)) * 1e-200,
+        "infinite": np.where(np.eye(9) > 0, np.inf, 1.0),
+        "fine": rng.normal(size=(9, 9)),
+    }
+    save_file(matrices, tmp_path / "odd.safetensors")
+    found = analyze_checkpoint(tmp_path / "odd.safetensors")
+    assert [row.name for row in found] == ["fine"]
+    assert set(found.skipped) == {"huge", "tiny", "infinite"}
+    assert not [w for w in recwarn if w.category is RuntimeWarning]

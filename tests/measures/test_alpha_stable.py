@@ -142,3 +142,29 @@ def test_bad_arguments(call, match):
     with pytest.raises(ValueError, match=match):
         call()
     assert fit_alpha_stable(np.ones(50)).status == "degenerate"
+
+
+@pytest.mark.parametrize("method", ["characteristic_function", "quantile"])
+@pytest.mark.parametrize(
+    "x",
+    [
+        np.repeat([0.0, 1.0], (70, 30)),
+        np.repeat([-1.0, 0.0, 1.0], 60),
+        np.exp(np.linspace(-700, 700, 500)),
+        np.append(np.linspace(-1, 1, 50), [1.7e308, -1.7e308]),
+        np.linspace(-1, 1, 40) * 1e308,
+        np.linspace(-1, 1, 40) * 1e-315,
+    ],
+)
+def test_whatever_the_numbers_the_answer_is_one(x, method):
+    fit = fit_alpha_stable(x, method, trials=9)
+    assert 0 < fit.alpha <= 2 and math.isfinite(fit.location)
+    assert 0 <= fit.distance <= 2 and 0 < fit.p_value <= 1
+    assert fit.scale > 0
+
+
+def test_the_smallest_numbers_are_fitted_as_any():
+    x = sample_alpha_stable(2000, 1.5)
+    small, plain = fit_alpha_stable(x * 1e-300), fit_alpha_stable(x)
+    assert small.alpha == pytest.approx(plain.alpha, rel=1e-6)
+    assert small.scale == pytest.approx(plain.scale * 1e-300, rel=1e-6)

@@ -95,3 +95,35 @@ def test_a_matrix_of_equal_singular_values_has_no_exponent():
 def test_bad_matrices(matrix, match):
     with pytest.raises(ValueError, match=match):
         fit_eigenvalues(matrix)
+
+
+def test_rounding_errors_are_no_spectrum(rng):
+    """Of rank 5: five eigenvalues and no law, in whatever precision."""
+    for shape in ((200, 300), (300, 40)):
+        w = rng.normal(size=(shape[0], 5)) @ rng.normal(size=(5, shape[1]))
+        found = fit_eigenvalues(w)
+        assert np.count_nonzero(found.eigenvalues) == 5
+        assert found.spikes == 5
+        assert found.power_law.size == 5
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0, 0.3])
+def test_orthogonal_matrices_have_no_exponent(rng, scale):
+    q = scale * np.linalg.qr(rng.normal(size=(300, 200)))[0]
+    found = fit_eigenvalues(q)
+    assert found.power_law.status == "degenerate"
+    assert math.isnan(found.alpha_hat)
+
+
+@pytest.mark.parametrize(
+    "matrix, match",
+    [
+        (np.full((3, 3), 1e200), "range"),
+        (np.full((3, 3), 1e-200), "range"),
+        (np.full((3, 3), 1j), "real"),
+        (np.array([["a"]]), "real"),
+    ],
+)
+def test_what_has_no_squares_is_refused(matrix, match):
+    with pytest.raises(ValueError, match=match):
+        fit_eigenvalues(matrix)

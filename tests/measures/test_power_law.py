@@ -189,3 +189,17 @@ def test_bad_numbers(x):
         compare_power_law([1.0, 2.0], alternatives=("gamma",))
     with pytest.raises(ValueError, match="`trials`"):
         goodness_of_fit([1.0, 2.0], trials=0)
+
+
+def test_numbers_that_are_equal_but_for_rounding_have_no_exponent():
+    for x in (4 * (1 + np.arange(60) * 2.3e-16), 1e300 * (1 + np.arange(9) * 2.3e-16)):
+        assert fit_power_law(x).status == "degenerate"
+    # A tail of them is no tail either; the numbers below it are fitted.
+    x = np.concatenate([np.geomspace(1, 3, 50), 4 * (1 + np.arange(60) * 2.3e-16)])
+    assert fit_power_law(x).alpha_pdf < 1e6
+
+
+def test_the_bootstrap_of_exponents_near_one_does_not_overflow():
+    x = np.append(np.random.default_rng(0).normal(1, 0.01, 200), 1e300)
+    assert fit_power_law(x).status == "at boundary"
+    assert 0 < goodness_of_fit(x, trials=9).p_value <= 1
