@@ -4,6 +4,12 @@ import math
 import numbers
 
 
+def _check_number(name, value, expected, holds):
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not holds(value):
+        raise ValueError(f"`{name}` must be {expected}. Received: {name}={value}")
+
+
 def check_positive(name, value):
     """Raise a ValueError unless `value` is a positive, finite number.
 
@@ -17,11 +23,7 @@ def check_positive(name, value):
     ...
     ValueError: `bound` must be a positive, finite number. Received: bound=-1
     """
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not number or not 0 < value < math.inf:
-        raise ValueError(
-            f"`{name}` must be a positive, finite number. Received: {name}={value}"
-        )
+    _check_number(name, value, "a positive, finite number", lambda v: 0 < v < math.inf)
 
 
 def check_ratio(name, value):
@@ -37,11 +39,7 @@ def check_ratio(name, value):
     ...
     ValueError: `rank_ratio` must be a number in (0, 1]. Received: rank_ratio=2
     """
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not number or not 0 < value <= 1:
-        raise ValueError(
-            f"`{name}` must be a number in (0, 1]. Received: {name}={value}"
-        )
+    _check_number(name, value, "a number in (0, 1]", lambda v: 0 < v <= 1)
 
 
 def check_share(name, value):
@@ -57,11 +55,7 @@ def check_share(name, value):
     ...
     ValueError: `error` must be a number in [0, 1]. Received: error=1.5
     """
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not number or not 0 <= value <= 1:
-        raise ValueError(
-            f"`{name}` must be a number in [0, 1]. Received: {name}={value}"
-        )
+    _check_number(name, value, "a number in [0, 1]", lambda v: 0 <= v <= 1)
 
 
 def check_probability(name, value):
@@ -77,8 +71,7 @@ def check_probability(name, value):
     ...
     ValueError: `delta` must be in (0, 1). Received: delta=1
     """
-    if not 0 < value < 1:
-        raise ValueError(f"`{name}` must be in (0, 1). Received: {name}={value}")
+    _check_number(name, value, "in (0, 1)", lambda v: 0 < v < 1)
 
 
 def check_integer(name, value, least):
