@@ -38,9 +38,7 @@ from keras_spectral.linalg.projections import (
     fixed_svd,
     nearest_orthonormal,
     normalizing_scale,
-    project_stable_rank,
     rank_at_ratio,
-    remainder_factor,
     truncate_rank,
 )
 from keras_spectral.linalg.spectra import (
@@ -48,6 +46,11 @@ from keras_spectral.linalg.spectra import (
     circular_convolution_singular_values,
     operator_matrix,
     operator_singular_values,
+)
+from keras_spectral.linalg.stable_rank_projections import (
+    normalize_stable_rank,
+    project_stable_rank,
+    remainder_factor,
 )
 
 __all__ = [
@@ -69,6 +72,7 @@ __all__ = [
     "iterate",
     "leading_right_vector",
     "nearest_orthonormal",
+    "normalize_stable_rank",
     "normalized",
     "normalizing_scale",
     "operator_matrix",

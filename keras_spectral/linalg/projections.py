@@ -4,6 +4,7 @@ import math
 
 from keras import ops
 
+from keras_spectral.linalg.spectral_functions import SpectralValues, spectral_function
 from keras_spectral.validation import check_integer, check_positive, check_ratio
 
 
@@ -95,42 +96,6 @@ def clip_norm(weight, norm, bound=1.0):
     return weight * clipping_scale(norm, bound)
 
 
-def remainder_factor(squares, sigma, stable_rank):
-    """Return by how much all but the leading singular triplet must shrink.
-
-    With f the factor and sigma u v' the leading triplet, f W + (1 - f) sigma u v'
-    is the solution of Theorem 1 for k = 1; divided by sigma it is Algorithm 2.
-
-    Args:
-        squares: Scalar tensor ||W||_F^2.
-        sigma: Scalar tensor u' W v with unit u and v, exactly; u and v may be
-            estimates.
-        stable_rank: Float >= 1, the target r.
-
-    Returns:
-        Scalar tensor f in [0, 1]; 1 where the stable rank is not above r, and
-        where `squares` overflows or underflows (in float32, for norms outside
-        of 1e-17 to 1e19).
-
-    Example:
-    >>> import numpy as np
-    >>> factor = remainder_factor(np.array(12.0), np.array(2.0), stable_rank=1.5)
-    >>> float(factor)
-    0.5
-
-    Source: papers/stable-rank-normalization.md, Theorem 1 and Algorithm 2,
-    lines 6 to 10.
-    """
-    # The remainder is orthogonal to the triplet, so it need not be formed.
-    # Where the squares leave the range of float32 there is nothing to compare.
-    usable = squares < float("inf")
-    leading = ops.where(usable, ops.square(sigma), 0.0)
-    remainder = ops.where(usable, squares - leading, 0.0)
-    # Not zero, so that the square root has a gradient for a zero kernel too.
-    target = ops.maximum((stable_rank - 1.0) * leading, 1e-37)
-    return ops.sqrt(target / ops.maximum(remainder, target))
-
-
 def fixed_svd(matrix):
     """Return the SVD with singular vectors held constant.
 
@@ -159,80 +124,6 @@ def fixed_svd(matrix):
     return u, ops.sum(u * ops.matmul(matrix, ops.transpose(vt)), axis=0), vt
 
 
-def project_stable_rank(matrix, stable_rank, preserved=1):
-    """Return the matrix nearest to `matrix` whose stable rank is `stable_rank`.
-
-    Args:
-        matrix: Float tensor (m, n), finite. A float16 or bfloat16 matrix is
-            computed in float32.
-        stable_rank: Float r, 1 <= r. A matrix whose stable rank is not above r
-            is returned as it is.
-        preserved: Integer k >= 0, how many leading singular values must stay.
-            For k >= 1 the largest feasible l <= k is used (Algorithm 1). For
-            k = 0 the norm may grow; the distance is the smallest of all.
-
-    Returns:
-        Tuple (projected matrix, l): l is an integer tensor, the number of
-        singular values that were preserved (0 for k = 0). The gradient holds
-        the singular vectors constant, the paper's estimator.
-
-    Raises:
-        ValueError: If `stable_rank` < 1 or `preserved` < 0.
-
-    Example:
-    >>> import numpy as np
-    >>> projected, _ = project_stable_rank(np.eye(3), 2.0, preserved=1)
-    >>> sorted(ops.convert_to_numpy(ops.diagonal(projected)).round(4).tolist())
-    [0.7071, 0.7071, 1.0]
-
-    Source: papers/stable-rank-normalization.md, Theorem 1, Algorithm 1, eq. 5.
-    """
-    if not stable_rank >= 1:
-        raise ValueError(
-            "`stable_rank` must be at least 1: no matrix has a smaller one. "
-            f"Received: stable_rank={stable_rank}"
-        )
-    check_integer("preserved", preserved, least=0)
-    matrix = ops.convert_to_tensor(matrix)
-    dtype = matrix.dtype
-    if "16" in str(dtype):
-        matrix = ops.cast(matrix, "float32")
-    u, s, vt = fixed_svd(matrix)
-    # Only ratios matter; squares of the values themselves would leave float32's
-    # range for norms outside of 1e-19 to 1e19. The scale needs no gradient.
-    scale = ops.stop_gradient(s[0])
-    squares = ops.square(s / ops.where(scale > 0, scale, ops.ones_like(scale)))
-    largest = squares[0]
-    rounding = 1.0 + 1e-6
-    within = ops.sum(squares) <= stable_rank * largest * rounding
-    # Algorithm 1 stops at the first index that is not feasible; the running
-    # sums grow, so a mask of the feasible prefix is the same.
-    count = max(preserved, 1)
-    prefix = ops.cumsum(squares) <= stable_rank * largest * rounding
-    prefix = ops.logical_and(prefix, ops.arange(s.shape[0]) < count)
-    prefix = ops.cast(prefix, s.dtype)
-    kept = ops.sum(prefix * squares)
-    rest = ops.sum((1.0 - prefix) * squares)
-    # The branch that is not taken must be finite too, for the gradient's sake.
-    target = stable_rank * largest - kept
-    usable = ops.logical_and(target > 0, rest > 0)
-    ratio = ops.where(usable, target, 1.0) / ops.where(usable, rest, 1.0)
-    gamma = ops.where(usable, ops.sqrt(ratio), 0.0)
-    lead = ops.ones_like(gamma)
-    if preserved == 0 and stable_rank > 1:
-        tail = (gamma + stable_rank - 1.0) / stable_rank
-        # gamma is zero only for a matrix that is returned as it is.
-        lead = tail / ops.where(usable, gamma, 1.0)
-        gamma = tail
-    # The remainder is W less the preserved triplets, so the gradient reaches W.
-    scaled = gamma * matrix + ops.matmul(u * ((lead - gamma) * s * prefix), vt)
-    projected = ops.where(within, matrix, scaled)
-    kept_count = ops.cast(ops.sum(prefix), "int32")
-    if preserved == 0:
-        kept_count = ops.zeros_like(kept_count)
-    return ops.cast(projected, dtype), kept_count
-
-
 def clip_singular_values(matrix, bound=1.0):
     """Return the matrix nearest to `matrix` with no singular value above `bound`.
 
@@ -243,7 +134,9 @@ def clip_singular_values(matrix, bound=1.0):
 
     Returns:
         Tensor of the shape and dtype of `matrix`; a matrix within the bound is
-        returned as it is. The gradient holds the singular vectors constant.
+        returned as it is. The gradient is exact, how the singular vectors turn
+        included, also where singular values repeat. The second derivative is exact
+        for distinct singular values, and NaN where some repeat.
 
     Raises:
         ValueError: If `bound` is not positive.
@@ -259,15 +152,24 @@ def clip_singular_values(matrix, bound=1.0):
     check_positive("bound", bound)
     matrix = ops.convert_to_tensor(matrix)
     wide = ops.cast(matrix, "float32") if "16" in str(matrix.dtype) else matrix
-    u, s, vt = fixed_svd(wide)
-    # The gradient is that of W less what sticks out; its value would lose every
-    # digit for a kernel far above the bound, so that is taken from the SVD.
-    less = wide - ops.matmul(u * ops.relu(s - bound), vt)
-    value = ops.stop_gradient(ops.matmul(u * ops.minimum(s, bound), vt))
-    clipped = value + (less - ops.stop_gradient(less))
-    # Not written as s > bound, so that NaN stays NaN.
-    within = ops.max(s) <= bound
-    return ops.cast(ops.where(within, wide, clipped), matrix.dtype)
+
+    def clipped(s, unit):
+        s = s * unit
+        below = s <= bound
+        # In units of 1, and no multiple of W is set apart (the base is 0): for a
+        # kernel far above the bound the difference would lose every digit.
+        return SpectralValues(
+            # A bare number would be rounded to float32 on torch.
+            values=ops.where(below, s, ops.full_like(s, bound)),
+            slopes=ops.where(below, unit, 0.0),
+            groups=below,
+            unit=ops.ones_like(unit),
+            base=0.0,
+            unchanged=ops.all(below),
+            smallest_gap=0.0,
+        )
+
+    return ops.cast(spectral_function(wide, clipped)[0], matrix.dtype)
 
 
 def rank_at_ratio(rank_ratio, full_rank):

@@ -8,12 +8,13 @@ from keras import ops
 
 from keras_spectral.linalg import (
     clip_norm,
+    clip_singular_values,
     divide_by_norm,
     project_stable_rank,
     rank_at_ratio,
     remainder_factor,
 )
-from tests.layers.reference import finite_differences
+from tests.linalg import reference
 
 
 def stable_rank(matrix):
@@ -139,36 +140,55 @@ def test_remainder_factor_beyond_the_range_of_float32(squares, sigma):
     assert all(np.isfinite(tape.gradient(factor, [squares, sigma])))
 
 
-@pytest.mark.parametrize("preserved", [0, 1, 3])
-def test_gradient_of_the_projection_is_the_papers_estimator(rng, preserved):
-    """Finite differences with the preserved singular vectors held constant."""
-    matrix, r = rng.standard_normal((7, 8)), 2.0
-    u, s, vt = np.linalg.svd(matrix, full_matrices=False)
-    assert (s**2).sum() / s[0] ** 2 > r
-    count = max(project(matrix, r, preserved)[1], 1)
-    cotangent = rng.standard_normal(matrix.shape)
+SPECTRA = st.lists(st.sampled_from([2.0, 1.0, 0.5, 0.25, 0.0]), min_size=2, max_size=5)
 
-    def value(weight):
-        live = np.array([u[:, i] @ weight @ vt[i] for i in range(count)])
-        kept = (u[:, :count] * live) @ vt[:count]
-        rest = weight - kept
-        # The components along all vectors are what the norm of the rest counts.
-        values = np.array([u[:, i] @ weight @ vt[i] for i in range(len(s))])
-        beta = (values[count:] ** 2).sum()
-        gamma = np.sqrt((r * values[0] ** 2 - (live**2).sum()) / beta)
-        lead = 1.0
-        if preserved == 0:
-            tail = (gamma + r - 1) / r
-            gamma, lead = tail, tail / gamma
-        return ((lead * kept + gamma * rest) * cotangent).sum()
 
-    expected = finite_differences(value, matrix)
-    weight = tf.constant(matrix)
-    with tf.GradientTape() as tape:
-        tape.watch(weight)
-        projected, _ = project_stable_rank(weight, r, preserved)
-        total = tf.reduce_sum(projected * cotangent)
-    np.testing.assert_allclose(tape.gradient(total, weight), expected, atol=1e-7)
+@given(st.integers(0, 2**31), SPECTRA, st.integers(0, 2), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_gradient_of_clipping_at_ties(seed, spectrum, longer, wide):
+    """Along a random direction, of many spectra with values that repeat."""
+    rng = np.random.default_rng(seed)
+    shape = (len(spectrum) + longer, len(spectrum))
+    shape = shape[::-1] if wide else shape
+    matrix = reference.with_spectrum(rng, shape, sorted(spectrum)[::-1])
+    direction, cotangent = rng.standard_normal((2, *shape))
+    step = 1e-6 * direction
+    rise = reference.clip(matrix + step, 0.7) - reference.clip(matrix - step, 0.7)
+
+    def function(weight):
+        return tf.reduce_sum(clip_singular_values(weight, 0.7) * cotangent)
+
+    slope = reference.gradient(function, matrix)
+    expected = (rise * cotangent).sum() / 2e-6
+    assert (slope * direction).sum() == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    shape=st.tuples(st.integers(2, 7), st.integers(2, 7)),
+    r=st.floats(1, 4),
+    k=st.integers(0, 3),
+)
+@settings(max_examples=40, deadline=None)
+def test_gradient_of_the_cap_turns_with_the_matrix(seed, shape, r, k):
+    """F(QW) = Q F(W), and F(cW) = c F(W): so must the gradient."""
+    rng = np.random.default_rng(seed)
+    matrix, cotangent = rng.standard_normal((2, *shape))
+    turn = np.linalg.qr(rng.standard_normal((shape[0], shape[0])))[0]
+
+    def slope(matrix, cotangent):
+        return reference.gradient(
+            lambda w: tf.reduce_sum(project_stable_rank(w, r, k)[0] * cotangent),
+            matrix,
+        )
+
+    plain = slope(matrix, cotangent)
+    size = np.abs(plain).max()
+    turned = slope(turn @ matrix, turn @ cotangent)
+    np.testing.assert_allclose(turned, turn @ plain, atol=1e-8 * size)
+    np.testing.assert_allclose(slope(9 * matrix, cotangent), plain, atol=1e-8 * size)
+    value = (project(matrix, r, k)[0] * cotangent).sum()
+    assert (plain * matrix).sum() == pytest.approx(value, abs=1e-8 * size)
 
 
 def test_divide_and_clip(rng):
