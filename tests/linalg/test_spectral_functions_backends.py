@@ -241,6 +241,39 @@ def test_float32_gradient_at_every_scale(rng, k, r):
             assert relative_error(found, expected) <= 1e-4
 
 
+@pytest.mark.parametrize("shape", [(5, 1), (1, 5), (1, 1)])
+def test_one_row_or_column(rng, shape):
+    """A vector's only singular value is its length; its stable rank is 1."""
+    matrix = rng.standard_normal(shape)
+    matrix *= 2 / np.linalg.norm(matrix)
+    cotangent = rng.standard_normal(shape)
+
+    def exact(limit):
+        return lambda weight: limit * weight / np.linalg.norm(weight)
+
+    cases = {
+        "clip": exact(BOUND),
+        "normalize": exact(0.5),
+        "cap": lambda weight: weight,
+    }
+    for name, numpy_function in cases.items():
+        function = FUNCTIONS[name][0]
+        expected = reference.slope_by_differences(
+            lambda w, f=numpy_function: (f(w) * cotangent).sum(), matrix
+        )
+        found = reference.gradient(weighted(function, cotangent), matrix)
+        np.testing.assert_allclose(found, expected, atol=1e-8)
+
+        def cubed(weight, function=function):
+            return ops.sum(function(weight) ** 3)
+
+        expected = reference.slope_by_differences(
+            lambda w, f=cubed: (reference.gradient(f, w) ** 2).sum(), matrix
+        )
+        found = reference.gradient_of_squared_gradient(cubed, matrix)
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
+
+
 def test_limited_norm(rng):
     """Within the limit the norm stays, above it is the limit; both exactly."""
     for spectrum in ([0.4, 0.3, 0.2, 0.1], [1.3, 0.9, 0.6, 0.2]):
