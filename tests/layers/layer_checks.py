@@ -187,10 +187,9 @@ def check_fit(make, inputs):
     jax = keras.backend.backend() == "jax"
     targets = np.zeros((4, *models[0].output_shape[1:]))
     for eagerly, model in enumerate(models):
-        # XLA is in Keras' own check; JAX without it is slower than with it.
-        model.compile(
-            "sgd", "mse", run_eagerly=bool(eagerly) and not jax, jit_compile=jax
-        )
+        # Keras' own check has XLA; JAX is slower without it than with it.
+        eagerly = bool(eagerly) and not jax
+        model.compile("sgd", "mse", run_eagerly=eagerly, jit_compile=jax)
         loss = model.fit(inputs, targets, verbose=0).history["loss"]
         assert np.isfinite(loss).all()
         assert all(np.isfinite(w).all() for w in model.get_weights())
