@@ -51,6 +51,8 @@ class ConditionalBatchNormalization(keras.layers.Layer):
             momentum=self.momentum,
             epsilon=self.epsilon,
             dtype=self.dtype_policy,
+            # A frozen layer is loaded frozen, and then built.
+            trainable=self.trainable,
             name="bn",
         )
         self.normalization.build(shape)

@@ -76,14 +76,19 @@ class MaskedConv2D(keras.layers.Conv2D):
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
-        store["mask"] = self.mask
+        # A model that is not built may be saved, too.
+        if self.built:
+            store["mask"] = self.mask
 
     def load_own_variables(self, store):
+        if not self.built:
+            return super().load_own_variables(store)
         # Keras' own would count one variable too many.
         self.kernel.assign(store["0"])
         if self.use_bias:
             self.bias.assign(store["1"])
         self.mask.assign(store["mask"])
+        return None
 
     def get_config(self):
         config = super().get_config()

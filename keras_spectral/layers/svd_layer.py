@@ -77,7 +77,11 @@ class SVDLayer(kl.Layer):
             )
         super().__init__(**kwargs)
         self.outputs = outputs
-        self.geometry = geometry
+        # A loaded config has lists where the saved one had tuples.
+        self.geometry = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in geometry.items()
+        }
         self.rank_ratio = float(rank_ratio)
         self.orthogonal_factor = float(orthogonal_factor)
         self.spectrum_regularizer = keras.regularizers.get(spectrum_regularizer)
@@ -146,6 +150,7 @@ class SVDLayer(kl.Layer):
             kernel_initializer=self._initializer(1),
             kernel_regularizer=self._penalty(-1),
             dtype=self.dtype_policy,
+            trainable=self.trainable,
             name="u",
             **arguments,
             **self._bias_arguments(),
@@ -169,6 +174,8 @@ class SVDLayer(kl.Layer):
             kernel_initializer=self._initializer(0, transposed),
             kernel_regularizer=self._penalty(-2 if transposed else -1),
             dtype=self.dtype_policy,
+            # A frozen layer is loaded frozen, and then built.
+            trainable=self.trainable,
             name="v",
         )
         self.first.build(input_shape)

@@ -286,7 +286,7 @@ def test_convolution_state_matches_the_linalg_operator():
         (dict(clip=1), "`clip`"),
         (dict(method="svd"), "`method`"),
         (dict(method="exact", norm="operator"), '`method="exact"`'),
-        (dict(dtype="mixed_bfloat16"), "`dtype`"),
+        (dict(dtype="float64"), "`dtype`"),
     ],
 )
 def test_bad_arguments(arguments, match):
