@@ -1,9 +1,10 @@
 """Keras constraints: projections applied to a kernel after each update.
 
 A constraint sees the kernel alone and keeps no state, as Keras wants it. So
-nothing is iterated from a stored start: the projections are computed anew by SVD,
-in at least float32, and are within rounding of those of float64 (1e-5 of the
-kernel's norm), for norms from 1e-30 to 3e38. Below, digits are lost to TensorFlow and
+nothing is iterated from a stored start: the projections are computed anew by SVD
+(`LipschitzClip` by a certified bound of the norm), in at least float32, and those by
+SVD are within rounding of those of float64 (1e-5 of the kernel's norm), for norms
+from 1e-30 to 3e38. Below, digits are lost to TensorFlow and
 JAX, which take numbers under 1.2e-38 for zero. A kernel that holds NaN or infinity
 stays non-finite.
 """
@@ -41,10 +42,13 @@ class LipschitzClip(keras.constraints.Constraint):
     constant is at most `bound`. The bias does not matter. For
     `BatchNormalization` see `layers.LipschitzBatchNormalization`.
 
-    The cost is one norm a layer and update: for p = 2 an SVD of a dense kernel,
-    and for a 3x3 convolution about 42,000 min(inputs, filters)^3 multiply-adds.
-    On wide convolutions `layers.SpectralNormalization(norm="operator",
-    clip=True)` is cheaper.
+    The bound is always held. For p = 2 the kernel may become smaller than it had to,
+    by the share `tolerance`: in place of an SVD a few matrix products bound the norm.
+
+    The cost is one norm a layer and update: for p = 2 and the default tolerance about
+    m n^2 + 3 n^3 multiply-adds of a dense kernel (m, n), m >= n, and 3,100 n^3 for
+    a 3x3 convolution with n = min(inputs, filters). On wide layers
+    `layers.SpectralNormalization(norm="operator", clip=True)` is cheaper.
 
     Args:
         bound: Float > 0, the Lipschitz constant that is allowed.
@@ -54,9 +58,14 @@ class LipschitzClip(keras.constraints.Constraint):
             five). Depthwise and transposed kernels must be named: their axes
             look like a convolution's. Those of `EinsumDense` and attention are
             none of these.
+        tolerance: Float > 0, without effect unless p = 2 (see `linalg.induced_norm`).
+            It is for the worst kernels (three quarters of it by search, not by
+            proof); at the default of 0.04 Gaussian kernels end within 0.2 %
+            of the bound in dense layers and within 1.2 % in convolutions.
 
     Raises:
-        ValueError: On another `bound`, `p` or `kind`, or a kernel of another rank.
+        ValueError: On another `bound`, `p`, `kind` or `tolerance`, or a kernel of
+            another rank.
 
     Example:
     >>> import keras, numpy as np
@@ -69,24 +78,31 @@ class LipschitzClip(keras.constraints.Constraint):
     Source: papers/lipschitz-slides.md, eq. 16 (Gouk et al. 2018, Algorithm 1).
     """
 
-    def __init__(self, bound=1.0, p=2, kind=None):
+    def __init__(self, bound=1.0, p=2, kind=None, tolerance=0.04):
         check_positive("bound", bound)
         check_choice("p", p, (1, 2, math.inf, "inf"))
         check_choice("kind", kind, (None, *KINDS))
+        check_positive("tolerance", tolerance)
         self.bound = float(bound)
         self.p = math.inf if p == "inf" else p
         self.kind = kind
+        self.tolerance = float(tolerance)
 
     def __call__(self, w):
         kind = self.kind or ("dense" if len(w.shape) == 2 else "convolution")
         w = ops.convert_to_tensor(w)
-        norm = induced_norm(w, self.p, kind)
+        norm = induced_norm(w, self.p, kind, self.tolerance)
         return ops.cast(clip_norm(ops.cast(w, norm.dtype), norm, self.bound), w.dtype)
 
     def get_config(self):
         """Return the arguments; infinity is written as a string for JSON."""
         p = "inf" if self.p == math.inf else self.p
-        return {"bound": self.bound, "p": p, "kind": self.kind}
+        return {
+            "bound": self.bound,
+            "p": p,
+            "kind": self.kind,
+            "tolerance": self.tolerance,
+        }
 
 
 class _SpectrumConstraint(keras.constraints.Constraint):

@@ -1,3 +1,5 @@
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -217,3 +219,30 @@ def test_bad_arguments(arguments, match):
         make(**arguments)
     with pytest.raises(ValueError, match="at least two axes"):
         regularizers.Orthonormal(1.0)(tf.zeros((3,)))
+
+
+@pytest.mark.parametrize(
+    "regularizer",
+    [
+        regularizers.SpectralNorm(0.5, -2),
+        regularizers.Frobenius(0.5),
+        regularizers.Orthonormal(0.5, False, -2),
+        regularizers.StableRank(0.5, -2),
+        regularizers.DOptimal(0.5, 1e-5, -2),
+        regularizers.Divergence(0.5, 0.2, 1e-5, -2),
+    ],
+)
+def test_keras_makes_an_equal_regularizer(regularizer):
+    """From the registered name; `StableRank` is a constraint's name too."""
+    cls = type(regularizer)
+    config = json.loads(json.dumps(regularizer.get_config()))
+    name = keras.saving.get_registered_name(cls)
+    described = {"class_name": name, "config": config}
+    serialized = json.loads(json.dumps(keras.regularizers.serialize(regularizer)))
+    made = [keras.regularizers.get(described), keras.regularizers.get(serialized)]
+    with keras.saving.custom_object_scope({cls.__name__: cls}):
+        bare = {"class_name": cls.__name__, "config": config}
+        made.append(keras.regularizers.get(bare))
+    for other in made:
+        assert type(other) is cls
+        assert vars(other) == vars(regularizer)

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from keras_spectral.linalg import (
     transposed_convolution_operator,
     unfolding_norm_bound,
 )
+from keras_spectral.linalg.certificates import squarings_for
 
 
 @pytest.mark.parametrize(
@@ -124,6 +126,104 @@ def test_float32_does_not_round_below(seed, taps, channels, kind, scale):
     assert float(convolution_norm_bound(kernel)) >= exact
 
 
+def structured(rng, kind, shape):
+    """A float32 kernel whose transform peaks, is flat, or is of few directions."""
+    kernel = rng.standard_normal(shape)
+    if kind == "positive":
+        kernel = np.abs(kernel)
+    elif kind in ("delta", "orthonormal delta"):
+        middle = kernel[0, 0]
+        if kind == "orthonormal delta":
+            u, _, vt = np.linalg.svd(middle, full_matrices=False)
+            middle = u @ vt
+        kernel = np.zeros(shape)
+        kernel[shape[0] // 2, shape[1] // 2] = middle
+    elif kind == "low rank":
+        kernel = kernel[..., :1] * rng.standard_normal(shape[-1])
+    elif kind == "checkered":
+        signs = (-1.0) ** np.indices(shape[:2]).sum(axis=0)
+        kernel = np.abs(kernel) * signs[..., None, None]
+    return kernel.astype("float32")
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    kind=st.sampled_from(
+        ["random", "positive", "delta", "orthonormal delta", "low rank", "checkered"]
+    ),
+    taps=st.sampled_from([(1, 1), (2, 3), (3, 3), (5, 2)]),
+    channels=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    tolerance=st.sampled_from([None, 0.002, 0.04, 0.3]),
+)
+@settings(max_examples=60, deadline=None)
+def test_within_the_tolerance_and_never_below(seed, kind, taps, channels, tolerance):
+    kernel = structured(np.random.default_rng(seed), kind, (*taps, *channels))
+    transforms = np.fft.fft2(kernel.astype("float64"), (48, 48), axes=(0, 1))
+    exact = np.linalg.svd(transforms, compute_uv=False).max()
+    bound = float(induced_norm(kernel, 2, "convolution", tolerance))
+    # How far the norm on an unbounded image can be above that on 48 x 48.
+    most = math.prod(1 / math.cos(math.pi * (size - 1) / 96) for size in taps)
+    assert exact <= bound <= exact * most * (1 + (tolerance or 0.01)) * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("squarings", [1, 2, 3, 6])
+@pytest.mark.parametrize("n", [1, 2, 3, 32, 128])
+def test_what_squarings_exceed_by_on_hard_spectra(rng, n, squarings):
+    """Two values, the hardest for squarings, and others, of a dense kernel."""
+    spectra = [
+        np.r_[np.ones(1 + n // k), np.full(n, x)][:n]
+        for k in (2, 4, n + 1)
+        for x in (0.0, 0.45, 0.8, 0.97)
+    ]
+    spectra += [np.linspace(1, 0, n, endpoint=False), rng.uniform(size=n)]
+    for spectrum in spectra:
+        kernel = np.diag(spectrum)[None]
+        bound = float(convolution_norm_bound(kernel, squarings))
+        ratio = bound / spectrum.max()
+        proved = ((1 + math.sqrt(n)) / 2) ** (1 / 2 ** (squarings + 1))
+        assert 1 <= ratio <= proved * (1 + 1e-7)
+        if squarings >= 3:
+            found = 0.0038 * math.acosh(math.sqrt(n)) ** 2 * 0.39 ** (squarings - 3)
+            assert ratio <= 1 + found + 1e-7
+
+
+def test_more_squarings_for_a_smaller_tolerance():
+    for channels in (1, 8, 64, 512):
+        counts = [squarings_for(channels, t) for t in (1.0, 1e-1, 1e-2, 1e-4)]
+        assert counts == sorted(counts)
+        for tolerance, count in zip((1.0, 1e-1, 1e-2, 1e-4), counts, strict=True):
+            excess = 0.0038 * math.acosh(math.sqrt(channels)) ** 2
+            assert excess * 0.39 ** (count - 3) <= tolerance * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 4, 5), (3, 2, 2), (1, 1, 6, 3), (3, 3, 1, 2)])
+def test_gradient_of_the_certificate(rng, shape):
+    """It is that of the value, by differences, and zero or finite where it ends."""
+    kernel, step = rng.standard_normal(shape), rng.standard_normal(shape)
+    with tf.GradientTape() as tape:
+        variable = tf.Variable(kernel)
+        value = induced_norm(variable, 2, "convolution")
+    gradient = tape.gradient(value, variable).numpy()
+    above, below = (
+        float(induced_norm(kernel + sign * 1e-6 * step, 2, "convolution"))
+        for sign in (1, -1)
+    )
+    assert (gradient * step).sum() == pytest.approx((above - below) / 2e-6, rel=1e-4)
+    for special in (np.zeros(shape), np.ones(shape)):
+        with tf.GradientTape() as tape:
+            variable = tf.Variable(special.astype("float32"))
+            value = induced_norm(variable, 2, "convolution")
+        assert np.isfinite(tape.gradient(value, variable).numpy()).all()
+
+
+def test_many_equal_entries_do_not_round_below():
+    for shape in [(1, 1, 2048, 1), (1, 4096, 3), (3, 3, 512, 2), (1, 1, 64, 256)]:
+        kernel = np.full(shape, np.float32(0.1))
+        size = (1,) * (len(shape) - 2)
+        exact = circular_convolution_norm(kernel.astype("float64"), size)
+        assert exact <= float(convolution_norm_bound(kernel)) <= 1.01 * exact
+
+
 @given(
     seed=st.integers(0, 2**31),
     groups=st.integers(1, 3),
@@ -155,6 +255,7 @@ def test_three_dimensions_within_one_percent_where_asked(rng):
         (induced_norm, (np.zeros((3, 3)), 2, "convolution"), "`kernel`"),
         (induced_norm, (np.zeros((3, 3)), 3), "`p`"),
         (induced_norm, (np.zeros((3, 3)), 2, "separable"), "`kind`"),
+        (induced_norm, (np.zeros((3, 3)), 2, "dense", -1.0), "`tolerance`"),
         (convolution_norm_bound, (np.zeros((3, 3)),), "`kernel`"),
         (convolution_norm_bound, (np.zeros((3, 2, 2)), 0), "`iterations`"),
         (convolution_norm_bound, (np.zeros((3, 2, 2)), 8, 3), "`groups`"),
