@@ -34,6 +34,8 @@ def built(wrap, layer, x, kernel=None, **arguments):
     layer.build(x.shape)
     if kernel is not None:
         layer.layer.kernel.assign(kernel)
+        if hasattr(layer, "restart_power_iteration"):
+            layer.restart_power_iteration()
     return layer
 
 

@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_spectral.layers.kernels import check_plain, kernel_slots
 from keras_spectral.layers.lipschitz_constants import KERNEL_KINDS, lipschitz_constant
-from keras_spectral.layers.reparametrization import replaced
+from keras_spectral.layers.substitution import call_substituted
 from keras_spectral.linalg import clipping_scale, induced_norm
 from keras_spectral.linalg.norms import wide
 from keras_spectral.validation import check_integer, check_positive
@@ -99,6 +99,8 @@ class InvertibleResidual(kl.Layer):
         dtype = keras.dtype_policies.get(kwargs.pop("dtype", None)).variable_dtype
         super().__init__(dtype=dtype, autocast=False, **kwargs)
         self.function = function
+        if not self.trainable:
+            function.trainable = False
         self.bound = float(bound)
         # New probes in each training step; a fixed start repeats a run.
         self.seed_generator = keras.random.SeedGenerator(0)
@@ -124,25 +126,19 @@ class InvertibleResidual(kl.Layer):
         self._layer_bound = share ** (1.0 / max(1, len(self._weighted)))
 
     def _bounded(self):
-        """Return (layer, attribute, kernel) triples and the certificate of Lip(g)."""
+        """Return (variable, kernel) pairs and the certificate of Lip(g)."""
         dtype = "float64" if self.variable_dtype == "float64" else "float32"
-        triples, certificate = [], self._constant
+        values, certificate = [], self._constant
         for slot, kind in self._weighted:
             check_plain(slot.owner)
             kernel = ops.convert_to_tensor(slot.variable)
             norm = induced_norm(kernel, 2, kind)
             scale = clipping_scale(norm, self._layer_bound)
-            kernel = ops.cast(kernel, scale.dtype) * scale
-            kernel = ops.cast(kernel, slot.owner.compute_dtype)
-            triples.append((slot.owner, slot.attribute, kernel))
+            values.append((slot.variable, ops.cast(kernel, scale.dtype) * scale))
             norm = ops.minimum(norm, self._layer_bound)
             certificate = certificate * ops.cast(norm, dtype)
         # Each is cut at its share, so the product is above `bound` by rounding only.
-        return triples, ops.minimum(certificate, self.bound)
-
-    def _no_losses(self):
-        """Return replacements that keep g from adding losses, which `call` adds."""
-        return [(layer, "activity_regularizer", None) for layer in self.function.layers]
+        return values, ops.minimum(certificate, self.bound)
 
     def branch(self, inputs, training=None):
         """Return g(x), with the bounded kernels.
@@ -151,11 +147,19 @@ class InvertibleResidual(kl.Layer):
             inputs: Tensor (batch, ...).
             training: Boolean, passed on.
         """
-        with replaced(self._bounded()[0]):
-            return ops.cast(self.function(inputs, training=training), inputs.dtype)
+        outputs = call_substituted(
+            self.function,
+            self._bounded()[0],
+            lambda: self.function(inputs, training=training),
+            self.add_loss,
+        )
+        return ops.cast(outputs, inputs.dtype)
 
     def call(self, inputs, training=None):
         return inputs + self.branch(inputs, training)
+
+    def compute_output_spec(self, inputs, training=None):
+        return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -198,8 +202,8 @@ class InvertibleResidual(kl.Layer):
         check_integer("max_iterations", max_iterations, least=1)
         self._check_built()
         outputs = ops.stop_gradient(wide(outputs))
-        triples, certificate = self._bounded()
-        triples = [(owner, name, ops.stop_gradient(k)) for owner, name, k in triples]
+        values, certificate = self._bounded()
+        values = [(variable, ops.stop_gradient(kernel)) for variable, kernel in values]
         certificate = ops.cast(ops.stop_gradient(certificate), outputs.dtype)
         rounding = 256 * max(map(_epsilon, self.function.layers))
         size_of_y = _norms(outputs)
@@ -232,8 +236,9 @@ class InvertibleResidual(kl.Layer):
             ops.zeros((), outputs.dtype),
             ops.zeros((), "int32"),
         )
-        with replaced(triples + self._no_losses()):
-            x, step, rate, iterations = ops.while_loop(going, advance, start)
+        x, step, rate, iterations = call_substituted(
+            self.function, values, lambda: ops.while_loop(going, advance, start)
+        )
         converged = ops.all(error(x, step) <= tolerance)
         residual = ops.max(step)
         try:
@@ -291,13 +296,17 @@ class InvertibleResidual(kl.Layer):
 
         seed = self.seed_generator if seed is None else seed
         signs = keras.random.randint(ops.shape(inputs), 0, 2, seed=seed)
-        probe = vector = ops.cast(2 * signs - 1, inputs.dtype)
-        total = 0.0
-        with replaced(self._bounded()[0] + self._no_losses()):
+        probe = ops.cast(2 * signs - 1, inputs.dtype)
+
+        def series(vector=probe):
+            total = 0.0
             for term in range(1, power_terms + 1):
                 _, vector = ops.jvp(branch, (inputs,), (vector,))
                 trace = ops.sum(vector * probe, axis=axes)
                 total = total + (-1.0) ** (term + 1) / term * trace
+            return total
+
+        total = call_substituted(self.function, self._bounded()[0], series)
         return ops.mean(ops.reshape(total, (probes, -1)), axis=0)
 
     def truncation_error(self, power_terms, dimensions):

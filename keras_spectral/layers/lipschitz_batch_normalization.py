@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_spectral.layers.reparametrization import replaced
+from keras_spectral.layers.substitution import call_substituted
 from keras_spectral.linalg import clipping_scale
 from keras_spectral.validation import check_positive
 
@@ -50,8 +50,12 @@ class LipschitzBatchNormalization(keras.layers.Wrapper):
             )
         check_positive("bound", bound)
         kwargs.setdefault("name", layer.name)
-        kwargs.setdefault("dtype", layer.dtype_policy)
+        # The scales are clipped in full precision whatever the layer computes in.
+        kwargs["dtype"] = layer.dtype_policy
+        kwargs["autocast"] = False
         super().__init__(layer, **kwargs)
+        if not self.trainable:
+            layer.trainable = False
         self.bound = float(bound)
         self.supports_masking = True
 
@@ -71,8 +75,12 @@ class LipschitzBatchNormalization(keras.layers.Wrapper):
         return gamma * clipping_scale(ops.max(magnitudes), self.bound)
 
     def call(self, inputs, training=None, mask=None):
-        with replaced([(self.layer, "gamma", self.effective_gamma())]):
-            return self.layer(inputs, mask=mask)
+        return call_substituted(
+            self.layer,
+            [(self.layer.gamma, self.effective_gamma())],
+            lambda: self.layer(inputs, mask=mask),
+            self.add_loss,
+        )
 
     def compute_output_shape(self, input_shape):
         return self.layer.compute_output_shape(input_shape)

@@ -1,23 +1,27 @@
 """Effective kernels that are a W + b v u': a scale and a rank-one term."""
 
 import functools
+import math
 
 import keras
 from keras import ops
 
+from keras_spectral.layers.compilation import warn_of_factorization
 from keras_spectral.layers.kernels import check_plain
 from keras_spectral.layers.reparametrization import Reparametrization
-from keras_spectral.layers.singular_vectors import (
-    LARGEST_EXACT_SIDE,
-    ExactSingularVectors,
-    SingularVectors,
+from keras_spectral.layers.singular_vectors import ExactSingularVectors, SingularVectors
+from keras_spectral.linalg import (
+    LARGEST_FACTORED_SIDE,
+    clipping_scale,
+    converged_norm,
+    normalizing_scale,
+    row_product,
 )
-from keras_spectral.linalg import clipping_scale, normalizing_scale
 from keras_spectral.linalg.power_iteration import UPDATE_ORDERS
 from keras_spectral.validation import check_choice, check_integer, check_positive
 
 NORMS = ("reshaped", "operator")
-METHODS = ("power_iteration", "exact")
+METHODS = ("block", "power_iteration", "exact")
 
 
 class RankOneReparametrization(Reparametrization):
@@ -38,9 +42,11 @@ class RankOneReparametrization(Reparametrization):
         input_size: Tuple of integers, pixels on each spatial axis.
         clip: Boolean. If `True`, a kernel whose norm is within the bound keeps
             its norm; if `False` every kernel is scaled to the bound.
-        update_order: `"v_first"` or `"u_first"`.
-        method: `"power_iteration"` or `"exact"`.
-        **kwargs: `name`, `trainable`.
+        update_order: `"v_first"` or `"u_first"`, for `method="power_iteration"`.
+        method: `"block"`, `"power_iteration"` or `"exact"`.
+        block_size: Integer >= 1, singular vectors that `method="block"` keeps, at
+            most the smaller side.
+        **kwargs: `name`, `trainable`, `dtype`.
     """
 
     def __init__(
@@ -53,7 +59,8 @@ class RankOneReparametrization(Reparametrization):
         input_size=None,
         clip=False,
         update_order="v_first",
-        method="power_iteration",
+        method="block",
+        block_size=8,
         **kwargs,
     ):
         check_positive("bound", bound)
@@ -62,12 +69,13 @@ class RankOneReparametrization(Reparametrization):
         check_choice("norm", norm, NORMS)
         check_choice("update_order", update_order, UPDATE_ORDERS)
         check_choice("method", method, METHODS)
+        check_integer("block_size", block_size, least=1)
         if not isinstance(clip, bool):
             raise ValueError(f"`clip` must be True or False. Received: clip={clip}")
         if method == "exact" and norm == "operator":
             raise ValueError(
                 '`method="exact"` finds the norm of the flattened kernel. Received: '
-                'norm="operator", which has power iteration only; raise '
+                'norm="operator"; use `method="block"`, and raise '
                 "`power_iterations` for accuracy."
             )
         super().__init__(layer, **kwargs)
@@ -79,6 +87,7 @@ class RankOneReparametrization(Reparametrization):
         self.clip = clip
         self.update_order = update_order
         self.method = method
+        self.block_size = block_size
 
     def build(self, input_shape=None):
         super().build(input_shape)
@@ -92,27 +101,73 @@ class RankOneReparametrization(Reparametrization):
         slot = self.slots[index]
         if len(self.slots) > 1:
             name = f"{slot.name}_{name}"
-        if self.method == "power_iteration":
+        if self.method != "exact":
+            make_operator = slot.matrix_operator(norm, self.input_size)
             state = SingularVectors(
-                slot.matrix_operator(norm, self.input_size),
+                make_operator,
                 functools.partial(self.matrix, index),
                 power_iterations=self.power_iterations,
                 update_order=self.update_order,
+                block_size=self._block_size(make_operator, slot.view.shape),
                 dtype=self.state_dtype,
                 name=name,
             )
-        elif min(slot.view.shape) <= LARGEST_EXACT_SIDE:
+        elif min(slot.view.shape) <= LARGEST_FACTORED_SIDE:
             state = ExactSingularVectors(name=name)
         else:
             raise ValueError(
                 f'`method="exact"` takes kernels whose smaller side is at most '
-                f"{LARGEST_EXACT_SIDE}. Received: '{slot.name}' of layer "
+                f"{LARGEST_FACTORED_SIDE}. Received: '{slot.name}' of layer "
                 f"'{self.name}', flattened to {slot.view.shape}. Use "
-                '`method="power_iteration"`.'
+                '`method="block"`.'
             )
         state.build(slot.view.shape)
         state.built = True
         return state
+
+    def _block_size(self, make_operator, shape):
+        if self.method != "block":
+            return None
+        operator = make_operator(ops.zeros(shape, self.state_dtype))
+        sides = map(math.prod, (operator.input_shape, operator.output_shape))
+        return min(self.block_size, *sides)
+
+    def load_vectors(self, u, v, update_order):
+        """Take over u and v that were trained with this kernel elsewhere.
+
+        The layer computes with bound * W / (u' W v), sign included, and trains on by
+        `method="power_iteration"`, as it would have there, until
+        `restart_power_iteration` finds the vectors anew.
+
+        Args:
+            u: Array (outputs,).
+            v: Array (inputs,).
+            update_order: `"v_first"` or `"u_first"`, how they were trained.
+        """
+        self.norm_states[0].load(u, v, update_order)
+        self.update_order = update_order
+        self.method = "power_iteration"
+
+    def set_weights(self, weights):
+        """Set the weights, also those of a layer with one vector a kernel.
+
+        Args:
+            weights: List of arrays, as `get_weights` gives them, or without the
+                block's vectors, which are then found on the kernel.
+        """
+        states = [*self.norm_states, *getattr(self, "rank_states", [])]
+        blocks = {
+            id(weight)
+            for state in states
+            for weight in getattr(state, "block_weights", [])
+        }
+        if not blocks or len(weights) != len(self.weights) - len(blocks):
+            return super().set_weights(weights)
+        given = iter(weights)
+        super().set_weights(
+            [w.numpy() if id(w) in blocks else next(given) for w in self.weights]
+        )
+        return self.restart_power_iteration()
 
     def coefficients(self, matrix, index, leading, norm):
         """Return scalars (a, b) of a W + b v u'; b is `None` for no such term.
@@ -134,6 +189,8 @@ class RankOneReparametrization(Reparametrization):
 
     def triplets(self, matrix, index, advance, matvec=None):
         """Return (leading triplet, norm that is bounded)."""
+        if self.method == "exact":
+            warn_of_factorization(self, matrix)
         leading = self.norm_states[index].triplet(matrix, advance, matvec)
         return leading, leading.sigma
 
@@ -150,19 +207,40 @@ class RankOneReparametrization(Reparametrization):
         """Whether `coefficients` says all that `transform` does."""
         return True
 
-    def replacements(self, advance):
+    def converged(self, matrix, index):
+        if self.is_rank_one:
+            capped = self.capped(matrix, index)
+        else:
+            capped = ops.convert_to_numpy(self.transform(matrix, index, False))
+        slot = self.slots[index]
+        operator = None
+        if self.norm == "operator" and slot.operator is not None:
+            operator = slot.matrix_operator(self.norm, self.input_size)
+        # The cap keeps the norm of the matrix; of the operator, it may lower it.
+        norm = converged_norm(matrix if self.is_rank_one else capped, operator)
+        if norm <= self.epsilon or (self.clip and norm <= self.bound):
+            return capped
+        return self.bound / norm * capped
+
+    def capped(self, matrix, index):
+        """Return a matrix with all that `converged` does to it but scaling."""
+        return matrix
+
+    def call(self, inputs, *args, training=None, **kwargs):
         layer = self.layer
         # A subclass may compute something else; half precision would round the
         # norm, which is more than rounding the effective kernel.
         plain = type(layer) is keras.layers.Dense
         if not (plain and self.is_rank_one and layer.compute_dtype == self.state_dtype):
-            return super().replacements(advance)
+            return super().call(inputs, *args, training=training, **kwargs)
         check_plain(layer)
-
-        def call(inputs, training=None):
-            return self._call_dense(inputs, advance)
-
-        return [(layer, "call", call)]
+        outputs = self._call_dense(inputs, self._advances(training))
+        # What `Dense` does around its `call`; masks and the shape of inputs are seen
+        # to by the wrapper's own `__call__`.
+        if layer.activity_regularizer is not None:
+            loss = layer.activity_regularizer(outputs)
+            self.add_loss(loss / ops.cast(ops.shape(outputs)[0], loss.dtype))
+        return self._cast_outputs(outputs)
 
     def _call_dense(self, inputs, advance):
         """Return the output of `Dense` without forming the effective kernel.
@@ -172,13 +250,16 @@ class RankOneReparametrization(Reparametrization):
         more row of the product that makes the gradient of W.
         """
         layer = self.layer
+        inputs = layer.dtype_policy.convert_input(
+            inputs, layer.autocast, layer.input_dtype
+        )
         kernel = self.matrix(0)
         rows = ops.reshape(inputs, (-1, kernel.shape[0]))
         products = []
 
         def matvec(v):
             stacked = ops.concatenate([rows, ops.expand_dims(v, 0)], axis=0)
-            products.append(ops.matmul(stacked, kernel))
+            products.append(row_product(stacked, kernel))
             return products[0][-1]
 
         leading, norm = self.triplets(kernel, 0, advance, matvec)
@@ -206,4 +287,5 @@ class RankOneReparametrization(Reparametrization):
             "clip": self.clip,
             "update_order": self.update_order,
             "method": self.method,
+            "block_size": self.block_size,
         }

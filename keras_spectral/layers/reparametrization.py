@@ -1,22 +1,21 @@
 """The one wrapper that feeds a layer functions of its kernels."""
 
-import contextlib
 import inspect
 
 import keras
-from keras import ops
+from keras import ops, tree
 
 from keras_spectral.layers.kernels import check_kind, check_plain, kernel_slots
 from keras_spectral.layers.singular_vectors import SingularVectors
-
-_ABSENT = object()
+from keras_spectral.layers.substitution import call_substituted
 
 
 class Reparametrization(keras.layers.Wrapper):
     """Calls a layer with functions of its kernels in place of the kernels.
 
     The trainable kernel W stays the optimizer's and is never assigned; the
-    layer computes with W_bar = f(W), and the gradient flows through f. The
+    layer computes with W_bar = f(W), and the gradient flows through f. W_bar is
+    visible to one call only, so threads do not disturb each other. The
     wrapper takes the name of the layer it wraps, reads the kernel in its full
     precision whatever the precision policy, and changes state only in a call
     with `training=True` of a trainable layer. A layer with several kernels
@@ -32,7 +31,9 @@ class Reparametrization(keras.layers.Wrapper):
             their transposes, DepthwiseConv1D/2D, SeparableConv1D/2D, Embedding,
             MultiHeadAttention, SimpleRNN, LSTM, GRU, or one of them inside
             Bidirectional or TimeDistributed.
-        **kwargs: `name`, `trainable`. A dtype belongs to the wrapped layer.
+        **kwargs: `name`, `trainable`, and `dtype`, whose compute dtype the outputs
+            are cast to where it is not the kernel's; what is computed in belongs
+            to the wrapped layer.
     """
 
     # Whether f scales, so that the zeros of a `MaskedConv2D` stay zeros.
@@ -44,15 +45,19 @@ class Reparametrization(keras.layers.Wrapper):
         # Keras would otherwise hand it a kernel rounded to half precision.
         dtype = layer.dtype_policy.variable_dtype
         given = keras.dtype_policies.get(kwargs.pop("dtype", None) or dtype)
-        if given.compute_dtype != dtype:
+        if given.variable_dtype != dtype:
             raise ValueError(
-                "`dtype` belongs to the wrapped layer: the wrapper computes in "
-                f"the dtype of its kernel, here {dtype}. Received: "
-                f"dtype={given.name}. Pass `dtype` to {type(layer).__name__}."
+                "`dtype` must keep weights in the dtype of the wrapped layer's kernel, "
+                f"here {dtype}. Received: dtype={given.name}. Pass `dtype` to "
+                f"{type(layer).__name__}."
             )
         kwargs.pop("autocast", None)
         kwargs.setdefault("name", layer.name)
         super().__init__(layer, dtype=dtype, autocast=False, **kwargs)
+        self._given_policy = given
+        if not self.trainable:
+            # Keras' models ask the variables, not the layers around them.
+            layer.trainable = False
         self.supports_masking = layer.supports_masking
 
     def __call__(self, *args, **kwargs):
@@ -149,25 +154,72 @@ class Reparametrization(keras.layers.Wrapper):
         matrix = self.transform(self.matrix(index), index, advance)
         return slot.view.unflatten(matrix)
 
-    def replacements(self, advance):
-        """Return (object, attribute, value) triples to call the layer with."""
+    def converged_kernel(self, name=None):
+        """Return the kernel W_bar with its singular values found in float64.
+
+        `effective_kernel` is what the layer computes with, whose norm is within the
+        error of its estimate; this is what that converges to, for export.
+
+        Args:
+            name: String, one of `kernel_names`; needed where there are several.
+
+        Returns:
+            Array of the kernel's shape and dtype.
+        """
+        index = self._index(name)
+        slot = self.slots[index]
+        check_plain(slot.owner)
+        matrix = ops.convert_to_numpy(slot.view.flatten(slot.value))
+        converged = self.converged(matrix.astype("float64"), index)
+        kernel = ops.convert_to_numpy(slot.view.unflatten(converged))
+        return kernel.astype(matrix.dtype)
+
+    def converged(self, matrix, index):
+        """Return `transform` of a matrix with what it estimates found exactly.
+
+        Args:
+            matrix: Array (inputs, outputs), float64.
+            index: Integer, which of `self.slots` it is.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement `converged`.")
+
+    def effective_values(self, advance):
+        """Return what the layer computes with, as (variable, tensor) pairs.
+
+        Args:
+            advance: Boolean, whether state moves.
+        """
         return [
-            (
-                slot.owner,
-                slot.attribute,
-                ops.cast(self._effective(index, advance), slot.owner.compute_dtype),
-            )
+            (slot.variable, self._effective(index, advance))
             for index, slot in enumerate(self.slots)
         ]
 
+    def _advances(self, training):
+        return bool(training) and self.trainable and self.layer.trainable
+
     def call(self, inputs, *args, training=None, **kwargs):
-        advance = bool(training) and self.trainable and self.layer.trainable
-        with replaced(self.replacements(advance)):
-            return self.layer(inputs, *args, **kwargs)
+        outputs = call_substituted(
+            self.layer,
+            self.effective_values(self._advances(training)),
+            lambda: self.layer(inputs, *args, **kwargs),
+            self.add_loss,
+        )
+        return self._cast_outputs(outputs)
+
+    def _cast_outputs(self, outputs):
+        dtype = self._given_policy.compute_dtype
+        if dtype == self.compute_dtype:
+            return outputs
+
+        def cast(x):
+            return ops.cast(x, dtype) if keras.backend.is_float_dtype(x.dtype) else x
+
+        return tree.map_structure(cast, outputs)
 
     def compute_output_spec(self, inputs, *args, **kwargs):
         kwargs.pop("training", None)
-        return self.layer.compute_output_spec(inputs, *args, **kwargs)
+        outputs = self.layer.compute_output_spec(inputs, *args, **kwargs)
+        return self._cast_outputs(outputs)
 
     def compute_output_shape(self, *args, **kwargs):
         return self.layer.compute_output_shape(*args, **kwargs)
@@ -175,7 +227,13 @@ class Reparametrization(keras.layers.Wrapper):
     def compute_mask(self, inputs, mask=None):
         return self.layer.compute_mask(inputs, mask)
 
+    def get_config(self):
+        policy = keras.dtype_policies.serialize(self._given_policy)
+        return {**super().get_config(), "dtype": policy}
+
     def get_build_config(self):
+        if not self.built:
+            return None
         return {"layer": self.layer.get_build_config()}
 
     def build_from_config(self, config):
@@ -183,30 +241,3 @@ class Reparametrization(keras.layers.Wrapper):
         if not self.layer.built:
             self.layer.build_from_config(config["layer"])
         self.build()
-
-
-@contextlib.contextmanager
-def replaced(attributes):
-    """Let objects have other values in some attributes for a while.
-
-    A plain `setattr` would hand tensors to Keras' tracking. Going through
-    `__call__` of a layer whose kernel is replaced, and not its
-    `stateless_call`, keeps its activity regularizer, masks and input casting.
-
-    Args:
-        attributes: List of (object, attribute name, value).
-    """
-    before = [
-        (owner, name, owner.__dict__.get(name, _ABSENT))
-        for owner, name, _ in attributes
-    ]
-    try:
-        for owner, name, value in attributes:
-            object.__setattr__(owner, name, value)
-        yield
-    finally:
-        for owner, name, value in before:
-            if value is _ABSENT:
-                object.__delattr__(owner, name)
-            else:
-                object.__setattr__(owner, name, value)

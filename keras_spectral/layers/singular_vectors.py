@@ -1,5 +1,6 @@
 """Where a wrapper takes the leading singular triplet of its kernel from."""
 
+import contextlib
 import math
 
 import keras
@@ -8,86 +9,188 @@ from keras import ops
 
 from keras_spectral.linalg import (
     SingularTriplet,
+    block_iterate,
     dense_operator,
     iterate,
+    krylov_left_vectors,
+    leading_left_vectors,
     leading_right_vector,
     normalized,
 )
 
-# What `torch.nn.utils.parametrizations.spectral_norm` runs at registration.
-WARM_UP_ITERATIONS = 15
+# On the host and outside of training: 1e-5 of the norm of a 2048-wide kernel.
+_RESTART_DEPTH = 24
 
-# An eigendecomposition a step is cheap up to here.
-LARGEST_EXACT_SIDE = 512
+# On the device, where the kernel had no value yet when the state was made.
+_BLIND_ITERATIONS = 15
 
 
 class SingularVectors(keras.layers.Layer):
-    """Estimates u and v of one operator, advanced once a training step.
+    """Estimates singular vectors of one operator, advanced once a training step.
 
-    Until the first training step they are random, so every reading iterates
-    `WARM_UP_ITERATIONS` times first, without storing; the first step stores.
-    That keeps inference pure and an untrained layer normalized.
+    They are found when the layer is built, so an untrained layer is normalized.
+    Inference is a function of the weights alone and changes none.
+
+    With a block the left vectors of the largest singular values are kept, and the last
+    right ones with the directions in which they moved: a training step takes the best
+    vector in the span of all (`linalg.block_iterate`), inference half an iteration from
+    the leading one. With one vector, u and v are kept, and inference takes them as they
+    are, as PyTorch does.
 
     Args:
         make_operator: Callable, kernel tensor to `LinearOperator`.
         read_kernel: Callable without arguments, to the kernel tensor of now.
         power_iterations: Integer >= 1, iterations a training step.
-        update_order: `"v_first"` or `"u_first"`.
+        update_order: `"v_first"` or `"u_first"`, for one vector.
+        block_size: Integer >= 1, at most the operator's smaller side, or `None` for one
+            vector.
         dtype: Dtype of the state, `"float32"` or `"float64"`.
         name: String, prefix of the weights' names.
     """
 
     def __init__(
-        self, make_operator, read_kernel, power_iterations, update_order, dtype, name
+        self,
+        make_operator,
+        read_kernel,
+        power_iterations,
+        update_order,
+        block_size,
+        dtype,
+        name,
     ):
         super().__init__(dtype=dtype, autocast=False, name=name)
         self.make_operator = make_operator
         self.read_kernel = read_kernel
         self.power_iterations = power_iterations
         self.update_order = update_order
+        self.block_size = block_size
 
     def build(self, kernel_shape):
         operator = self.make_operator(ops.zeros(kernel_shape, self.variable_dtype))
+        self._shapes = operator.output_shape, operator.input_shape
+        self._blind, self._start = False, None
 
-        def state(name, shape, seed):
+        def state(name, shape, dtype=None):
             return self.add_weight(
                 name=name,
                 shape=shape,
-                # A fixed seed: two runs of one script give one result.
-                initializer=keras.initializers.RandomNormal(stddev=1.0, seed=seed),
+                initializer=lambda shape, dtype=None: self._initial(name, shape, dtype),
+                dtype=dtype,
                 trainable=False,
                 autocast=False,
-                # u and v depend on the kernel alone, so replicas agree, and a
-                # mean of unit vectors would shrink them.
+                # They depend on the kernel alone, so replicas agree, and a mean of
+                # unit vectors would shrink them.
                 aggregation="only_first_replica",
             )
 
-        self.u = state("u", operator.output_shape, seed=1)
-        self.v = state("v", operator.input_shape, seed=2)
-        self.updates = self.add_weight(
-            name="updates",
-            shape=(),
-            initializer="zeros",
-            dtype="int32",
-            trainable=False,
-            autocast=False,
-            aggregation="only_first_replica",
+        left, right = self._shapes
+        self.u, self.v = state("u", left), state("v", right)
+        self.following = self.recent = None
+        if self.block_size and self.block_size > 1:
+            self.following = state(
+                "following", (self.block_size - 1, *_without_batch(left))
+            )
+        kept = self._kept(min(math.prod(left), math.prod(right)))
+        if kept:
+            self.recent = state("recent", (2 * kept - 1, *_without_batch(right)))
+        # Training steps since the vectors were found; -1 where they are not yet.
+        self.updates = state("updates", (), dtype="int32")
+
+    def _kept(self, side):
+        """Return how many right vectors, and directions, are kept."""
+        if not self.block_size:
+            return 0
+        # No more rows than the side, or they would be dependent.
+        return min(self.block_size, (side - self.block_size) // 2)
+
+    @property
+    def block_weights(self):
+        """The weights that only a block has."""
+        return [w for w in (self.following, self.recent) if w is not None]
+
+    def _initial(self, name, shape, dtype):
+        """Return a weight's first value, found on the kernel that stands.
+
+        Keras may ask for it while it traces, when the kernel has no value, and once
+        more when it has; `updates` comes last.
+        """
+        if self._start is None:
+            self._start = self._found()
+        found = self._start
+        if name == "updates":
+            self._start, self._blind = None, found is None
+            value = -1 if found is None else 0
+        elif found is not None:
+            value = found[name]
+        else:
+            value = np.random.default_rng(len(name)).standard_normal(shape)
+            axes = tuple(range(name in ("following", "recent"), len(shape)))
+            value = value / np.sqrt(np.sum(value**2, axis=axes, keepdims=True))
+        return ops.convert_to_tensor(value, dtype=dtype)
+
+    def _found(self, depth=8):
+        """Find the vectors on the host; `None` if the kernel cannot be read."""
+        with _outside_of_traces():
+            try:
+                kernel = ops.convert_to_numpy(self.read_kernel())
+            except Exception:
+                # What a backend raises for a tensor without a value is its own affair.
+                return None
+            return self._found_on(kernel, depth)
+
+    def _found_on(self, kernel, depth):
+        operator = self.make_operator(ops.convert_to_tensor(kernel))
+        left, right = self._shapes
+
+        def mapped(function, shape):
+            def apply(rows):
+                rows = rows.reshape(-1, *_without_batch(shape)).astype(kernel.dtype)
+                images = ops.convert_to_numpy(function(ops.convert_to_tensor(rows)))
+                return images.reshape(len(rows), -1)
+
+            return apply
+
+        adjoint = mapped(operator.adjoint, left)
+        if self.make_operator is dense_operator:
+            count = self.block_size or min(8, *kernel.shape)
+            rows = leading_left_vectors(kernel, count, depth)
+        else:
+            apply, size = mapped(operator.matvec, right), math.prod(left)
+            count = self.block_size or min(8, size, math.prod(right))
+            rows = krylov_left_vectors(apply, adjoint, size, count, depth, kernel.dtype)
+        # Leading first, each of length one; there is no direction yet.
+        images = adjoint(rows[::-1])
+        images = images / np.maximum(np.abs(images).max(axis=1, keepdims=True), 1e-37)
+        lengths = np.linalg.norm(images, axis=1, keepdims=True)
+        constant = np.full_like(images, images.shape[1] ** -0.5)
+        vectors = np.where(
+            lengths > 0, images / np.where(lengths > 0, lengths, 1), constant
         )
+        found = {"u": rows[-1].reshape(left), "v": vectors[0].reshape(right)}
+        if self.block_size:
+            found["following"] = rows[:-1].reshape(-1, *_without_batch(left))
+            kept = self._kept(min(math.prod(left), math.prod(right)))
+            recent = np.concatenate([vectors[1:kept], np.zeros_like(vectors[:kept])])
+            found["recent"] = recent.reshape(-1, *_without_batch(right))
+        return found
 
     def restart(self):
-        """Find u and v anew, as after the kernel was replaced."""
-        kernel = self.read_kernel()
-        small = math.prod(kernel.shape) <= 2**18
-        if small and self.make_operator is dense_operator:
-            u, v = self._warmed_up_in_numpy(ops.convert_to_numpy(kernel))
-        else:
-            u, v = self._warmed_up(self.make_operator(ops.stop_gradient(kernel)))
-        self.u.assign(u)
-        self.v.assign(v)
+        """Find the vectors anew, as after the kernel was replaced."""
+        found = self._found(_RESTART_DEPTH)
+        if found is None:
+            raise RuntimeError(
+                "`restart_power_iteration` must be called outside of compiled "
+                f"functions. Received: the kernel of '{self.name}', which has no value."
+            )
+        for name, value in found.items():
+            if getattr(self, name) is not None:
+                getattr(self, name).assign(value)
         self.updates.assign(0)
 
     def load(self, u, v, update_order):
         """Take over vectors that were trained with this kernel elsewhere.
+
+        Training then goes on as it would have there, with one vector.
 
         Args:
             u: Array (outputs,).
@@ -98,64 +201,61 @@ class SingularVectors(keras.layers.Layer):
         self.v.assign(v)
         self.updates.assign(1)
         self.update_order = update_order
+        self.block_size = None
+        for weight in self.block_weights:
+            self._untrack_variable(weight)
+        self.following = self.recent = None
 
-    def _warmed_up_in_numpy(self, matrix):
-        """Do what `_warmed_up` does; thousands of eager operations are slow."""
-        # In float64 no square of a float32 leaves the range.
-        matrix = matrix.astype("float64")
-        u, v = (ops.convert_to_numpy(x).astype("float64") for x in self._stored())
-
-        def unit(x, fallback):
-            norm = np.linalg.norm(x)
-            return x / norm if 0 < norm < np.inf else fallback
-
-        for _ in range(WARM_UP_ITERATIONS):
-            if self.update_order == "v_first":
-                v = unit(matrix @ u, v)
-                u = unit(v @ matrix, u)
-            else:
-                u = unit(v @ matrix, u)
-                v = unit(matrix @ u, v)
-        return u, v
+    def load_own_variables(self, store):
+        # Files of one vector, and all that were written before there was a block, have
+        # three entries.
+        found = len(store.keys()) != 3 or not self.block_weights
+        if found:
+            super().load_own_variables(store)
+        else:
+            for index, weight in enumerate((self.u, self.v, self.updates)):
+                weight.assign(store[f"{index}"])
+        updates = int(ops.convert_to_numpy(self.updates))
+        if updates <= 0 or not found:
+            # Keras has loaded `layer`, the kernel, before `norm_states`.
+            self.restart()
+            self.updates.assign(max(updates, 0))
 
     def _stored(self):
-        return ops.convert_to_tensor(self.u), ops.convert_to_tensor(self.v)
+        weights = [self.u, self.v, *self.block_weights]
+        return [ops.convert_to_tensor(weight) for weight in weights]
 
-    def _warmed_up(self, fixed):
-        def step(_, vectors):
-            return iterate(fixed, *vectors, update_order=self.update_order)
-
-        return ops.fori_loop(0, WARM_UP_ITERATIONS, step, self._stored())
-
-    def _vectors(self, fixed, advance):
-        """Return the stored u and v, or warmed up ones before the first step."""
-        if advance and self._warmed_up_while_tracing():
+    def _vectors(self, fixed):
+        """Return the values of the weights, found first where that was not possible."""
+        if not self._blind:
+            # A branch in a TensorFlow graph slows its executor down: 8 % of a step of
+            # wide dense layers.
             return self._stored()
         return ops.cond(
-            ops.convert_to_tensor(self.updates) > 0,
+            ops.convert_to_tensor(self.updates) >= 0,
             self._stored,
-            lambda: self._warmed_up(fixed),
+            lambda: ops.fori_loop(
+                0,
+                _BLIND_ITERATIONS,
+                lambda _, vectors: self._iterated(fixed, vectors, 1),
+                self._stored(),
+            ),
         )
 
-    def _warmed_up_while_tracing(self):
-        """Warm up before a training step is traced; return whether that was done.
-
-        One branch in a TensorFlow graph slows the executor down for all of it, by
-        8 % on wide dense layers. A step is traced before it first runs, so the
-        branch can be taken then, outside of the graph.
-        """
-        if keras.backend.backend() != "tensorflow":
-            return False
-        import tensorflow as tf
-
-        if tf.executing_eagerly() or tf.distribute.has_strategy():
-            return False
-        with tf.init_scope():
-            if not tf.executing_eagerly():
-                return False
-            if int(self.updates) == 0:
-                self.restart()
-        return True
+    def _iterated(self, fixed, vectors, iterations):
+        """Return vectors advanced by whole iterations; without a gradient."""
+        if not self.block_size:
+            u, v = iterate(fixed, *vectors, iterations, self.update_order)
+            return [u, v]
+        u, v, *more = vectors
+        kept = None if self.recent is None else more[-1].shape[0] // 2 + 1
+        block = [more[0]] if self.following is not None else []
+        left = ops.concatenate([*block, _row(u)], axis=0)
+        right = _row(v) if not kept else ops.concatenate([_row(v), more[-1]], axis=0)
+        for _ in range(iterations):
+            left, right = block_iterate(fixed, left, right, kept or 0)
+        u, v = ops.reshape(left[-1], u.shape), ops.reshape(right[0], v.shape)
+        return [u, v, *([left[:-1]] * len(block)), *([right[1:]] if kept else [])]
 
     def triplet(self, kernel, advance=False, matvec=None) -> SingularTriplet:
         """Return u, sigma and v for `kernel`; sigma carries the gradient.
@@ -166,24 +266,33 @@ class SingularVectors(keras.layers.Layer):
             matvec: Callable v -> A v, where the caller has a cheaper way to it
                 than the operator's. It is called once.
         """
-        # u and v are found on a kernel that no gradient reaches.
+        # The vectors are found on a kernel that no gradient reaches.
         fixed = self.make_operator(ops.stop_gradient(kernel))
-        u, v = self._vectors(fixed, advance)
-        # A v gives sigma and, with the papers' order, the last u as well.
-        u_from_image = advance and self.update_order == "v_first"
-        if u_from_image:
-            u, v = iterate(fixed, u, v, self.power_iterations - 1, "v_first")
-            v = ops.stop_gradient(normalized(fixed.adjoint(u), v))
-        elif advance:
-            u, v = iterate(fixed, u, v, self.power_iterations, "u_first")
+        vectors = self._vectors(fixed)
+        if self.block_size:
+            finish = True
+            if advance:
+                vectors = self._iterated(fixed, vectors, self.power_iterations)
+            else:
+                vectors[1] = normalized(fixed.adjoint(vectors[0]), vectors[1])
+        else:
+            # A v gives sigma and, with the papers' order, the last u as well.
+            finish = advance and self.update_order == "v_first"
+            vectors = self._iterated(
+                fixed, vectors, (self.power_iterations - finish) * advance
+            )
+            if finish:
+                vectors[1] = normalized(fixed.adjoint(vectors[0]), vectors[1])
+        u, v, *more = (ops.stop_gradient(vector) for vector in vectors)
         image = (matvec or self.make_operator(kernel).matvec)(v)
-        if u_from_image:
-            u = normalized(ops.stop_gradient(image), u)
-        u = ops.stop_gradient(u)
+        if finish:
+            u = ops.stop_gradient(normalized(ops.stop_gradient(image), u))
         if advance:
             self.u.assign(u)
             self.v.assign(v)
-            self.updates.assign_add(1)
+            for weight, value in zip(self.block_weights, more, strict=True):
+                weight.assign(value)
+            self.updates.assign(ops.maximum(self.updates, 0) + 1)
         return SingularTriplet(u, ops.sum(u * image), v)
 
 
@@ -199,3 +308,26 @@ class ExactSingularVectors(keras.layers.Layer):
         constant = ops.full((outputs,), outputs**-0.5, dtype=kernel.dtype)
         u = ops.stop_gradient(normalized(ops.stop_gradient(image), constant))
         return SingularTriplet(u, ops.sum(u * image), v)
+
+
+def _without_batch(shape):
+    """Return the shape of one vector in a stack; images have a batch axis already."""
+    return tuple(shape[1:]) if len(shape) > 1 else tuple(shape)
+
+
+def _row(vector):
+    """Return a vector as a stack of one."""
+    return vector if len(vector.shape) > 1 else ops.expand_dims(vector, 0)
+
+
+def _outside_of_traces():
+    """Return a context in which operations run now, while a function is traced."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.init_scope()
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.ensure_compile_time_eval()
+    return contextlib.nullcontext()

@@ -3,14 +3,20 @@
 import warnings
 
 import keras
+import numpy as np
+from keras import ops
 
+from keras_spectral.layers.compilation import warn_of_factorization
 from keras_spectral.layers.rank_one import RankOneReparametrization
+from keras_spectral.layers.singular_vectors import ExactSingularVectors
 from keras_spectral.linalg import (
+    converged_triplet,
+    normalize_stable_rank,
     project_stable_rank,
     remainder_factor,
     squared_frobenius_norm,
 )
-from keras_spectral.validation import check_integer, check_ratio
+from keras_spectral.validation import check_choice, check_integer, check_ratio
 
 
 @keras.saving.register_keras_serializable(package="keras_spectral")
@@ -28,33 +34,42 @@ class StableRankNormalization(RankOneReparametrization):
     grow, which moves the kernel least of all. Both take an SVD of the flattened
     kernel in each call; the result is scaled to the bound all the same.
 
-    Gradients take the singular vectors as constants (the paper's estimator).
-    For the scale that is exact; for the cap it leaves out how u and v turn
-    with W. On Gaussian kernels of 64 x 32 and 576 x 64 its relative distance to
-    the gradient of the exact projection is 0.12 and 0.18 at a ratio of 0.3, and
-    0.5 at a ratio of 0.1 (`benchmarks/gradient_distance.py`).
+    `gradient="estimator"`, the paper's, takes u and v as constants. For the scale
+    that is exact; for the cap it leaves out how u and v turn with W. On Gaussian
+    kernels of 64 x 32 and 576 x 64 its relative distance to the exact gradient is
+    0.12 and 0.18 at a ratio of 0.3, and 0.5 at a ratio of 0.1
+    (`benchmarks/gradient_distance.py`). With a target of 1 it is zero.
+    `gradient="exact"` is the gradient of the projection itself, as it always is for
+    `preserved` other than 1: where the kept and the shrunk singular values are
+    more than 1e-3 of the norm apart. Closer, the true gradient grows without bound,
+    and this stays finite. It takes an SVD in each call, which XLA makes 25 to 1,000
+    times slower for 256 rows: a warning says so on TensorFlow with `jit_compile`.
 
     With `norm="operator"` the bound is on the convolution's own norm; the
     stable rank is always that of the flattened kernel. Capping it does not
     raise the operator norm once the singular vectors have converged.
 
     Args:
-        layer: A `keras.layers.Dense` or `keras.layers.Conv2D` instance.
+        layer: A layer, see `Reparametrization`.
         stable_rank_ratio: Float in (0, 1], the paper's c: the target stable
             rank as a fraction of the largest possible. 1 is spectral
             normalization.
         bound: Float > 0, the norm of the effective kernel.
         preserved: Integer k >= 0, how many of the largest singular values the
             cap leaves in proportion to each other.
-        power_iterations: Integer >= 1, power iterations a training step.
+        gradient: `"estimator"` or `"exact"`.
+        power_iterations: Integer >= 1, iterations a training step.
         epsilon: Float > 0; a kernel with a norm not above it is used as it is.
         norm: `"reshaped"` or `"operator"`: which norm gets the bound.
         input_size: Pair (height, width) in pixels, for `norm="operator"` where
             the input size is not known when the layer is built.
         clip: Boolean; if `True` a kernel whose norm is within the bound keeps
             its norm. Its stable rank is capped all the same.
-        update_order: `"v_first"` or `"u_first"`.
-        **kwargs: `name` (default: the wrapped layer's) and `trainable`.
+        update_order: `"v_first"` or `"u_first"`, for `method="power_iteration"`.
+        method: `"block"`, `"power_iteration"` or `"exact"`, see
+            `SpectralNormalization`.
+        block_size: Integer >= 1, for `method="block"`.
+        **kwargs: `name` (default: the wrapped layer's), `trainable` and `dtype`.
 
     Call arguments:
         inputs: Tensor, what the wrapped layer takes.
@@ -76,10 +91,20 @@ class StableRankNormalization(RankOneReparametrization):
     Source: papers/stable-rank-normalization.md, Algorithm 2.
     """
 
-    def __init__(self, layer, stable_rank_ratio, bound=1.0, preserved=1, **kwargs):
+    def __init__(
+        self,
+        layer,
+        stable_rank_ratio,
+        bound=1.0,
+        preserved=1,
+        gradient="estimator",
+        **kwargs,
+    ):
         check_ratio("stable_rank_ratio", stable_rank_ratio)
         check_integer("preserved", preserved, least=0)
+        check_choice("gradient", gradient, ("estimator", "exact"))
         super().__init__(layer, bound=bound, **kwargs)
+        self.gradient = gradient
         self.stable_rank_ratio = float(stable_rank_ratio)
         self.preserved = preserved
 
@@ -105,18 +130,27 @@ class StableRankNormalization(RankOneReparametrization):
         self.rank_states = [
             self.singular_vectors(index, "reshaped", "rank")
             for index, slot in enumerate(self.slots)
-            if self._bounds_operator(slot) and self.preserved == 1
+            if self._bounds_operator(slot) and self.is_rank_one
         ]
         for slot, target in zip(self.slots, self._targets, strict=True):
-            if target == 1.0:
+            if target == 1.0 and self.is_rank_one:
                 warnings.warn(
                     f"The target stable rank of layer '{self.name}' is 1 "
                     f"(stable_rank_ratio={self.stable_rank_ratio} of a kernel "
                     f"flattened to {slot.view.shape}): its '{slot.name}' becomes "
-                    "v u', which has no gradient, so it will not train. Raise "
-                    "`stable_rank_ratio`.",
+                    "v u', for which the paper's estimator of the gradient is zero, "
+                    "so it will not train. Raise `stable_rank_ratio`, or pass "
+                    '`gradient="exact"`.',
                     stacklevel=2,
                 )
+
+    def singular_vectors(self, index, norm, name):
+        if self.is_rank_one or self._bounds_operator(self.slots[index]):
+            return super().singular_vectors(index, norm, name)
+        # The SVD of the cap gives the norm as well: no state is needed.
+        state = ExactSingularVectors(name=name)
+        state.built = True
+        return state
 
     def _bounds_operator(self, slot):
         return self.norm == "operator" and slot.operator is not None
@@ -139,25 +173,47 @@ class StableRankNormalization(RankOneReparametrization):
         if target is None:
             return scale, None
         squares = squared_frobenius_norm(matrix)
-        factor = remainder_factor(squares, leading.sigma, target)
+        full_rank = min(matrix.shape)
+        factor = remainder_factor(squares, leading.sigma, target, full_rank)
         return scale * factor, scale * (1.0 - factor) * leading.sigma
 
     def transform(self, matrix, index, advance):
         target = self._targets[index]
-        if self.preserved == 1 or target is None:
+        if self.is_rank_one or target is None:
             return super().transform(matrix, index, advance)
-        # Algorithm 1 for k > 1 and Theorem 1 for k = 0 need more of the spectrum.
-        capped, _ = project_stable_rank(matrix, target, self.preserved)
-        norm = self.norm_states[index].triplet(capped, advance).sigma
-        return self.scale_to_bound(norm) * capped
+        # The exact gradient, Algorithm 1 for k > 1 and Theorem 1 for k = 0 need more of
+        # the spectrum.
+        warn_of_factorization(self, matrix)
+        if self._bounds_operator(self.slots[index]):
+            capped, _ = project_stable_rank(matrix, target, self.preserved)
+            norm = self.norm_states[index].triplet(capped, advance).sigma
+            return self.scale_to_bound(norm) * capped
+        least = self.bound if self.clip else self.epsilon
+        return normalize_stable_rank(
+            matrix,
+            target,
+            self.preserved,
+            lambda norm: ops.where(norm > least, self.bound, norm),
+        )
 
     @property
     def is_rank_one(self):
-        return self.preserved == 1
+        return self.preserved == 1 and self.gradient == "estimator"
+
+    def capped(self, matrix, index):
+        target = self._targets[index]
+        scale = np.abs(matrix).max()
+        if target is None or not 0 < scale < np.inf:
+            return matrix
+        u, sigma, v = converged_triplet(matrix / scale)
+        remainder = (np.square(matrix / scale).sum() - sigma**2) / sigma**2
+        factor = np.sqrt(min(1.0, (target - 1.0) / max(remainder, 1e-300)))
+        return factor * matrix + (1.0 - factor) * scale * sigma * np.outer(v, u)
 
     def get_config(self):
         return {
             **super().get_config(),
             "stable_rank_ratio": self.stable_rank_ratio,
             "preserved": self.preserved,
+            "gradient": self.gradient,
         }

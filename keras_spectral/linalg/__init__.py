@@ -1,10 +1,17 @@
 """Pure functions on tensors: operators, power iteration, projections, norms."""
 
+from keras_spectral.linalg.block_iteration import (
+    LARGEST_FACTORED_SIDE,
+    block_iterate,
+    krylov_left_vectors,
+    leading_left_vectors,
+)
 from keras_spectral.linalg.certificates import (
     convolution_norm_bound,
     induced_norm,
     unfolding_norm_bound,
 )
+from keras_spectral.linalg.converged import converged_norm, converged_triplet
 from keras_spectral.linalg.convolutions import (
     convolution_operator,
     depthwise_convolution_operator,
@@ -21,6 +28,7 @@ from keras_spectral.linalg.operators import (
     LinearOperator,
     dense_operator,
     reshaped_matrix,
+    row_product,
 )
 from keras_spectral.linalg.power_iteration import (
     SingularTriplet,
@@ -54,13 +62,17 @@ from keras_spectral.linalg.stable_rank_projections import (
 )
 
 __all__ = [
+    "LARGEST_FACTORED_SIDE",
     "LinearOperator",
     "SingularTriplet",
     "circular_convolution_norm",
     "circular_convolution_singular_values",
+    "block_iterate",
     "clip_norm",
     "clip_singular_values",
     "clipping_scale",
+    "converged_norm",
+    "converged_triplet",
     "convolution_norm_bound",
     "convolution_operator",
     "dense_operator",
@@ -70,6 +82,8 @@ __all__ = [
     "frobenius_norm",
     "induced_norm",
     "iterate",
+    "krylov_left_vectors",
+    "leading_left_vectors",
     "leading_right_vector",
     "nearest_orthonormal",
     "normalize_stable_rank",
@@ -83,6 +97,7 @@ __all__ = [
     "rayleigh_quotient",
     "remainder_factor",
     "reshaped_matrix",
+    "row_product",
     "singular_values",
     "spectral_norm",
     "squared_frobenius_norm",

@@ -14,8 +14,8 @@ def normalizing_scale(norm, bound=1.0, epsilon=1e-12):
     Args:
         norm: Scalar tensor, the norm of a weight.
         bound: Float > 0, the norm that the weight shall get.
-        epsilon: Float > 0. Where the norm is not above it, or NaN, the factor
-            is 1.
+        epsilon: Float > 0. Where the magnitude of the norm is not above it, or NaN,
+            the factor is 1. (An estimate u' W v may be negative.)
 
     Returns:
         Scalar tensor.
@@ -27,7 +27,8 @@ def normalizing_scale(norm, bound=1.0, epsilon=1e-12):
 
     Source: papers/lipschitz-slides.md, eq. 17 (Miyato et al. 2018).
     """
-    return bound / ops.where(norm > epsilon, norm, bound)
+    norm = ops.where(ops.abs(norm) > epsilon, norm, bound)
+    return _reciprocal(norm, bound)
 
 
 def clipping_scale(norm, bound=1.0):
@@ -47,7 +48,13 @@ def clipping_scale(norm, bound=1.0):
 
     Source: papers/lipschitz-slides.md, eq. 16 (Gouk et al. 2018).
     """
-    return 1.0 / ops.maximum(norm / bound, 1.0)
+    return _reciprocal(ops.maximum(norm / bound, 1.0))
+
+
+def _reciprocal(x, numerator=1.0):
+    """Return numerator / x, whose slope does not underflow for an x of 1e30."""
+    fixed = ops.stop_gradient(x)
+    return (numerator / fixed) / (x / fixed)
 
 
 def divide_by_norm(weight, norm, bound=1.0, epsilon=1e-12):
