@@ -14,6 +14,7 @@ from keras_spectral.linalg import (
     iterate,
     krylov_left_vectors,
     leading_left_vectors,
+    leading_right_of,
     leading_right_vector,
     normalized,
 )
@@ -33,8 +34,8 @@ class SingularVectors(keras.layers.Layer):
 
     With a block the left vectors of the largest singular values are kept, and the last
     right ones with the directions in which they moved: a training step takes the best
-    vector in the span of all (`linalg.block_iterate`), inference half an iteration from
-    the leading one. With one vector, u and v are kept, and inference takes them as they
+    vector in the span of all (`linalg.block_iterate`), inference the best one that half
+    an iteration of the left vectors gives. With one vector, u and v are kept, and inference takes them as they
     are, as PyTorch does.
 
     Args:
@@ -242,6 +243,13 @@ class SingularVectors(keras.layers.Layer):
             ),
         )
 
+    def _left(self, vectors):
+        """Return the rows of left vectors, leading last."""
+        u = _row(vectors[0])
+        if self.following is None:
+            return u
+        return ops.concatenate([vectors[2], u], axis=0)
+
     def _iterated(self, fixed, vectors, iterations):
         """Return vectors advanced by whole iterations; without a gradient."""
         if not self.block_size:
@@ -250,7 +258,7 @@ class SingularVectors(keras.layers.Layer):
         u, v, *more = vectors
         kept = None if self.recent is None else more[-1].shape[0] // 2 + 1
         block = [more[0]] if self.following is not None else []
-        left = ops.concatenate([*block, _row(u)], axis=0)
+        left = self._left(vectors)
         right = _row(v) if not kept else ops.concatenate([_row(v), more[-1]], axis=0)
         for _ in range(iterations):
             left, right = block_iterate(fixed, left, right, kept or 0)
@@ -274,7 +282,8 @@ class SingularVectors(keras.layers.Layer):
             if advance:
                 vectors = self._iterated(fixed, vectors, self.power_iterations)
             else:
-                vectors[1] = normalized(fixed.adjoint(vectors[0]), vectors[1])
+                right = leading_right_of(fixed, self._left(vectors))
+                vectors[1] = ops.reshape(right, vectors[1].shape)
         else:
             # A v gives sigma and, with the papers' order, the last u as well.
             finish = advance and self.update_order == "v_first"

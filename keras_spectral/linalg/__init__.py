@@ -5,6 +5,7 @@ from keras_spectral.linalg.block_iteration import (
     block_iterate,
     krylov_left_vectors,
     leading_left_vectors,
+    leading_right_of,
 )
 from keras_spectral.linalg.certificates import (
     convolution_norm_bound,
@@ -84,6 +85,7 @@ __all__ = [
     "iterate",
     "krylov_left_vectors",
     "leading_left_vectors",
+    "leading_right_of",
     "leading_right_vector",
     "nearest_orthonormal",
     "normalize_stable_rank",
