@@ -14,6 +14,7 @@ import importlib
 __version__ = "0.1.0"
 
 _MODULES = (
+    "callbacks",
     "compression",
     "constraints",
     "convert",
@@ -30,7 +31,11 @@ _MODULES = (
 )
 
 # What users call most stands at the top too.
-_FUNCTIONS = {"wrap": "surgery", "unwrap": "surgery"}
+_FUNCTIONS = {
+    "restart_power_iteration": "layers",
+    "unwrap": "surgery",
+    "wrap": "surgery",
+}
 
 __all__ = ["__version__", *_MODULES, *_FUNCTIONS]
 

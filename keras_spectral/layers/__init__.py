@@ -11,7 +11,10 @@ from keras_spectral.layers.masked_convolution import MaskedConv2D
 from keras_spectral.layers.optimal_spectral_normalization import (
     OptimalSpectralNormalization,
 )
-from keras_spectral.layers.reparametrization import Reparametrization
+from keras_spectral.layers.reparametrization import (
+    Reparametrization,
+    restart_power_iteration,
+)
 from keras_spectral.layers.spectral_normalization import SpectralNormalization
 from keras_spectral.layers.stable_rank_normalization import StableRankNormalization
 from keras_spectral.layers.svd import SVDConv2D, SVDConv2DTranspose, SVDDense
@@ -29,4 +32,5 @@ __all__ = [
     "SVDDense",
     "SpectralNormalization",
     "StableRankNormalization",
+    "restart_power_iteration",
 ]

@@ -241,3 +241,26 @@ class Reparametrization(keras.layers.Wrapper):
         if not self.layer.built:
             self.layer.build_from_config(config["layer"])
         self.build()
+
+
+def restart_power_iteration(model):
+    """Find the singular vectors of all spectral layers of a model anew.
+
+    After kernels were set from outside: assigned, loaded in part, averaged.
+
+    Args:
+        model: A `keras.Model`, or a layer that holds spectral layers.
+
+    Example:
+    >>> import keras
+    >>> from keras_spectral.layers import SpectralNormalization
+    >>> layer = SpectralNormalization(keras.layers.Dense(3, name="head"))
+    >>> model = keras.Sequential([keras.Input((4,)), layer])
+    >>> layer.kernel.assign(keras.ops.ones((4, 3)))
+    >>> restart_power_iteration(model)
+    >>> round(float(keras.ops.norm(layer.effective_kernel())), 5)
+    1.0
+    """
+    for layer in model._flatten_layers():
+        if isinstance(layer, Reparametrization) and layer.built:
+            layer.restart_power_iteration()

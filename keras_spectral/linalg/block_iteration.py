@@ -103,7 +103,7 @@ def _iterate(operator, left, right, kept):
     if kept:
         # Right vectors first: the other rows are then orthogonal to them.
         span = ops.concatenate([old_right, span], axis=0)
-    gram = _gram(span) + _SHIFT * np.eye(span.shape[0], dtype=operator.dtype)
+    gram = _gram(span) + _SHIFT * ops.eye(span.shape[0], dtype=operator.dtype)
     span = ops.solve_triangular(ops.cholesky(gram), span, lower=True)
     images = operator.matvec(ops.reshape(span, (-1, *right.shape[1:])))
     images = _flat(images) / scale
@@ -120,7 +120,7 @@ def _iterate(operator, left, right, kept):
     if kept:
         # A direction is the part of a new right vector that is not in the old ones.
         outside = np.repeat([0.0, 1.0], [kept, span.shape[0] - kept])
-        outside = leading * outside.astype(operator.dtype)
+        outside = leading * ops.convert_to_tensor(outside, dtype=operator.dtype)
         leading = ops.concatenate([leading, outside], axis=0)
     new_right = _unit_rows(ops.matmul(leading, span), old_right)
     return (

@@ -1,0 +1,66 @@
+import keras
+import numpy as np
+import pytest
+
+import keras_spectral as ks
+
+
+def norms(model):
+    kernels = [
+        keras.ops.convert_to_numpy(layer.effective_kernel())
+        for layer in model.layers
+        if hasattr(layer, "effective_kernel")
+    ]
+    return [np.linalg.norm(kernel.astype("float64"), 2) for kernel in kernels]
+
+
+def network():
+    wrap = ks.layers.SpectralNormalization
+    return keras.Sequential(
+        [
+            keras.Input((20,)),
+            wrap(keras.layers.Dense(30, activation="relu")),
+            wrap(keras.layers.Dense(4)),
+        ]
+    )
+
+
+class Norms(keras.callbacks.Callback):
+    """The worst distance from 1 in each evaluation."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_test_begin(self, logs=None):
+        self.seen.append(max(abs(norm - 1) for norm in norms(self.model)))
+
+
+def test_averaged_kernels_have_the_bound_where_they_are_used(rng):
+    x, y = rng.standard_normal((64, 20)), rng.integers(0, 4, 64)
+    worst = {}
+    for restart in (False, True):
+        keras.utils.set_random_seed(0)
+        model = network()
+        model.compile(
+            keras.optimizers.Adam(0.05, use_ema=True, ema_momentum=0.9),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        )
+        seen = Norms()
+        callbacks = [keras.callbacks.SwapEMAWeights()]
+        callbacks += [ks.callbacks.RestartPowerIteration()] * restart + [seen]
+        model.fit(
+            x, y, epochs=3, validation_data=(x, y), callbacks=callbacks, verbose=0
+        )
+        worst[restart] = max(seen.seen)
+        assert len(seen.seen) == 3
+    assert worst[True] < 1e-5 < worst[False]
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (700, 600)])
+def test_assigned_kernels_have_the_bound_after_a_restart(rng, shape):
+    layer = ks.layers.SpectralNormalization(keras.layers.Dense(shape[1]))
+    model = keras.Sequential([keras.Input(shape[:1]), layer])
+    layer.kernel.assign(rng.standard_normal(shape))
+    ks.restart_power_iteration(model)
+    assert norms(model)[0] == pytest.approx(1, abs=1e-4)
