@@ -77,12 +77,13 @@ def test_wrap_train_save_unwrap(inputs, tmp_path):
     outputs = wrapped(inputs)
     plain = ks.unwrap(wrapped)
     assert wrappers(plain) == []
-    np.testing.assert_allclose(plain(inputs), outputs, atol=1e-6)
+    # The plain kernels are converged: outputs move by the norm's error.
+    np.testing.assert_allclose(plain(inputs), outputs, atol=1e-5)
     weighted = [[x.name for x in m.layers if x.weights] for m in (plain, model)]
     assert weighted[0] == weighted[1]
     wrapped.save(tmp_path / "wrapped.keras")
     loaded = keras.models.load_model(tmp_path / "wrapped.keras")
-    np.testing.assert_allclose(ks.unwrap(loaded)(inputs), outputs, atol=1e-6)
+    np.testing.assert_allclose(ks.unwrap(loaded)(inputs), outputs, atol=1e-5)
 
 
 def test_an_unwrapped_model_needs_no_package(inputs, tmp_path):

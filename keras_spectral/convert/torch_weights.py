@@ -16,7 +16,7 @@ from keras_spectral.convert.records import numpy_dtype
 from keras_spectral.convert.rules import slots
 from keras_spectral.convert.state import StateDict
 from keras_spectral.files import replacing
-from keras_spectral.layers import Reparametrization
+from keras_spectral.layers import Reparametrization, restart_power_iteration
 
 _COUNTER = "num_batches_tracked"
 
@@ -122,6 +122,8 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
         card["verification"] = report.to_dict()
         if not report.passed:
             if before is not None:
+                # Wrappers follow their own vectors again, not those imported.
+                restart_power_iteration(model)
                 model.set_weights(before)
             raise MismatchError(f"{state.origin} was read, but {report}")
     remember(model, card)
@@ -239,7 +241,7 @@ def _takes_vectors(wrapper):
     return (
         isinstance(wrapper, Reparametrization)
         and getattr(wrapper, "norm", None) == "reshaped"
-        and getattr(wrapper, "method", None) == "power_iteration"
+        and getattr(wrapper, "method", None) in ("block", "power_iteration")
         and len(wrapper.slots) == 1
     )
 
@@ -274,16 +276,16 @@ def _assign(targets, weights):
         elif len(shape) > 2:
             transposed = "Transpose" in type(slot.layer).__name__
             v = spectral_state.flatten_right(v, shape, transposed)
-        slot.wrapper.update_order = order
-        slot.wrapper.norm_states[0].load(u, v, order)
+        slot.wrapper.load_vectors(u, v, order)
 
 
 def to_torch(model, path=None, dialect=None, spectral_normalization=None):
     """Return a model's weights as a PyTorch state dict, and write it if asked.
 
-    A layer in a normalizing wrapper gives its effective kernel, so that the plain
-    PyTorch module computes the same; or, with `spectral_normalization`, its trained
-    kernel and singular vectors. What `from_torch` read goes out as it came: in the
+    A layer in a normalizing wrapper gives its effective kernel, converged in float64:
+    the plain PyTorch module computes the same but for the error that the layer's norm
+    has. With `spectral_normalization` it gives its trained kernel and singular vectors
+    as they are. What `from_torch` read goes out as it came: in the
     same dialect, bit for bit, with the same `num_batches_tracked`. Tensors have the
     dtype of the model's weights; bfloat16 is widened to float32.
 
@@ -327,7 +329,7 @@ def to_torch(model, path=None, dialect=None, spectral_normalization=None):
             continue
         value = slot.variable
         if leaf == "weight" and hasattr(slot.wrapper, "effective_kernel"):
-            value = slot.wrapper.effective_kernel()
+            value = slot.wrapper.converged_kernel()
         state[theirs] = np.ascontiguousarray(slot.to_torch(_numpy(value)))
     for key, value in card.get(_COUNTER, {}).items():
         state[dialects.to_theirs(key, names)] = np.array(value, "int64")

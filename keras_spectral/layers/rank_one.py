@@ -88,6 +88,8 @@ class RankOneReparametrization(Reparametrization):
         self.update_order = update_order
         self.method = method
         self.block_size = block_size
+        # What was asked for, while imported vectors are followed otherwise.
+        self._own_method = None
 
     def build(self, input_shape=None):
         super().build(input_shape)
@@ -145,8 +147,16 @@ class RankOneReparametrization(Reparametrization):
             update_order: `"v_first"` or `"u_first"`, how they were trained.
         """
         self.norm_states[0].load(u, v, update_order)
-        self.update_order = update_order
-        self.method = "power_iteration"
+        if self._own_method is None:
+            self._own_method = self.method, self.update_order
+        self.method, self.update_order = "power_iteration", update_order
+
+    def restart_power_iteration(self):
+        super().restart_power_iteration()
+        if self._own_method is not None:
+            (self.method, self.update_order), self._own_method = self._own_method, None
+            for state in self.norm_states:
+                state.update_order = self.update_order
 
     def set_weights(self, weights):
         """Set the weights, also those of a layer with one vector a kernel.

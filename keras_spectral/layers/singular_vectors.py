@@ -35,8 +35,8 @@ class SingularVectors(keras.layers.Layer):
     With a block the left vectors of the largest singular values are kept, and the last
     right ones with the directions in which they moved: a training step takes the best
     vector in the span of all (`linalg.block_iterate`), inference the best one that half
-    an iteration of the left vectors gives. With one vector, u and v are kept, and inference takes them as they
-    are, as PyTorch does.
+    an iteration of the left vectors gives. With one vector, u and v are kept, and
+    inference takes them as they are, as PyTorch does.
 
     Args:
         make_operator: Callable, kernel tensor to `LinearOperator`.
@@ -84,6 +84,7 @@ class SingularVectors(keras.layers.Layer):
                 aggregation="only_first_replica",
             )
 
+        self._imported = False
         left, right = self._shapes
         self.u, self.v = state("u", left), state("v", right)
         self.following = self.recent = None
@@ -108,6 +109,11 @@ class SingularVectors(keras.layers.Layer):
     def block_weights(self):
         """The weights that only a block has."""
         return [w for w in (self.following, self.recent) if w is not None]
+
+    @property
+    def follows_block(self):
+        """Whether the block is in use: not while imported vectors are."""
+        return bool(self.block_size) and not self._imported
 
     def _initial(self, name, shape, dtype):
         """Return a weight's first value, found on the kernel that stands.
@@ -187,34 +193,39 @@ class SingularVectors(keras.layers.Layer):
             if getattr(self, name) is not None:
                 getattr(self, name).assign(value)
         self.updates.assign(0)
+        self._imported = False
 
     def load(self, u, v, update_order):
         """Take over vectors that were trained with this kernel elsewhere.
 
-        Training then goes on as it would have there, with one vector.
+        Training then goes on as it would have there, with one vector, until `restart`.
 
         Args:
             u: Array (outputs,).
             v: Array (inputs,).
             update_order: `"v_first"` or `"u_first"`, how they were trained.
         """
+        if self.following is not None:
+            # The block keeps the leading vector, for a model that is loaded with these
+            # weights and does follow the block.
+            rows = ops.convert_to_numpy(self.following)
+            leading = ops.convert_to_numpy(self.u).reshape(-1, *rows.shape[1:])
+            self.following.assign(np.concatenate([rows[1:], leading]))
         self.u.assign(u)
         self.v.assign(v)
         self.updates.assign(1)
         self.update_order = update_order
-        self.block_size = None
-        for weight in self.block_weights:
-            self._untrack_variable(weight)
-        self.following = self.recent = None
+        self._imported = True
 
     def load_own_variables(self, store):
         # Files of one vector, and all that were written before there was a block, have
-        # three entries.
-        found = len(store.keys()) != 3 or not self.block_weights
-        if found:
+        # three entries. Those of imported vectors have a block that is not in use.
+        count = len(store.keys())
+        found = count > 3 or not self.block_weights
+        if found and (count == 3) == (not self.block_weights):
             super().load_own_variables(store)
         else:
-            for index, weight in enumerate((self.u, self.v, self.updates)):
+            for index, weight in ((0, self.u), (1, self.v), (count - 1, self.updates)):
                 weight.assign(store[f"{index}"])
         updates = int(ops.convert_to_numpy(self.updates))
         if updates <= 0 or not found:
@@ -223,7 +234,7 @@ class SingularVectors(keras.layers.Layer):
             self.updates.assign(max(updates, 0))
 
     def _stored(self):
-        weights = [self.u, self.v, *self.block_weights]
+        weights = [self.u, self.v, *(self.block_weights if self.follows_block else [])]
         return [ops.convert_to_tensor(weight) for weight in weights]
 
     def _vectors(self, fixed):
@@ -252,7 +263,7 @@ class SingularVectors(keras.layers.Layer):
 
     def _iterated(self, fixed, vectors, iterations):
         """Return vectors advanced by whole iterations; without a gradient."""
-        if not self.block_size:
+        if not self.follows_block:
             u, v = iterate(fixed, *vectors, iterations, self.update_order)
             return [u, v]
         u, v, *more = vectors
@@ -277,7 +288,7 @@ class SingularVectors(keras.layers.Layer):
         # The vectors are found on a kernel that no gradient reaches.
         fixed = self.make_operator(ops.stop_gradient(kernel))
         vectors = self._vectors(fixed)
-        if self.block_size:
+        if self.follows_block:
             finish = True
             if advance:
                 vectors = self._iterated(fixed, vectors, self.power_iterations)
@@ -299,7 +310,8 @@ class SingularVectors(keras.layers.Layer):
         if advance:
             self.u.assign(u)
             self.v.assign(v)
-            for weight, value in zip(self.block_weights, more, strict=True):
+            # None are given while imported vectors are followed.
+            for weight, value in zip(self.block_weights, more, strict=False):
                 weight.assign(value)
             self.updates.assign(ops.maximum(self.updates, 0) + 1)
         return SingularTriplet(u, ops.sum(u * image), v)

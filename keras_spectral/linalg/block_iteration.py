@@ -20,8 +20,8 @@ from keras_spectral.linalg.operators import dense_operator
 # Where the smaller side is at most this, its Gram matrix is factored on the host.
 LARGEST_FACTORED_SIDE = 512
 
-# What the Gram matrix of unit rows gets on its diagonal, so that it has a Cholesky factor
-# in float32 where they are dependent.
+# What the Gram matrix of unit rows gets on its diagonal, so that it has a Cholesky
+# factor in float32 where they are dependent.
 _SHIFT = 1e-5
 
 
