@@ -44,8 +44,8 @@ class RankOneReparametrization(Reparametrization):
             its norm; if `False` every kernel is scaled to the bound.
         update_order: `"v_first"` or `"u_first"`, for `method="power_iteration"`.
         method: `"block"`, `"power_iteration"` or `"exact"`.
-        block_size: Integer >= 1, singular vectors that `method="block"` keeps, at
-            most the smaller side.
+        block_size: Integer >= 1, singular vectors that `method="block"` keeps; all
+            where the smaller side is at most twice as large.
         **kwargs: `name`, `trainable`, `dtype`.
     """
 
@@ -131,8 +131,10 @@ class RankOneReparametrization(Reparametrization):
         if self.method != "block":
             return None
         operator = make_operator(ops.zeros(shape, self.state_dtype))
-        sides = map(math.prod, (operator.input_shape, operator.output_shape))
-        return min(self.block_size, *sides)
+        side = min(map(math.prod, (operator.input_shape, operator.output_shape)))
+        # All of a small side is no more than what a block of a larger one factors, and
+        # leaves nothing out: the norm is then exact.
+        return side if side <= 2 * self.block_size else self.block_size
 
     def load_vectors(self, u, v, update_order):
         """Take over u and v that were trained with this kernel elsewhere.

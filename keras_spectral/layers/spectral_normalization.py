@@ -43,8 +43,8 @@ class SpectralNormalization(RankOneReparametrization):
             first with `method="power_iteration"`
             (`torch.nn.utils.parametrizations.spectral_norm` is the second).
         method: `"block"`, `"power_iteration"` or `"exact"`.
-        block_size: Integer >= 1, singular vectors that `method="block"` follows, at
-            most the smaller side.
+        block_size: Integer >= 1, singular vectors that `method="block"` follows; all
+            where the smaller side is at most twice as large, which makes it exact.
         **kwargs: `name` (default: the wrapped layer's), `trainable` and `dtype`.
 
     Call arguments:

@@ -34,8 +34,8 @@ def _unit_rows(rows, fallback):
     squares = ops.sum(ops.square(rows), axis=1, keepdims=True)
     # Not so for zero and NaN.
     usable = squares > 0
-    lengths = ops.sqrt(ops.where(usable, squares, 1.0))
-    return ops.where(usable, rows / lengths, fallback)
+    lengths = ops.sqrt(ops.where(usable, squares, ops.ones_like(squares)))
+    return ops.where(usable, rows / lengths, ops.cast(fallback, rows.dtype))
 
 
 def _gram(rows):
@@ -98,7 +98,7 @@ def _iterate(operator, left, right, kept):
     # operations: on small kernels their number is what normalization costs.
     scaled = _flat(operator.adjoint(left))
     scale = ops.max(ops.abs(scaled))
-    scale = ops.where(scale > 0, scale, 1.0)
+    scale = ops.where(scale > 0, scale, ops.ones_like(scale))
     span = _unit_rows(scaled / scale, 0.0)
     if kept:
         # Right vectors first: the other rows are then orthogonal to them.
@@ -109,12 +109,12 @@ def _iterate(operator, left, right, kept):
     images = _flat(images) / scale
     gram = _gram(images)
     # `eigh` raises on NaN on some backends.
-    gram = ops.where(ops.isfinite(gram), gram, 0.0)
+    gram = ops.where(ops.isfinite(gram), gram, ops.zeros_like(gram))
     # Ascending: the last ones lead.
     mixtures = ops.transpose(ops.eigh(gram)[1][:, -count:])
     # A sign that does not depend on who factored it, so that compilers agree.
     sums = ops.sum(mixtures, axis=1, keepdims=True)
-    mixtures = mixtures * ops.where(sums < 0, -1.0, 1.0)
+    mixtures = ops.where(sums < 0, -mixtures, mixtures)
     new_left = _unit_rows(ops.matmul(mixtures, images), old_left)
     leading = ops.flip(mixtures[-top:], axis=0)
     if kept:
@@ -154,13 +154,13 @@ def leading_right_of(operator, left):
     images = operator.adjoint(left)
     rows = _flat(images)
     scale = ops.max(ops.abs(rows))
-    rows = rows / ops.where(scale > 0, scale, 1.0)
+    rows = rows / ops.where(scale > 0, scale, ops.ones_like(scale))
     if left.shape[0] > 1:
         gram = _gram(rows)
-        gram = ops.where(ops.isfinite(gram), gram, 0.0)
+        gram = ops.where(ops.isfinite(gram), gram, ops.zeros_like(gram))
         mixture = ops.transpose(ops.eigh(gram)[1][:, -1:])
         rows = ops.matmul(mixture, rows)
-        rows = rows * ops.where(ops.sum(mixture) < 0, -1.0, 1.0)
+        rows = ops.where(ops.sum(mixture) < 0, -rows, rows)
     constant = rows.shape[1] ** -0.5
     return ops.stop_gradient(
         ops.reshape(_unit_rows(rows, constant), (1, *images.shape[1:]))

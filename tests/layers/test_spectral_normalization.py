@@ -123,7 +123,8 @@ def test_five_training_steps_against_torch(rng, kind, legacy):
     else:
         parametrization = theirs.parametrizations.weight
         weight, u, v = parametrization.original, *parametrization[0].buffers()
-    arguments = dict(update_order="v_first" if legacy else "u_first")
+    order = "v_first" if legacy else "u_first"
+    arguments = dict(update_order=order, method="power_iteration")
     if kind == "dense":
         ours = dense(**arguments)
         inputs = rng.standard_normal((8, 6))
