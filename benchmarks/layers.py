@@ -44,6 +44,7 @@ VARIANTS = {
     "plain": lambda layer: layer,
     "plain again": lambda layer: layer,
     "SN": SpectralNormalization,
+    "SN one vector": functools.partial(SpectralNormalization, method="power_iteration"),
     "SN exact": functools.partial(SpectralNormalization, method="exact"),
     "SRN": functools.partial(StableRankNormalization, stable_rank_ratio=0.3),
     "Keras' SN": keras.layers.SpectralNormalization,
@@ -88,6 +89,8 @@ def sngan_discriminator(normalize, l2=None):
     x = kl.GlobalAveragePooling2D()(kl.ReLU()(x))
     return keras.Model(inputs, normalize(kl.Dense(10))(x))
 
+
+FIRST_STEP = ("plain", "SN", "SN one vector", "SRN", "Keras' SN")
 
 # name -> (builder, input shape, batch, steps a timing)
 MODELS = {
@@ -146,7 +149,7 @@ def interleaved(steps, rounds):
 def print_table(title, results):
     print(title)
     for name, (first, second) in results.items():
-        print(f"  {name:12} {first:5.2f} / {second:5.2f}", flush=True)
+        print(f"  {name:14} {first:5.2f} / {second:5.2f}", flush=True)
 
 
 def steps(arguments):
@@ -180,7 +183,7 @@ def one_first_step(name, variant, jit):
 
 def first_step(arguments):
     for name in arguments.models:
-        results = {variant: [] for variant in ("plain", "SN", "SRN", "Keras' SN")}
+        results = {variant: [] for variant in FIRST_STEP}
         for _ in range(arguments.rounds):
             for variant, values in results.items():
                 output = subprocess.run(
@@ -272,7 +275,7 @@ def torch_steps(arguments):
 
 def norm_error(arguments):
     for name in arguments.models:
-        for variant in ("SN", "SN exact", "Keras' SN"):
+        for variant in ("SN", "SN one vector", "SN exact", "Keras' SN"):
             if variant not in variants_of(name):
                 continue
             model, batch = compiled(name, variant, False)

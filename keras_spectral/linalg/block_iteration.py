@@ -30,7 +30,7 @@ def _flat(rows):
 
 
 def _unit_rows(rows, fallback):
-    """Return each row divided by its length, or `fallback` where that is not possible."""
+    """Return each row divided by its length, or `fallback` where it has none."""
     squares = ops.sum(ops.square(rows), axis=1, keepdims=True)
     # Not so for zero and NaN.
     usable = squares > 0

@@ -12,13 +12,13 @@ _SPEC = importlib.util.spec_from_file_location(
 comparison = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(comparison)
 
-# How far from the wanted number ours may be: power iteration has warmed up, not
-# converged, in the first step.
+# How far from the wanted number ours may be. Two calls advance twice.
 TOLERANCE = {
-    "norm before the first training step": 0.05,
-    "norm in the first step, 3x3x128x128, worst of 5": 0.05,
-    "two calls in one step: outputs apart": 0.01,
+    "norm after training, worst of 5 seeds": 1e-4,
+    "two calls in one step: outputs apart": 1e-4,
 }
+# How near to it theirs is not.
+DISTANCE = {"norm after training, worst of 5 seeds": 1e-3}
 
 
 @pytest.mark.parametrize("row", comparison.ROWS)
@@ -26,7 +26,7 @@ def test_the_built_in_fails_and_ours_passes(row):
     function, wanted = comparison.ROWS[row]
     theirs, ours = (function(wrap) for wrap in comparison.WRAPPERS.values())
     assert ours == pytest.approx(float(wanted), abs=TOLERANCE.get(row, 2e-3))
-    assert not theirs == pytest.approx(float(wanted), abs=0.03)
+    assert not theirs == pytest.approx(float(wanted), abs=DISTANCE.get(row, 0.03))
 
 
 def test_the_readme_has_the_table():
