@@ -97,7 +97,7 @@ def first_step_norm(wrap):
 
 
 def norm_after_training(wrap):
-    """The norm of a classifier's head after training, of five seeds the farthest from 1.
+    """The norm of a classifier's head after training, of five the farthest from 1.
 
     README's first example with a plain convolution, of five seeds.
     """

@@ -146,6 +146,10 @@ class SingularVectors(keras.layers.Layer):
             return self._found_on(kernel, depth)
 
     def _found_on(self, kernel, depth):
+        scale = np.abs(kernel).max(initial=0)
+        if 0 < scale < np.inf:
+            # The vectors do not depend on it, and products of two kernels overflow.
+            kernel = kernel / scale
         operator = self.make_operator(ops.convert_to_tensor(kernel))
         left, right = self._shapes
 
