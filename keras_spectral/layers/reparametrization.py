@@ -256,7 +256,7 @@ def restart_power_iteration(model):
     >>> from keras_spectral.layers import SpectralNormalization
     >>> layer = SpectralNormalization(keras.layers.Dense(3, name="head"))
     >>> model = keras.Sequential([keras.Input((4,)), layer])
-    >>> layer.kernel.assign(keras.ops.ones((4, 3)))
+    >>> _ = layer.kernel.assign(keras.ops.ones((4, 3)))
     >>> restart_power_iteration(model)
     >>> round(float(keras.ops.norm(layer.effective_kernel())), 5)
     1.0

@@ -169,7 +169,7 @@ class SingularVectors(keras.layers.Layer):
             apply, size = mapped(operator.matvec, right), math.prod(left)
             count = self.block_size or min(8, size, math.prod(right))
             rows = krylov_left_vectors(apply, adjoint, size, count, depth, kernel.dtype)
-        # Leading first, each of length one; there is no direction yet.
+        # Leading first, each of length one.
         images = adjoint(rows[::-1])
         images = images / np.maximum(np.abs(images).max(axis=1, keepdims=True), 1e-37)
         lengths = np.linalg.norm(images, axis=1, keepdims=True)
@@ -181,7 +181,10 @@ class SingularVectors(keras.layers.Layer):
         if self.block_size:
             found["following"] = rows[:-1].reshape(-1, *_without_batch(left))
             kept = self._kept(min(math.prod(left), math.prod(right)))
-            recent = np.concatenate([vectors[1:kept], np.zeros_like(vectors[:kept])])
+            # Nothing has moved yet: any direction will do.
+            directions = np.random.default_rng(0).standard_normal(vectors[:kept].shape)
+            directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+            recent = np.concatenate([vectors[1:kept], directions])
             found["recent"] = recent.reshape(-1, *_without_batch(right))
         return found
 
