@@ -52,13 +52,16 @@ def wrap(model, wrapper, where=None, **arguments):
 
 
 def unwrap(model):
-    """Return a plain copy of a model, with the kernels it computes with.
+    """Return a plain copy of a model, with its effective kernels.
 
     The copy holds none of this package's wrappers; it loads, converts and runs
-    without the package. Its kernels are converged in float64, so that their norm is
-    the bound to 1e-6; its outputs differ by the error that the estimated norms had,
-    1e-4 and less after training. Unwrap before `model.export`, which otherwise writes
-    the estimate with the network.
+    without the package. The kernels are those of `converged_kernel`: their singular
+    values are found in float64, so norms are within 1e-6 of their bounds. A wrapper
+    computes with an estimate of the norm, so the outputs of the copy differ from its
+    own by the error of that estimate; they agree to float rounding where the estimate
+    has converged.
+
+    Do this before `model.export`, which would freeze the estimate.
 
     Args:
         model: A built `keras.Sequential` or functional `keras.Model`; nested
@@ -80,20 +83,29 @@ def unwrap(model):
     'Dense'
     """
     _check_model(model)
+    return _transformed(model, _unwrapped_layer)
 
-    def replace(layer):
-        if hasattr(layer, "to_layer"):
-            return layer.to_layer()
-        inside = getattr(layer, "layer", None)
-        if isinstance(inside, Reparametrization) and not hasattr(layer, "slots"):
-            raise ValueError(
-                "`model` must have its wrappers outermost. Received: "
-                f"'{layer.name}', a {type(layer).__name__} around a "
-                f"{type(inside).__name__}. Wrap the {type(layer).__name__} instead."
-            )
-        return _copy(inside if isinstance(layer, Reparametrization) else layer)
 
-    return _transformed(model, replace)
+def without_wrappers(model):
+    """Return a plain copy of a model with its trained kernels, not the effective ones.
+
+    Args:
+        model: As in `unwrap`.
+
+    Returns:
+        A `keras.Model` of the same kind, not compiled.
+
+    Example:
+    >>> import keras
+    >>> from keras_spectral.layers import SpectralNormalization
+    >>> dense = SpectralNormalization(keras.layers.Dense(3, name="head"))
+    >>> model = keras.Sequential([keras.Input((4,)), dense])
+    >>> plain = without_wrappers(model)
+    >>> bool((plain.get_weights()[0] == model.get_weights()[0]).all())
+    True
+    """
+    _check_model(model)
+    return _transformed(model, _unwrapped_layer, effective=False)
 
 
 def copy_weights(source, target):
@@ -101,8 +113,8 @@ def copy_weights(source, target):
 
     Layers with weights are paired in their order. Raw kernels are copied, not
     effective ones, so that training goes on as it would have; singular vectors
-    are copied where both models have them and are found anew where only
-    `target` does.
+    are copied where both models keep the same ones and are found anew where only
+    `target` has them, or keeps others (`method="block"` keeps more).
 
     Args:
         source: A built `keras.Model`.
@@ -141,16 +153,38 @@ def copy_weights(source, target):
 
 
 def _copy_layer_weights(source, target):
-    state = [tuple(w.shape) for w in target.weights]
-    if type(source) is type(target) and state == [
-        tuple(w.shape) for w in source.weights
-    ]:
-        target.set_weights(source.get_weights())
+    if _state(source) == _state(target):
+        # Not `target.set_weights`: a wrapper that follows imported vectors also holds a
+        # block that it does not use.
+        pairs = zip(_state_weights(source), _state_weights(target), strict=True)
+        for ours, theirs in pairs:
+            theirs.assign(ours)
+        _inner(target).set_weights(_inner(source).get_weights())
         finalize(target)
         return
     _inner(target).set_weights(_inner(source).get_weights())
     if isinstance(target, Reparametrization):
         target.restart_power_iteration()
+
+
+def _state(layer):
+    """Return what must agree for one layer to take all weights of another."""
+    # A block of one vector keeps what `method="power_iteration"` does, whose norm may
+    # be below zero.
+    shapes = [tuple(weight.shape) for weight in _state_weights(layer)]
+    return type(layer), getattr(layer, "method", None), shapes
+
+
+def _state_weights(layer):
+    """Return the weights of a wrapper that are in use, without those of its layer."""
+    inner = {id(weight) for weight in _inner(layer).weights}
+    unused = set()
+    if getattr(layer, "method", None) == "power_iteration":
+        for state in layer._flatten_layers(include_self=False):
+            unused |= {id(weight) for weight in getattr(state, "block_weights", [])}
+    if _inner(layer) is layer:
+        return []
+    return [w for w in layer.weights if id(w) not in inner | unused]
 
 
 def _inner(layer):
@@ -208,8 +242,15 @@ def _chosen(model, where):
     return {id(layer) for layer in chosen}
 
 
-def _transformed(model, replace):
-    """Return a copy of `model` with other layers, and its weights."""
+def _transformed(model, replace, effective=True):
+    """Return a copy of `model` with other layers, and its weights.
+
+    Args:
+        model: A built `keras.Model`.
+        replace: Callable from a layer to its new one.
+        effective: Boolean, whether layers that lose their wrapper get its effective
+            kernels.
+    """
     pairs = []
 
     def replaced(layer):
@@ -224,17 +265,28 @@ def _transformed(model, replace):
     if not copy.built:
         copy.build(model.input_shape)
     for old, new in pairs:
-        _move_weights(old, new)
+        _move_weights(old, new, effective)
     return copy
 
 
-def _move_weights(old, new):
+def _unwrapped_layer(layer):
+    if hasattr(layer, "to_layer"):
+        return layer.to_layer()
+    inside = getattr(layer, "layer", None)
+    if isinstance(inside, Reparametrization) and not hasattr(layer, "slots"):
+        raise ValueError(
+            "`model` must have its wrappers outermost. Received: "
+            f"'{layer.name}', a {type(layer).__name__} around a "
+            f"{type(inside).__name__}. Wrap the {type(layer).__name__} instead."
+        )
+    return _copy(inside if isinstance(layer, Reparametrization) else layer)
+
+
+def _move_weights(old, new, effective):
     if hasattr(old, "to_layer") and not hasattr(new, "to_layer"):
         return  # `to_layer` brought them.
-    effective = {}
-    if isinstance(old, Reparametrization) and not isinstance(new, Reparametrization):
-        effective = {name: old.converged_kernel(name) for name in old.kernel_names}
     _copy_layer_weights(old, new)
-    if effective:
+    unwrapped = isinstance(old, Reparametrization) and _inner(new) is new
+    if unwrapped and effective:
         for slot, name in zip(kernel_slots(new), old.kernel_names, strict=True):
-            slot.variable.assign(effective[name])
+            slot.variable.assign(old.converged_kernel(name))

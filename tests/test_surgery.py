@@ -9,6 +9,7 @@ from keras_spectral.layers import (
     SpectralNormalization,
     StableRankNormalization,
 )
+from keras_spectral.layers.kernels import kernel_slots
 from keras_spectral.layers.reparametrization import Reparametrization
 from keras_spectral.surgery import copy_weights
 from tests.layers.kinds import images, tokens
@@ -181,6 +182,137 @@ def test_copy_weights_both_ways():
     wrapped.layers[0].kernel.assign(wrapped.layers[0].kernel * 2)
     copy_weights(wrapped, plain)
     np.testing.assert_array_equal(plain.layers[0].kernel, wrapped.layers[0].kernel)
+
+
+def matrices(model, layer):
+    """Return the float64 matrices of a plain layer's kernels."""
+    return [
+        np.asarray(slot.view.flatten(np.asarray(slot.value, "float64")))
+        for slot in kernel_slots(model.get_layer(layer))
+    ]
+
+
+def stirred(model):
+    """Give every wrapper a kernel that its singular vectors were not found on."""
+    rng = np.random.default_rng(0)
+    for layer in model._flatten_layers():
+        if isinstance(layer, Reparametrization):
+            for slot in layer.slots:
+                shape = tuple(slot.variable.shape)
+                slot.variable.assign(rng.standard_normal(shape).astype("float32"))
+    return model
+
+
+BOUND = 0.7
+KERNELS = {
+    "dense": (lambda: kl.Dense(9), (12,)),
+    "wide": (lambda: kl.Dense(1100), (1100,)),
+    "convolution": (lambda: kl.Conv2D(6, 3), (7, 7, 4)),
+    "transposed": (lambda: kl.Conv2DTranspose(6, 3), (7, 7, 4)),
+    "separable": (lambda: kl.SeparableConv2D(6, 3, depth_multiplier=2), (7, 7, 4)),
+    "LSTM": (lambda: kl.LSTM(5), (3, 4)),
+    "bidirectional": (lambda: kl.Bidirectional(kl.GRU(5)), (3, 4)),
+}
+
+
+@pytest.mark.parametrize("method", ["block", "power_iteration"])
+@pytest.mark.parametrize("kind", KERNELS)
+def test_unwrapped_norms_are_the_bounds(kind, method):
+    make, shape = KERNELS[kind]
+    layer = SpectralNormalization(make(), bound=BOUND, method=method, name="layer")
+    layer.layer.name = "layer"
+    model = stirred(keras.Sequential([keras.Input(shape), layer]))
+    for matrix in matrices(ks.unwrap(model), "layer"):
+        assert np.linalg.norm(matrix, 2) == pytest.approx(BOUND, rel=1e-6)
+
+
+def test_unwrapped_attention_has_its_bounds():
+    x = keras.Input((4, 6))
+    attention = SpectralNormalization(kl.MultiHeadAttention(2, 3, name="a"), BOUND)
+    model = stirred(keras.Model(x, attention(x, x)))
+    found = matrices(ks.unwrap(model), "a")
+    assert len(found) == 4
+    for matrix in found:
+        assert np.linalg.norm(matrix, 2) == pytest.approx(BOUND, rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [12, 1100])
+def test_unwrapped_stable_ranks_are_capped(size):
+    layer = StableRankNormalization(kl.Dense(size, name="a"), 0.1 if size > 99 else 0.3)
+    model = stirred(keras.Sequential([keras.Input((size,)), layer]))
+    (matrix,) = matrices(ks.unwrap(model), "a")
+    singular = np.linalg.svd(matrix, compute_uv=False)
+    assert singular[0] == pytest.approx(1, rel=1e-6)
+    assert (singular**2).sum() / singular[0] ** 2 <= layer.stable_rank() * (1 + 1e-6)
+
+
+def test_unwrapped_singular_values_are_clipped():
+    layer = OptimalSpectralNormalization(kl.Dense(9, name="a"), BOUND)
+    model = stirred(keras.Sequential([keras.Input((12,)), layer]))
+    raw = layer.kernel.numpy().astype("float64")
+    (matrix,) = matrices(ks.unwrap(model), "a")
+    u, s, v = np.linalg.svd(raw, full_matrices=False)
+    np.testing.assert_allclose(matrix, u * np.minimum(s, BOUND) @ v, atol=1e-7)
+    assert np.linalg.norm(matrix, 2) <= BOUND * (1 + 1e-6)
+
+
+def test_unwrapped_operators_have_their_bounds():
+    layer = SpectralNormalization(
+        kl.Conv2D(3, 3, strides=2, padding="same", name="a"), BOUND, norm="operator"
+    )
+    model = stirred(keras.Sequential([keras.Input((6, 6, 2)), layer]))
+    plain = ks.unwrap(model).get_layer("a")
+    plain.bias.assign(np.zeros(3))
+    impulses = np.eye(72, dtype="float32").reshape(72, 6, 6, 2)
+    operator = np.asarray(plain(impulses), "float64").reshape(72, -1)
+    assert np.linalg.norm(operator, 2) == pytest.approx(BOUND, rel=1e-4)
+
+
+@pytest.mark.parametrize("weight, bound", [(0.5, 1.0), (1e-14, 1e3)])
+def test_unwrapping_leaves_what_is_not_scaled(weight, bound):
+    # Within the bound of a clipped layer, and under epsilon.
+    clip = weight > 0.1
+    layer = SpectralNormalization(kl.Dense(4, name="a"), bound, clip=clip)
+    model = keras.Sequential([keras.Input((4,)), layer])
+    layer.kernel.assign(weight * np.eye(4))
+    np.testing.assert_array_equal(ks.unwrap(model).get_layer("a").kernel, layer.kernel)
+
+
+def test_an_unwrapped_svd_layer_computes_the_same():
+    layer = ks.layers.SVDDense(5, rank_ratio=0.5, name="a")
+    model = keras.Sequential([keras.Input((8,)), layer])
+    layer.e.assign(np.linspace(-2, 1, layer.rank))
+    x = images(8)
+    np.testing.assert_allclose(ks.unwrap(model)(x), model(x), atol=1e-6)
+
+
+def test_singular_vectors_are_copied_where_both_keep_the_same():
+    def model(method, **arguments):
+        layer = SpectralNormalization(kl.Dense(9), method=method, **arguments)
+        made = keras.Sequential([keras.Input((12,)), layer])
+        for _ in range(3):
+            made(images(12), training=True)
+        return made
+
+    for method in ("block", "power_iteration"):
+        source, target = model(method), model(method)
+        copy_weights(source, target)
+        for ours, theirs in zip(source.weights, target.weights, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    pairs = [
+        (model("power_iteration"), model("block")),
+        (model("block"), model("power_iteration")),
+        (model("block", block_size=2), model("block")),
+        (model("exact"), model("block")),
+    ]
+    for source, target in pairs:
+        source.layers[0].kernel.assign(source.layers[0].kernel[::-1] * 2)
+        copy_weights(source, target)
+        layer = target.layers[0]
+        np.testing.assert_array_equal(layer.kernel, source.layers[0].kernel)
+        assert int(layer.norm_states[0].updates) == 0
+        norm = np.linalg.norm(layer.effective_kernel(), 2)
+        assert norm == pytest.approx(1, rel=1e-5)
 
 
 def test_copy_weights_refuses_other_models_and_copies_nothing():

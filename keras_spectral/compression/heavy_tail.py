@@ -172,8 +172,7 @@ def _check_layer(layer):
     if hasattr(layer, "effective_kernel"):
         raise ValueError(
             f"`layers` must name plain layers: '{name}' computes with a function "
-            "of its kernel. Build the plain model and load the effective "
-            "weights: convert.from_torch(convert.to_torch(model), plain_model)."
+            "of its kernel. Take the plain model: `keras_spectral.unwrap(model)`."
         )
     if isinstance(layer, MaskedConv2D):
         raise ValueError(

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_spectral.compression.coding import dtype_named
 from keras_spectral.compression.gaussian import normals
+from keras_spectral.layers.singular_vectors import SingularVectors
 
 # Model -> {index of the weight: ReplacedKernel}. A model cannot carry it: Keras would
 # track and save it.
@@ -129,8 +130,9 @@ def find_masks(model, compression):
     weights = model.weights
     if compression is None:
         compression = compression_of(model)
+        vectors = _singular_vectors(model)
         for index, weight in enumerate(weights):
-            if index in compression or len(weight.shape) < 2:
+            if index in compression or len(weight.shape) < 2 or id(weight) in vectors:
                 continue
             values = as_numpy(weight)
             if not is_float(values) or not np.isfinite(values).all():
@@ -155,6 +157,16 @@ def find_masks(model, compression):
                 f"{record.kept.shape} for weight {index} of {shape}"
             )
     return dict(compression)
+
+
+def _singular_vectors(model):
+    """Return the ids of the weights that are a wrapper's state, and no kernels."""
+    return {
+        id(weight)
+        for layer in model._flatten_layers()
+        if isinstance(layer, SingularVectors)
+        for weight in layer.weights
+    }
 
 
 class _KeepMask(keras.constraints.Constraint):

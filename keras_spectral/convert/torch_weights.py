@@ -7,7 +7,12 @@ import numpy as np
 
 import keras_spectral
 from keras_spectral import zoo
-from keras_spectral.convert import dialects, spectral_state, verification
+from keras_spectral.convert import (
+    dialects,
+    spectral_state,
+    verification,
+    wrapped_state,
+)
 from keras_spectral.convert.accounting import check_keys, check_shapes
 from keras_spectral.convert.cards import provenance, remember
 from keras_spectral.convert.errors import CheckpointError, MismatchError
@@ -15,8 +20,8 @@ from keras_spectral.convert.reader import read_checkpoint
 from keras_spectral.convert.records import numpy_dtype
 from keras_spectral.convert.rules import slots
 from keras_spectral.convert.state import StateDict
+from keras_spectral.convert.wrapped_state import numpy_values
 from keras_spectral.files import replacing
-from keras_spectral.layers import Reparametrization, restart_power_iteration
 
 _COUNTER = "num_batches_tracked"
 
@@ -31,9 +36,10 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
 
     Spectral normalization in any of five forms (PyTorch's two, mimicry's,
     BigGAN-PyTorch's, `weight_bar`) is loaded into `SpectralNormalization` with its
-    singular vectors, so that training goes on as it would in PyTorch; a plain layer
-    receives W / sigma. A wrapper whose source has none receives the weights as its
-    trainable kernel, and its singular vectors are estimated anew.
+    singular vectors: the layer computes with W / (u' W v), and training goes on as it
+    would in PyTorch, until `restart_power_iteration`. A plain layer receives
+    W / (u' W v). A wrapper whose source has none receives the weights as its trainable
+    kernel, and its singular vectors are found anew.
 
     Args:
         source: Path of a checkpoint (see `read_checkpoint`), or a state dict of
@@ -103,6 +109,14 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
         weights.stored(key)
     before = model.get_weights() if name is None and verify else None
     _assign(targets, weights)
+    report = verification.verify(model, weights, chosen) if verify else None
+    if report is not None and not report.passed:
+        if before is not None:
+            model.set_weights(before)
+        raise MismatchError(f"{state.origin} was read, but {report}")
+    # Last: a wrapper that follows other vectors does not go back to its own.
+    wrapped_state.assign_vectors(targets, weights)
+    _forget_compiled(model)
     weights.note_dtypes()
     card = {
         "keras_spectral": keras_spectral.__version__,
@@ -117,15 +131,8 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
         },
         _COUNTER: counts,
     }
-    if verify:
-        report = verification.verify(model, weights, chosen)
+    if report is not None:
         card["verification"] = report.to_dict()
-        if not report.passed:
-            if before is not None:
-                # Wrappers follow their own vectors again, not those imported.
-                restart_power_iteration(model)
-                model.set_weights(before)
-            raise MismatchError(f"{state.origin} was read, but {report}")
     remember(model, card)
     return model
 
@@ -236,16 +243,6 @@ class _Weights:
         return path in self._spectral
 
 
-def _takes_vectors(wrapper):
-    """Whether a wrapper has PyTorch's state: u and v of the flattened kernel."""
-    return (
-        isinstance(wrapper, Reparametrization)
-        and getattr(wrapper, "norm", None) == "reshaped"
-        and getattr(wrapper, "method", None) in ("block", "power_iteration")
-        and len(wrapper.slots) == 1
-    )
-
-
 def _assign(targets, weights):
     for key, slot in targets.items():
         path, _, leaf = key.rpartition(".")
@@ -254,40 +251,27 @@ def _assign(targets, weights):
             value = weights.effective(key)
             weights.notes.append(f"{path} received its normalized weight")
         slot.variable.assign(slot.to_keras(value, slot.variable.shape))
-    for key, slot in targets.items():
-        path, _, leaf = key.rpartition(".")
-        if leaf != "weight" or not isinstance(slot.wrapper, Reparametrization):
-            continue
-        # Vectors that were trained with another kernel say nothing of this one.
-        slot.wrapper.restart_power_iteration()
-        found = weights.vectors(path)
-        if found is None:
-            continue
-        if not _takes_vectors(slot.wrapper):
-            weights.notes.append(f"{path} estimates its singular vectors anew")
-            continue
-        (u, v, _, _), flavour = found
-        order = flavour.update_order
-        shape = tuple(slot.variable.shape)
-        if isinstance(slot.layer, keras.layers.Embedding):
-            # PyTorch's matrix is the transpose of ours.
-            u, v = v, u
-            order = {"u_first": "v_first", "v_first": "u_first"}[order]
-        elif len(shape) > 2:
-            transposed = "Transpose" in type(slot.layer).__name__
-            v = spectral_state.flatten_right(v, shape, transposed)
-        slot.wrapper.load_vectors(u, v, order)
+
+
+def _forget_compiled(model):
+    """Let a model that has run be traced again, with the vectors it follows now."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.Model):
+            layer.train_function = layer.test_function = layer.predict_function = None
 
 
 def to_torch(model, path=None, dialect=None, spectral_normalization=None):
     """Return a model's weights as a PyTorch state dict, and write it if asked.
 
-    A layer in a normalizing wrapper gives its effective kernel, converged in float64:
-    the plain PyTorch module computes the same but for the error that the layer's norm
-    has. With `spectral_normalization` it gives its trained kernel and singular vectors
-    as they are. What `from_torch` read goes out as it came: in the
-    same dialect, bit for bit, with the same `num_batches_tracked`. Tensors have the
-    dtype of the model's weights; bfloat16 is widened to float32.
+    A layer in a normalizing wrapper gives its effective kernel, converged in float64
+    (`converged_kernel`): the plain PyTorch module computes the same but for the error
+    of the norm that the layer computes with. With `spectral_normalization` it gives its
+    trained kernel and the leading singular vectors as they are. PyTorch then divides by
+    u' W v; `bound`, `clip` and a capped stable rank are not in its file.
+
+    What `from_torch` read goes out as it came: in the same dialect, bit for bit, with
+    the same `num_batches_tracked`. Tensors have the dtype of the model's weights;
+    bfloat16 is widened to float32.
 
     Args:
         model: A built `keras.Model` whose layers are named by module paths.
@@ -322,24 +306,19 @@ def to_torch(model, path=None, dialect=None, spectral_normalization=None):
     for key, slot in slots(model).items():
         module, _, leaf = key.rpartition(".")
         theirs = dialects.to_theirs(key, names)
-        takes = flavour is not None and _takes_vectors(slot.wrapper)
+        takes = flavour is not None and wrapped_state.takes_vectors(slot.wrapper)
         if takes and leaf in ("weight", "bias"):
             prefix = theirs.removesuffix(leaf)
-            state |= _spectral_entries(slot, leaf, prefix, flavour)
+            state |= wrapped_state.spectral_entries(slot, leaf, prefix, flavour)
             continue
         value = slot.variable
         if leaf == "weight" and hasattr(slot.wrapper, "effective_kernel"):
             value = slot.wrapper.converged_kernel()
-        state[theirs] = np.ascontiguousarray(slot.to_torch(_numpy(value)))
+        state[theirs] = np.ascontiguousarray(slot.to_torch(numpy_values(value)))
     for key, value in card.get(_COUNTER, {}).items():
         state[dialects.to_theirs(key, names)] = np.array(value, "int64")
     _write(state, path, suffix)
     return state
-
-
-def _numpy(value):
-    value = keras.ops.convert_to_numpy(value)
-    return value.astype("float32") if value.dtype.name == "bfloat16" else value
 
 
 def _flavour(name):
@@ -352,29 +331,6 @@ def _flavour(name):
             f"Received: spectral_normalization={name!r}"
         )
     return known[name]
-
-
-def _spectral_entries(slot, leaf, prefix, flavour):
-    """Return what a flavour keeps of one variable of a normalized layer."""
-    value = np.ascontiguousarray(slot.to_torch(_numpy(slot.variable)))
-    if leaf == "bias":
-        return {f"{prefix}{flavour.bias}": value}
-    vectors = slot.wrapper.norm_states[0]
-    u, v = _numpy(vectors.u), _numpy(vectors.v)
-    shape = tuple(slot.variable.shape)
-    transposed = "Transpose" in type(slot.layer).__name__
-    if isinstance(slot.layer, keras.layers.Embedding):
-        u, v = v, u
-    elif len(shape) > 2:
-        v = spectral_state.unflatten_right(v, shape, transposed)
-    entries = {f"{prefix}{flavour.weight}": value, f"{prefix}{flavour.u}": u}
-    if flavour.v is not None:
-        entries[f"{prefix}{flavour.v}"] = v
-    else:
-        entries[f"{prefix}{flavour.u}"] = u[None]
-        sigma = u @ spectral_state.matrix(value, transposed) @ v
-        entries[f"{prefix}{flavour.sigma}"] = np.array([sigma], value.dtype)
-    return entries
 
 
 def _write(state, path, suffix):

@@ -10,7 +10,7 @@ from keras_spectral import zoo
 from keras_spectral.convert import reference, reference_gans
 from keras_spectral.convert.rules import slots, weighted_layers
 from keras_spectral.layers import Reparametrization
-from keras_spectral.surgery import copy_weights, unwrap
+from keras_spectral.surgery import without_wrappers
 from keras_spectral.traversal import deep_graphs
 
 # In float64 a correct import agrees to 1e-14, at worst to 2e-12 in ill-conditioned
@@ -143,9 +143,7 @@ def _without_wrappers(model):
     """
     if all(wrapper is None for _, _, wrapper in weighted_layers(model)):
         return model
-    plain = unwrap(model)
-    copy_weights(model, plain)
-    return plain
+    return without_wrappers(model)
 
 
 def _doubled(config):

@@ -251,6 +251,8 @@ def _unfit(name, shape, dtype):
         return "empty"
     if parts[-1] == "mask":
         return "a mask"
+    if {"norm_states", "rank_states"} & set(parts):
+        return "singular vectors of a wrapper"
     return None
 
 

@@ -1,5 +1,7 @@
 """Spectral normalization from five PyTorch dialects: the next steps are PyTorch's."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 from keras_spectral import convert
 from keras_spectral.convert import CheckpointError
 from keras_spectral.layers import SpectralNormalization
+from keras_spectral.surgery import copy_weights
 from tests.convert import peers
 
 STEPS = 5
@@ -46,11 +49,11 @@ def keras_model(kind, normalize=SpectralNormalization):
     return keras.Sequential([keras.Input(shape, dtype=dtype), normalize(layer())])
 
 
-def images(kind, rng):
+def images(kind, rng, dtype="float32"):
     if kind == "embedding":
         return rng.integers(0, 9, 4)
     shape = {"linear": (4, 7), "grouped": (4, 6, 5, 4)}.get(kind, (4, 6, 5, 3))
-    return rng.standard_normal(shape).astype("float32")
+    return rng.standard_normal(shape).astype(dtype)
 
 
 def forward(network, x):
@@ -59,18 +62,18 @@ def forward(network, x):
     return y.permute(0, 2, 3, 1) if y.ndim == 4 else y
 
 
-def train(network, model, rng, kind, steps=STEPS):
+def train(network, model, rng, kind, steps=STEPS, dtype="float32"):
     """Take SGD steps of mean square on both; return the largest difference."""
     optimizer = torch.optim.SGD(network.parameters(), 0.1)
     model.compile(keras.optimizers.SGD(0.1), lambda y, p: keras.ops.mean(p**2))
     worst = 0.0
     for _ in range(steps):
-        x = images(kind, rng)
+        x = images(kind, rng, dtype)
         optimizer.zero_grad()
         y = forward(network, x)
         (y**2).mean().backward()
         optimizer.step()
-        loss = model.train_on_batch(x, np.zeros(y.shape, "float32"))
+        loss = model.train_on_batch(x, np.zeros(y.shape, dtype))
         theirs = float((y**2).mean())
         worst = max(worst, abs(float(loss) - theirs) / theirs)
     return worst
@@ -122,9 +125,181 @@ def test_state_goes_out_bit_for_bit_and_loads_strictly(flavour, rng):
     other.load_state_dict(state, strict=True)
 
 
+PYTORCHS = ["utils.spectral_norm", "parametrizations.spectral_norm"]
+
+
+@pytest.fixture
+def float64():
+    for dtype in ("float64", "float32"):
+        keras.config.set_dtype_policy(dtype)
+        keras.config.set_floatx(dtype)
+        if dtype == "float64":
+            yield
+
+
+@pytest.mark.parametrize("flavour", PYTORCHS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_five_steps_are_pytorchs_in_float64(flavour, kind, float64, rng):
+    network = peers.normalized(torch_module(kind).double(), flavour)
+    for _ in range(3):
+        forward(network, images(kind, rng, "float64"))
+    model = convert.from_torch(network.state_dict(), keras_model(kind))
+    assert train(network.train(), model, rng, kind, dtype="float64") <= 1e-10
+    exported = convert.to_torch(model, spectral_normalization=flavour)
+    for key, value in network.state_dict().items():
+        np.testing.assert_allclose(exported[key], value.numpy(), rtol=0, atol=1e-10)
+
+
+def turned(network, flavour):
+    """Return a network's state with u turned around, so that u' W v is negative."""
+    key = {
+        "utils.spectral_norm": "layer.weight_u",
+        "parametrizations.spectral_norm": "layer.parametrizations.weight.0._u",
+    }[flavour]
+    state = {k: value.clone() for k, value in network.state_dict().items()}
+    state[key] = -state[key]
+    network.load_state_dict(state)
+    return state
+
+
+@pytest.mark.parametrize("flavour", PYTORCHS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_negative_norm_is_pytorchs_until_a_restart(flavour, kind, float64, rng):
+    network = peers.normalized(torch_module(kind).double(), flavour)
+    forward(network, images(kind, rng, "float64"))
+    state = turned(network, flavour)
+    network.eval()
+    x = images(kind, rng, "float64")
+    with torch.no_grad():
+        expected = forward(network, x).numpy()
+    model = convert.from_torch(state, keras_model(kind))
+    np.testing.assert_allclose(model(x), expected, rtol=0, atol=1e-12)
+    # What goes out is what came in, and PyTorch computes the same with it.
+    exported = convert.to_torch(model, spectral_normalization=flavour)
+    other = peers.normalized(torch_module(kind, seed=1).double(), flavour)
+    other.load_state_dict({k: torch.tensor(v) for k, v in exported.items()})
+    with torch.no_grad():
+        np.testing.assert_array_equal(forward(other.eval(), x), expected)
+    layer = model.layers[-1]
+    layer.restart_power_iteration()
+    matrix = layer.slots[0].view.flatten(layer.effective_kernel()).numpy()
+    assert np.linalg.norm(matrix, 2) == pytest.approx(1, rel=1e-5)
+    raw = layer.slots[0].view.flatten(layer.slots[0].variable).numpy()
+    assert (matrix * raw).sum() > 0
+
+
+@pytest.mark.parametrize("flavour", PYTORCHS)
+def test_an_import_into_a_model_that_has_run(flavour, rng):
+    # A compiled function keeps the vectors that it was traced with.
+    model = keras_model("linear")
+    x = images("linear", rng)
+    model.compile("sgd", "mse")
+    for run in (model.predict, lambda x, **_: model.evaluate(x, x[:, :5], verbose=0)):
+        run(x, verbose=0)
+    model.fit(x, x[:, :5], verbose=0)
+    network = peers.normalized(torch_module("linear"), flavour)
+    state = turned(network, flavour)
+    convert.from_torch(state, model)
+    with torch.no_grad():
+        expected = forward(network.eval(), x).numpy()
+    np.testing.assert_allclose(model.predict(x, verbose=0), expected, atol=1e-6)
+    loss = model.evaluate(x, x[:, :5], verbose=0)
+    assert loss == pytest.approx(np.mean((expected - x[:, :5]) ** 2), rel=1e-5)
+
+
+def test_a_refused_import_leaves_the_vectors_as_they_were(rng, monkeypatch):
+    model = keras_model("convolution")
+    x = images("convolution", rng)
+    for _ in range(3):
+        model(x, training=True)
+    before, outputs = model.get_weights(), model(x)
+    network = peers.normalized(torch_module("convolution"), "utils.spectral_norm")
+    refused = SimpleNamespace(passed=False)
+    monkeypatch.setattr(convert.verification, "verify", lambda *_: refused)
+    with pytest.raises(CheckpointError):
+        convert.from_torch(network.state_dict(), model)
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(model(x), outputs)
+    assert model.layers[0].method == "block"
+
+
+@pytest.mark.parametrize("flavour", PYTORCHS)
+def test_an_import_is_saved_copied_and_loaded(flavour, rng, tmp_path):
+    network = peers.normalized(torch_module("convolution"), flavour)
+    model = convert.from_torch(turned(network, flavour), keras_model("convolution"))
+    x = images("convolution", rng)
+    expected = model(x).numpy()
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(x), expected)
+    for source, target in [(model, loaded), (loaded, loaded), (model, model)]:
+        source.save_weights(tmp_path / "model.weights.h5")
+        target.layers[0].kernel.assign(target.layers[0].kernel * 2)
+        target.load_weights(tmp_path / "model.weights.h5")
+        np.testing.assert_array_equal(target(x), expected)
+    copy = keras.models.clone_model(model)
+    copy_weights(model, copy)
+    np.testing.assert_array_equal(copy(x), expected)
+    # A layer with a block does not take over a single vector.
+    block = keras_model("convolution")
+    copy_weights(model, block)
+    kernel = block.layers[0].effective_kernel().numpy().reshape(-1, 8)
+    assert np.linalg.norm(kernel, 2) == pytest.approx(1, rel=1e-5)
+    assert int(block.layers[0].norm_states[0].updates) == 0
+
+
 @pytest.mark.parametrize(
-    "flavour", ["utils.spectral_norm", "parametrizations.spectral_norm"]
+    ("flavour", "kind"), [case for case in CASES if case[0] in peers.FLAVOURS[:3]]
 )
+def test_weights_and_vectors_go_out_with_the_same_bytes(flavour, kind, rng):
+    network = peers.normalized(torch_module(kind), flavour)
+    for _ in range(2):
+        forward(network, images(kind, rng))
+    model = convert.from_torch(network.state_dict(), keras_model(kind))
+    exported = convert.to_torch(model, spectral_normalization=flavour)
+    for key, value in network.state_dict().items():
+        assert exported[key].tobytes() == value.numpy().tobytes()
+
+
+@pytest.mark.parametrize("method", ["block", "power_iteration"])
+@pytest.mark.parametrize("flavour", PYTORCHS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_pytorch_evaluates_an_export(flavour, kind, method, rng):
+    model = keras_model(kind, lambda layer: SpectralNormalization(layer, method=method))
+    for _ in range(3):
+        model(images(kind, rng), training=True)
+    exported = convert.to_torch(model, spectral_normalization=flavour)
+    network = peers.normalized(torch_module(kind), flavour)
+    network.load_state_dict({k: torch.tensor(v) for k, v in exported.items()})
+    x = images(kind, rng)
+    with torch.no_grad():
+        theirs = forward(network.eval(), x).numpy()
+    # A block gives its leading vectors, and computes with the best of all.
+    tolerance = 2e-6 if method == "power_iteration" else 1e-4
+    np.testing.assert_allclose(model(x), theirs, rtol=0, atol=tolerance)
+    vectors = model.layers[-1].norm_states[0]
+    stored = {np.asarray(value).tobytes() for value in (vectors.u, vectors.v)}
+    assert stored & {value.tobytes() for value in exported.values()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_plain_export_has_converged(kind, rng):
+    model = keras_model(
+        kind, lambda layer: SpectralNormalization(layer, 0.7, method="power_iteration")
+    )
+    layer = model.layers[-1]
+    layer.slots[0].variable.assign(
+        rng.standard_normal(layer.slots[0].variable.shape).astype("float32")
+    )
+    layer.norm_states[0].u.assign(np.eye(len(layer.norm_states[0].u))[0])
+    weight = convert.to_torch(model)["layer.weight"].astype("float64")
+    rows = weight.swapaxes(0, 1) if kind == "transposed" else weight
+    norm = np.linalg.norm(rows.reshape(len(rows), -1), 2)
+    assert norm == pytest.approx(0.7, rel=1e-6)
+
+
+@pytest.mark.parametrize("flavour", PYTORCHS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_evaluation_is_pytorchs_wrapped_or_plain(flavour, kind, rng):
     network = peers.normalized(torch_module(kind), flavour)

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from keras_spectral import cli, zoo
 from keras_spectral.convert import CheckpointError
 from keras_spectral.experiments import analyze_checkpoint, analyze_model
-from keras_spectral.layers import SpectralNormalization
+from keras_spectral.layers import SpectralNormalization, StableRankNormalization
 from keras_spectral.measures import fit_power_law, spectrum
 from keras_spectral.report import analysis_figure
 
@@ -111,6 +111,20 @@ def test_a_model_and_its_file_are_one(tmp_path):
     ranks = {row.name: row.stable_rank for row in spectrum(model)}
     for row in found:
         assert row.stable_rank == pytest.approx(ranks[row.name], rel=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["reshaped", "operator"])
+def test_singular_vectors_are_no_kernels(norm, tmp_path):
+    layer = StableRankNormalization(keras.layers.Conv2D(30, 3), 0.5, norm=norm)
+    model = keras.Sequential([keras.Input((8, 8, 3)), layer])
+    model.save(tmp_path / "m.keras")
+    model.save_weights(tmp_path / "m.weights.h5")
+    for name in ("m.keras", "m.weights.h5"):
+        analysis = analyze_checkpoint(tmp_path / name)
+        assert [tuple(row.shape) for row in analysis] == [(3, 3, 3, 30)]
+        reasons = list(analysis.skipped.values())
+        assert reasons.count("singular vectors of a wrapper") >= 4
+    assert len(analyze_model(model)) == 1
 
 
 def test_large_tensors_are_sampled_and_seeded(rng, tmp_path):

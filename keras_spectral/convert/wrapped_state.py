@@ -1,0 +1,78 @@
+"""The singular vectors of PyTorch's spectral normalization, in our wrappers."""
+
+import keras
+import numpy as np
+
+from keras_spectral.convert import spectral_state
+from keras_spectral.layers import Reparametrization
+
+
+def takes_vectors(wrapper):
+    """Whether a wrapper has PyTorch's state: u and v of the flattened kernel."""
+    return (
+        isinstance(wrapper, Reparametrization)
+        and getattr(wrapper, "norm", None) == "reshaped"
+        and getattr(wrapper, "method", None) in ("block", "power_iteration")
+        and len(wrapper.slots) == 1
+    )
+
+
+def assign_vectors(targets, weights):
+    """Give every wrapper the singular vectors that came with its kernel, or its own.
+
+    Args:
+        targets: Dict from key to `rules.Slot`, whose kernels are assigned already.
+        weights: The source, with `vectors(path)` and `notes`.
+    """
+    for key, slot in targets.items():
+        path, _, leaf = key.rpartition(".")
+        if leaf != "weight" or not isinstance(slot.wrapper, Reparametrization):
+            continue
+        # Vectors that were trained with another kernel say nothing of this one.
+        slot.wrapper.restart_power_iteration()
+        found = weights.vectors(path)
+        if found is None:
+            continue
+        if not takes_vectors(slot.wrapper):
+            weights.notes.append(f"{path} estimates its singular vectors anew")
+            continue
+        (u, v, _, _), flavour = found
+        order = flavour.update_order
+        shape = tuple(slot.variable.shape)
+        if isinstance(slot.layer, keras.layers.Embedding):
+            # PyTorch's matrix is the transpose of ours.
+            u, v = v, u
+            order = {"u_first": "v_first", "v_first": "u_first"}[order]
+        elif len(shape) > 2:
+            transposed = "Transpose" in type(slot.layer).__name__
+            v = spectral_state.flatten_right(v, shape, transposed)
+        slot.wrapper.load_vectors(u, v, order)
+
+
+def numpy_values(value):
+    """Return an array; bfloat16, which NumPy lacks, is widened."""
+    value = keras.ops.convert_to_numpy(value)
+    return value.astype("float32") if value.dtype.name == "bfloat16" else value
+
+
+def spectral_entries(slot, leaf, prefix, flavour):
+    """Return what a flavour keeps of one variable of a normalized layer."""
+    value = np.ascontiguousarray(slot.to_torch(numpy_values(slot.variable)))
+    if leaf == "bias":
+        return {f"{prefix}{flavour.bias}": value}
+    vectors = slot.wrapper.norm_states[0]
+    u, v = numpy_values(vectors.u), numpy_values(vectors.v)
+    shape = tuple(slot.variable.shape)
+    transposed = "Transpose" in type(slot.layer).__name__
+    if isinstance(slot.layer, keras.layers.Embedding):
+        u, v = v, u
+    elif len(shape) > 2:
+        v = spectral_state.unflatten_right(v, shape, transposed)
+    entries = {f"{prefix}{flavour.weight}": value, f"{prefix}{flavour.u}": u}
+    if flavour.v is not None:
+        entries[f"{prefix}{flavour.v}"] = v
+    else:
+        entries[f"{prefix}{flavour.u}"] = u[None]
+        sigma = u @ spectral_state.matrix(value, transposed) @ v
+        entries[f"{prefix}{flavour.sigma}"] = np.array([sigma], value.dtype)
+    return entries
