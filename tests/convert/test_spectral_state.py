@@ -292,7 +292,8 @@ def test_a_plain_export_has_converged(kind, rng):
     layer.slots[0].variable.assign(
         rng.standard_normal(layer.slots[0].variable.shape).astype("float32")
     )
-    layer.norm_states[0].u.assign(np.eye(len(layer.norm_states[0].u))[0])
+    u = layer.norm_states[0].u
+    u.assign(np.eye(u.shape[0])[0])
     weight = convert.to_torch(model)["layer.weight"].astype("float64")
     rows = weight.swapaxes(0, 1) if kind == "transposed" else weight
     norm = np.linalg.norm(rows.reshape(len(rows), -1), 2)
