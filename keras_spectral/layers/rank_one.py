@@ -90,6 +90,7 @@ class RankOneReparametrization(Reparametrization):
         self.block_size = block_size
         # What was asked for, while imported vectors are followed otherwise.
         self._own_method = None
+        self._imported_order = None
 
     def build(self, input_shape=None):
         super().build(input_shape)
@@ -97,6 +98,10 @@ class RankOneReparametrization(Reparametrization):
             self.singular_vectors(index, self.norm, "norm")
             for index in range(len(self.slots))
         ]
+        if self._imported_order is not None:
+            # A copy of a layer that follows imported vectors; its weights come next.
+            self._follow(self._imported_order)
+            self.norm_states[0].follow(self._imported_order)
 
     def singular_vectors(self, index, norm, name):
         """Return a built layer that gives a kernel's leading triplets."""
@@ -149,6 +154,10 @@ class RankOneReparametrization(Reparametrization):
             update_order: `"v_first"` or `"u_first"`, how they were trained.
         """
         self.norm_states[0].load(u, v, update_order)
+        self._follow(update_order)
+
+    def _follow(self, update_order):
+        self._imported_order = update_order
         if self._own_method is None:
             self._own_method = self.method, self.update_order
         self.method, self.update_order = "power_iteration", update_order
@@ -157,6 +166,7 @@ class RankOneReparametrization(Reparametrization):
         super().restart_power_iteration()
         if self._own_method is not None:
             (self.method, self.update_order), self._own_method = self._own_method, None
+            self._imported_order = None
             for state in self.norm_states:
                 state.update_order = self.update_order
 
@@ -288,16 +298,28 @@ class RankOneReparametrization(Reparametrization):
             outputs = layer.activation(outputs)
         return outputs
 
+    @classmethod
+    def from_config(cls, config, **kwargs):
+        config = dict(config)
+        imported = config.pop("imported_vectors", None)
+        layer = super().from_config(config, **kwargs)
+        layer._imported_order = imported
+        return layer
+
     def get_config(self):
+        # A copy has the weights that this has: also the block that is not in use.
+        method, order = self._own_method or (self.method, self.update_order)
+        imported = {"imported_vectors": self._imported_order}
         return {
             **super().get_config(),
+            **(imported if self._imported_order else {}),
             "bound": self.bound,
             "power_iterations": self.power_iterations,
             "epsilon": self.epsilon,
             "norm": self.norm,
             "input_size": self.input_size,
             "clip": self.clip,
-            "update_order": self.update_order,
-            "method": self.method,
+            "update_order": order,
+            "method": method,
             "block_size": self.block_size,
         }

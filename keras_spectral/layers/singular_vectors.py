@@ -221,15 +221,26 @@ class SingularVectors(keras.layers.Layer):
         self.u.assign(u)
         self.v.assign(v)
         self.updates.assign(1)
+        self.follow(update_order)
+
+    def follow(self, update_order):
+        """Follow u and v alone, as they were trained elsewhere, until `restart`."""
         self.update_order = update_order
         self._imported = True
+
+    def save_own_variables(self, store):
+        if not self._imported:
+            return super().save_own_variables(store)
+        # The block is not in use: a layer that follows one finds it anew.
+        for index, weight in enumerate((self.u, self.v, self.updates)):
+            store[f"{index}"] = ops.convert_to_numpy(weight)
 
     def load_own_variables(self, store):
         # Files of one vector, and all that were written before there was a block, have
         # three entries. Those of imported vectors have a block that is not in use.
         count = len(store.keys())
-        found = count > 3 or not self.block_weights
-        if found and (count == 3) == (not self.block_weights):
+        found = count > 3 or not self.follows_block
+        if (count == 3) == (not self.block_weights):
             super().load_own_variables(store)
         else:
             for index, weight in ((0, self.u), (1, self.v), (count - 1, self.updates)):
