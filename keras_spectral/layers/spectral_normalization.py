@@ -15,9 +15,10 @@ class SpectralNormalization(RankOneReparametrization):
 
     - `method="block"`: the leading singular vectors are followed, `block_size` of
       them, by one iteration a training step (LOBPCG's, see
-      `linalg.block_iterate`). The norm is within 1e-4 of the bound, in training and
-      in inference; while a network memorizes one batch and each step turns its
-      kernels by a fifth, within 6e-2 in the first five steps.
+      `linalg.block_iterate`). Measured, in training and in inference: within 2e-4 of
+      the bound on ResNet-20, the SNGAN discriminator and a perceptron; while a network
+      memorizes one batch, 1.1e-2 at widths up to 512 and 8e-2 in the first steps at
+      2048; 4e-3 where one keeps fitting noise against a bound of 1.
     - `method="power_iteration"`: one vector, the papers' and PyTorch's way, step for
       step. Where singular values lie close together it lags by up to 12 %.
     - `method="exact"`: an eigendecomposition of the smaller Gram matrix in each call,
