@@ -138,8 +138,8 @@ def test_jit_compile(kind):
         inputs = keras.Input(x.shape[1:], dtype=x.dtype)
         outputs = SpectralNormalization(make())(inputs)
         model = keras.Model(inputs, kl.Flatten()(outputs))
-        # An orthogonal kernel, as recurrent layers start with, has any singular vectors:
-        # each compiler finds its own, and the gradient of the norm is along them.
+        # An orthogonal kernel, as recurrent layers start with, has any singular
+        # vectors: each compiler finds its own, along which the gradient of the norm is.
         draws = np.random.default_rng(0)
         for weight in model.trainable_weights:
             weight.assign(draws.normal(0, 0.3, weight.shape))
