@@ -1,20 +1,18 @@
 """Effective kernels that are a W + b v u': a scale and a rank-one term."""
 
 import functools
-import math
 
 import keras
 from keras import ops
 
 from keras_spectral.layers.compilation import warn_of_factorization
 from keras_spectral.layers.kernels import check_plain
+from keras_spectral.layers.rank_one_forms import Scaling, coefficients, transformed
 from keras_spectral.layers.reparametrization import Reparametrization
 from keras_spectral.layers.singular_vectors import ExactSingularVectors, SingularVectors
 from keras_spectral.linalg import (
     LARGEST_FACTORED_SIDE,
-    clipping_scale,
     converged_norm,
-    normalizing_scale,
     row_product,
 )
 from keras_spectral.linalg.power_iteration import UPDATE_ORDERS
@@ -30,7 +28,7 @@ class RankOneReparametrization(Reparametrization):
     That form needs no second kernel in a `Dense` layer: its output is
     a (x W) + b (x v) u', and one row more in the product x W gives the norm.
 
-    Subclasses implement `coefficients(matrix, slot, leading, norm)`.
+    Subclasses give its `form`, or another `transform`.
 
     Args:
         layer: A layer, see `Reparametrization`.
@@ -44,8 +42,8 @@ class RankOneReparametrization(Reparametrization):
             its norm; if `False` every kernel is scaled to the bound.
         update_order: `"v_first"` or `"u_first"`, for `method="power_iteration"`.
         method: `"block"`, `"power_iteration"` or `"exact"`.
-        block_size: Integer >= 1, singular vectors that `method="block"` keeps; all
-            where the smaller side is at most twice as large.
+        block_size: Integer >= 1, singular vectors that `method="block"` follows; where
+            the smaller side is at most four times as large, none but the exact ones.
         **kwargs: `name`, `trainable`, `dtype`.
     """
 
@@ -115,7 +113,7 @@ class RankOneReparametrization(Reparametrization):
                 functools.partial(self.matrix, index),
                 power_iterations=self.power_iterations,
                 update_order=self.update_order,
-                block_size=self._block_size(make_operator, slot.view.shape),
+                block_size=self.block_size if self.method == "block" else None,
                 dtype=self.state_dtype,
                 name=name,
             )
@@ -131,15 +129,6 @@ class RankOneReparametrization(Reparametrization):
         state.build(slot.view.shape)
         state.built = True
         return state
-
-    def _block_size(self, make_operator, shape):
-        if self.method != "block":
-            return None
-        operator = make_operator(ops.zeros(shape, self.state_dtype))
-        side = min(map(math.prod, (operator.input_shape, operator.output_shape)))
-        # All of a small side is no more than what a block of a larger one factors, and
-        # leaves nothing out: the norm is then exact.
-        return side if side <= 2 * self.block_size else self.block_size
 
     def load_vectors(self, u, v, update_order):
         """Take over u and v that were trained with this kernel elsewhere.
@@ -191,38 +180,21 @@ class RankOneReparametrization(Reparametrization):
         )
         return self.restart_power_iteration()
 
-    def coefficients(self, matrix, index, leading, norm):
-        """Return scalars (a, b) of a W + b v u'; b is `None` for no such term.
+    def form(self, index):
+        """Return the `Scaling` of a kernel of `self.slots`."""
+        return Scaling(self.bound, self.epsilon, self.clip)
 
-        Args:
-            matrix: Float tensor (inputs, outputs).
-            index: Integer, which of `self.slots` it is.
-            leading: `SingularTriplet` of the matrix, or of the operator for a
-                subclass that needs no rank-one term.
-            norm: Scalar tensor, the norm that is bounded.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must give coefficients.")
-
-    def scale_to_bound(self, norm):
-        """Return what brings a kernel of this norm to the bound."""
-        if self.clip:
-            return clipping_scale(norm, self.bound)
-        return normalizing_scale(norm, self.bound, self.epsilon)
-
-    def triplets(self, matrix, index, advance, matvec=None):
-        """Return (leading triplet, norm that is bounded)."""
-        if self.method == "exact":
-            warn_of_factorization(self, matrix)
-        leading = self.norm_states[index].triplet(matrix, advance, matvec)
-        return leading, leading.sigma
+    def bounds_operator(self, index):
+        """Return whether the norm that is bounded is not that of the matrix."""
+        return self.norm == "operator" and self.slots[index].operator is not None
 
     def transform(self, matrix, index, advance):
-        leading, norm = self.triplets(matrix, index, advance)
-        scale, rank_one = self.coefficients(matrix, index, leading, norm)
-        scaled = scale * matrix
-        if rank_one is None:
-            return scaled
-        return scaled + ops.outer(rank_one * leading.v, leading.u)
+        if self.method == "exact":
+            warn_of_factorization(self, matrix)
+        state, form = self.norm_states[index], self.form(index)
+        if self.bounds_operator(index):
+            return form.scale(state.triplet(matrix, advance).sigma) * matrix
+        return transformed(matrix, *state.vectors(matrix, advance), form=form)
 
     @property
     def is_rank_one(self):
@@ -236,7 +208,7 @@ class RankOneReparametrization(Reparametrization):
             capped = ops.convert_to_numpy(self.transform(matrix, index, False))
         slot = self.slots[index]
         operator = None
-        if self.norm == "operator" and slot.operator is not None:
+        if self.bounds_operator(index):
             operator = slot.matrix_operator(self.norm, self.input_size)
         # The cap keeps the norm of the matrix; of the operator, it may lower it.
         norm = converged_norm(matrix if self.is_rank_one else capped, operator)
@@ -284,8 +256,10 @@ class RankOneReparametrization(Reparametrization):
             products.append(row_product(stacked, kernel))
             return products[0][-1]
 
-        leading, norm = self.triplets(kernel, 0, advance, matvec)
-        scale, rank_one = self.coefficients(kernel, 0, leading, norm)
+        if self.method == "exact":
+            warn_of_factorization(self, kernel)
+        leading = self.norm_states[0].triplet(kernel, advance, matvec)
+        scale, rank_one = coefficients(kernel, leading.sigma, form=self.form(0))
         outputs = scale * products[0][:-1]
         if rank_one is not None:
             along = ops.matmul(rows, leading.v)

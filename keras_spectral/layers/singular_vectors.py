@@ -11,16 +11,21 @@ from keras_spectral.linalg import (
     SingularTriplet,
     block_iterate,
     dense_operator,
+    inner_product,
     iterate,
     krylov_left_vectors,
     leading_left_vectors,
     leading_right_of,
-    leading_right_vector,
+    leading_vectors,
     normalized,
 )
 
 # On the host and outside of training: 1e-5 of the norm of a 2048-wide kernel.
 _RESTART_DEPTH = 24
+
+# Smaller sides that are factored in each call, in units of the block's size: an
+# iteration of the block factors three times its size, and does more besides.
+_FACTORED = 4
 
 # On the device, where the kernel had no value yet when the state was made.
 _BLIND_ITERATIONS = 15
@@ -35,16 +40,16 @@ class SingularVectors(keras.layers.Layer):
     With a block the left vectors of the largest singular values are kept, and the last
     right ones with the directions in which they moved: a training step takes the best
     vector in the span of all (`linalg.block_iterate`), inference the best one that half
-    an iteration of the left vectors gives. With one vector, u and v are kept, and
-    inference takes them as they are, as PyTorch does.
+    an iteration of the left vectors gives. A matrix with hardly more rows than that
+    span is factored in each call, and nothing but u and v is kept. With one vector, u
+    and v are kept, and inference takes them as they are, as PyTorch does.
 
     Args:
         make_operator: Callable, kernel tensor to `LinearOperator`.
         read_kernel: Callable without arguments, to the kernel tensor of now.
         power_iterations: Integer >= 1, iterations a training step.
         update_order: `"v_first"` or `"u_first"`, for one vector.
-        block_size: Integer >= 1, at most the operator's smaller side, or `None` for one
-            vector.
+        block_size: Integer >= 1, or `None` for one vector.
         dtype: Dtype of the state, `"float32"` or `"float64"`.
         name: String, prefix of the weights' names.
     """
@@ -86,34 +91,37 @@ class SingularVectors(keras.layers.Layer):
 
         self._imported = False
         left, right = self._shapes
+        side, size = min(math.prod(left), math.prod(right)), self.block_size or 0
+        # The Gram matrix of a small side costs less than an iteration of a block.
+        self._factored = operator.matrix is not None and side <= _FACTORED * size
+        if self._factored:
+            size = 0
+        elif side <= 2 * size:
+            # Of an operator whose matrix is not at hand: all, which leaves nothing out.
+            size = side
+        # Left vectors that are followed, and the right ones, and directions, among
+        # which the best is looked for; no more rows than the side, or they would be
+        # dependent.
+        self._followed, self._kept = size, min(size, (side - size) // 2)
         self.u, self.v = state("u", left), state("v", right)
-        self.following = self.recent = None
-        if self.block_size and self.block_size > 1:
-            self.following = state(
-                "following", (self.block_size - 1, *_without_batch(left))
-            )
-        kept = self._kept(min(math.prod(left), math.prod(right)))
-        if kept:
-            self.recent = state("recent", (2 * kept - 1, *_without_batch(right)))
+        self.left = self.right = None
+        if size > 1:
+            self.left = state("left", (size, *_without_batch(left)))
+        if self._kept:
+            rows = 2 * self._kept
+            self.right = state("right", (rows, *_without_batch(right)))
         # Training steps since the vectors were found; -1 where they are not yet.
         self.updates = state("updates", (), dtype="int32")
-
-    def _kept(self, side):
-        """Return how many right vectors, and directions, are kept."""
-        if not self.block_size:
-            return 0
-        # No more rows than the side, or they would be dependent.
-        return min(self.block_size, (side - self.block_size) // 2)
 
     @property
     def block_weights(self):
         """The weights that only a block has."""
-        return [w for w in (self.following, self.recent) if w is not None]
+        return [w for w in (self.left, self.right) if w is not None]
 
     @property
     def follows_block(self):
         """Whether the block is in use: not while imported vectors are."""
-        return bool(self.block_size) and not self._imported
+        return self._followed > 0 and not self._imported
 
     def _initial(self, name, shape, dtype):
         """Return a weight's first value, found on the kernel that stands.
@@ -131,7 +139,7 @@ class SingularVectors(keras.layers.Layer):
             value = found[name]
         else:
             value = np.random.default_rng(len(name)).standard_normal(shape)
-            axes = tuple(range(name in ("following", "recent"), len(shape)))
+            axes = tuple(range(name in ("left", "right"), len(shape)))
             value = value / np.sqrt(np.sum(value**2, axis=axes, keepdims=True))
         return ops.convert_to_tensor(value, dtype=dtype)
 
@@ -162,12 +170,13 @@ class SingularVectors(keras.layers.Layer):
             return apply
 
         adjoint = mapped(operator.adjoint, left)
-        if self.make_operator is dense_operator:
-            count = self.block_size or min(8, *kernel.shape)
+        size = math.prod(left)
+        # One vector is found as well as a block of eight is.
+        count = self._followed or min(8, size, math.prod(right))
+        if operator.matrix is not None:
             rows = leading_left_vectors(kernel, count, depth)
         else:
-            apply, size = mapped(operator.matvec, right), math.prod(left)
-            count = self.block_size or min(8, size, math.prod(right))
+            apply = mapped(operator.matvec, right)
             rows = krylov_left_vectors(apply, adjoint, size, count, depth, kernel.dtype)
         # Leading first, each of length one.
         images = adjoint(rows[::-1])
@@ -178,14 +187,14 @@ class SingularVectors(keras.layers.Layer):
             lengths > 0, images / np.where(lengths > 0, lengths, 1), constant
         )
         found = {"u": rows[-1].reshape(left), "v": vectors[0].reshape(right)}
-        if self.block_size:
-            found["following"] = rows[:-1].reshape(-1, *_without_batch(left))
-            kept = self._kept(min(math.prod(left), math.prod(right)))
+        if self._followed:
+            found["left"] = rows.reshape(-1, *_without_batch(left))
+            kept = self._kept
             # Nothing has moved yet: any direction will do.
             directions = np.random.default_rng(0).standard_normal(vectors[:kept].shape)
             directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-            recent = np.concatenate([vectors[1:kept], directions])
-            found["recent"] = recent.reshape(-1, *_without_batch(right))
+            rows = np.concatenate([vectors[:kept], directions])
+            found["right"] = rows.reshape(-1, *_without_batch(right))
         return found
 
     def restart(self):
@@ -197,7 +206,7 @@ class SingularVectors(keras.layers.Layer):
                 f"functions. Received: the kernel of '{self.name}', which has no value."
             )
         for name, value in found.items():
-            if getattr(self, name) is not None:
+            if getattr(self, name, None) is not None:
                 getattr(self, name).assign(value)
         self.updates.assign(0)
         self._imported = False
@@ -212,12 +221,6 @@ class SingularVectors(keras.layers.Layer):
             v: Array (inputs,).
             update_order: `"v_first"` or `"u_first"`, how they were trained.
         """
-        if self.following is not None:
-            # The block keeps the leading vector, for a model that is loaded with these
-            # weights and does follow the block.
-            rows = ops.convert_to_numpy(self.following)
-            leading = ops.convert_to_numpy(self.u).reshape(-1, *rows.shape[1:])
-            self.following.assign(np.concatenate([rows[1:], leading]))
         self.u.assign(u)
         self.v.assign(v)
         self.updates.assign(1)
@@ -253,7 +256,8 @@ class SingularVectors(keras.layers.Layer):
 
     def _stored(self):
         weights = [self.u, self.v, *(self.block_weights if self.follows_block else [])]
-        return [ops.convert_to_tensor(weight) for weight in weights]
+        # Read now: a traced function would be traced anew for each variable.
+        return [ops.stop_gradient(weight) for weight in weights]
 
     def _vectors(self, fixed):
         """Return the values of the weights, found first where that was not possible."""
@@ -274,10 +278,7 @@ class SingularVectors(keras.layers.Layer):
 
     def _left(self, vectors):
         """Return the rows of left vectors, leading last."""
-        u = _row(vectors[0])
-        if self.following is None:
-            return u
-        return ops.concatenate([vectors[2], u], axis=0)
+        return _row(vectors[0]) if self.left is None else vectors[2]
 
     def _iterated(self, fixed, vectors, iterations):
         """Return vectors advanced by whole iterations; without a gradient."""
@@ -285,14 +286,21 @@ class SingularVectors(keras.layers.Layer):
             u, v = iterate(fixed, *vectors, iterations, self.update_order)
             return [u, v]
         u, v, *more = vectors
-        kept = None if self.recent is None else more[-1].shape[0] // 2 + 1
-        block = [more[0]] if self.following is not None else []
-        left = self._left(vectors)
-        right = _row(v) if not kept else ops.concatenate([_row(v), more[-1]], axis=0)
+        left, right = self._left(vectors), more[-1] if self._kept else _row(v)
         for _ in range(iterations):
-            left, right = block_iterate(fixed, left, right, kept or 0)
+            left, right = block_iterate(fixed, left, right, self._kept)
         u, v = ops.reshape(left[-1], u.shape), ops.reshape(right[0], v.shape)
-        return [u, v, *([left[:-1]] * len(block)), *([right[1:]] if kept else [])]
+        block = [left] if self.left is not None else []
+        return [u, v, *block, *([right] if self._kept else [])]
+
+    def vectors(self, kernel, advance=False):
+        """Return u and v for `kernel`; no gradient flows.
+
+        Args:
+            kernel: Float tensor in the dtype of the state.
+            advance: Boolean, whether to iterate and store.
+        """
+        return self._followed_to(kernel, advance, None)[:2]
 
     def triplet(self, kernel, advance=False, matvec=None) -> SingularTriplet:
         """Return u, sigma and v for `kernel`; sigma carries the gradient.
@@ -303,17 +311,26 @@ class SingularVectors(keras.layers.Layer):
             matvec: Callable v -> A v, where the caller has a cheaper way to it
                 than the operator's. It is called once.
         """
+        matvec = matvec or self.make_operator(kernel).matvec
+        u, v, image = self._followed_to(kernel, advance, matvec)
+        return SingularTriplet(u, inner_product(u, image), v)
+
+    def _followed_to(self, kernel, advance, matvec):
+        """Return u, v and, where there is a `matvec`, A v."""
         # The vectors are found on a kernel that no gradient reaches.
         fixed = self.make_operator(ops.stop_gradient(kernel))
-        vectors = self._vectors(fixed)
-        if self.follows_block:
-            finish = True
+        finish = False
+        if self._factored and not self._imported:
+            vectors = leading_vectors(fixed.matrix)[::-1]
+        elif self.follows_block:
+            vectors, finish = self._vectors(fixed), not advance
             if advance:
                 vectors = self._iterated(fixed, vectors, self.power_iterations)
             else:
                 right = leading_right_of(fixed, self._left(vectors))
                 vectors[1] = ops.reshape(right, vectors[1].shape)
         else:
+            vectors = self._vectors(fixed)
             # A v gives sigma and, with the papers' order, the last u as well.
             finish = advance and self.update_order == "v_first"
             vectors = self._iterated(
@@ -322,7 +339,7 @@ class SingularVectors(keras.layers.Layer):
             if finish:
                 vectors[1] = normalized(fixed.adjoint(vectors[0]), vectors[1])
         u, v, *more = (ops.stop_gradient(vector) for vector in vectors)
-        image = (matvec or self.make_operator(kernel).matvec)(v)
+        image = (matvec or fixed.matvec)(v) if matvec or finish else None
         if finish:
             u = ops.stop_gradient(normalized(ops.stop_gradient(image), u))
         if advance:
@@ -331,22 +348,24 @@ class SingularVectors(keras.layers.Layer):
             # None are given while imported vectors are followed.
             for weight, value in zip(self.block_weights, more, strict=False):
                 weight.assign(value)
-            self.updates.assign(ops.maximum(self.updates, 0) + 1)
-        return SingularTriplet(u, ops.sum(u * image), v)
+            updates = ops.maximum(self.updates, 0) if self._blind else self.updates
+            self.updates.assign(updates + 1)
+        return u, v, image
 
 
 class ExactSingularVectors(keras.layers.Layer):
     """Finds u and v of a matrix anew in each call; no weights, no estimate."""
 
+    def vectors(self, kernel, advance=False):
+        """Return u and v as `SingularVectors.vectors` does."""
+        v, u = leading_vectors(kernel)
+        return u, v
+
     def triplet(self, kernel, advance=False, matvec=None) -> SingularTriplet:
         """Return u, sigma and v as `SingularVectors.triplet` does."""
-        operator = dense_operator(kernel)
-        v = leading_right_vector(ops.transpose(kernel))
-        image = (matvec or operator.matvec)(v)
-        outputs = operator.output_shape[0]
-        constant = ops.full((outputs,), outputs**-0.5, dtype=kernel.dtype)
-        u = ops.stop_gradient(normalized(ops.stop_gradient(image), constant))
-        return SingularTriplet(u, ops.sum(u * image), v)
+        u, v = self.vectors(kernel)
+        image = (matvec or dense_operator(kernel).matvec)(v)
+        return SingularTriplet(u, inner_product(u, image), v)
 
 
 def _without_batch(shape):

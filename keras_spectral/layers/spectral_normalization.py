@@ -44,8 +44,9 @@ class SpectralNormalization(RankOneReparametrization):
             first with `method="power_iteration"`
             (`torch.nn.utils.parametrizations.spectral_norm` is the second).
         method: `"block"`, `"power_iteration"` or `"exact"`.
-        block_size: Integer >= 1, singular vectors that `method="block"` follows; all
-            where the smaller side is at most twice as large, which makes it exact.
+        block_size: Integer >= 1, singular vectors that `method="block"` follows. A
+            flattened kernel whose smaller side is at most four times as large is
+            factored instead, which costs less and is exact.
         **kwargs: `name` (default: the wrapped layer's), `trainable` and `dtype`.
 
     Call arguments:
@@ -69,6 +70,3 @@ class SpectralNormalization(RankOneReparametrization):
     """
 
     keeps_zeros = True
-
-    def coefficients(self, matrix, index, leading, norm):
-        return self.scale_to_bound(norm), None

@@ -8,13 +8,12 @@ from keras import ops
 
 from keras_spectral.layers.compilation import warn_of_factorization
 from keras_spectral.layers.rank_one import RankOneReparametrization
+from keras_spectral.layers.rank_one_forms import StableRankScaling
 from keras_spectral.layers.singular_vectors import ExactSingularVectors
 from keras_spectral.linalg import (
     converged_triplet,
     normalize_stable_rank,
     project_stable_rank,
-    remainder_factor,
-    squared_frobenius_norm,
 )
 from keras_spectral.validation import check_choice, check_integer, check_ratio
 
@@ -130,7 +129,7 @@ class StableRankNormalization(RankOneReparametrization):
         self.rank_states = [
             self.singular_vectors(index, "reshaped", "rank")
             for index, slot in enumerate(self.slots)
-            if self._bounds_operator(slot) and self.is_rank_one
+            if self.bounds_operator(index) and self.is_rank_one
         ]
         for slot, target in zip(self.slots, self._targets, strict=True):
             if target == 1.0 and self.is_rank_one:
@@ -145,49 +144,42 @@ class StableRankNormalization(RankOneReparametrization):
                 )
 
     def singular_vectors(self, index, norm, name):
-        if self.is_rank_one or self._bounds_operator(self.slots[index]):
+        if self.is_rank_one or self.bounds_operator(index):
             return super().singular_vectors(index, norm, name)
         # The SVD of the cap gives the norm as well: no state is needed.
         state = ExactSingularVectors(name=name)
         state.built = True
         return state
 
-    def _bounds_operator(self, slot):
-        return self.norm == "operator" and slot.operator is not None
-
     def _rank_state(self, index):
-        position = sum(map(self._bounds_operator, self.slots[:index]))
+        position = sum(map(self.bounds_operator, range(index)))
         return self.rank_states[position]
 
-    def triplets(self, matrix, index, advance, matvec=None):
-        leading, norm = super().triplets(matrix, index, advance, matvec)
-        if self._bounds_operator(self.slots[index]):
-            leading = self._rank_state(index).triplet(matrix, advance)
-        return leading, norm
-
-    def coefficients(self, matrix, index, leading, norm):
-        # The cap does not depend on the scale, so it comes first, and the raw
-        # kernel's norm, which it keeps, then gives the scale.
-        scale = self.scale_to_bound(norm)
+    def form(self, index):
         target = self._targets[index]
         if target is None:
-            return scale, None
-        squares = squared_frobenius_norm(matrix)
-        full_rank = min(matrix.shape)
-        factor = remainder_factor(squares, leading.sigma, target, full_rank)
-        return scale * factor, scale * (1.0 - factor) * leading.sigma
+            return super().form(index)
+        return StableRankScaling(self.bound, self.epsilon, self.clip, target)
 
     def transform(self, matrix, index, advance):
         target = self._targets[index]
-        if self.is_rank_one or target is None:
+        bounds_operator = self.bounds_operator(index)
+        if target is None or (self.is_rank_one and not bounds_operator):
             return super().transform(matrix, index, advance)
+        form = self.form(index)
+        if self.is_rank_one:
+            leading = self._rank_state(index).triplet(matrix, advance)
+            factor, rank_one = form.shrinkage(matrix, leading.sigma)
+            capped = factor * matrix + ops.outer(rank_one * leading.v, leading.u)
+            norm = self.norm_states[index].triplet(matrix, advance).sigma
+            return form.scale(norm) * capped
         # The exact gradient, Algorithm 1 for k > 1 and Theorem 1 for k = 0 need more of
         # the spectrum.
         warn_of_factorization(self, matrix)
-        if self._bounds_operator(self.slots[index]):
+        if bounds_operator:
             capped, _ = project_stable_rank(matrix, target, self.preserved)
             norm = self.norm_states[index].triplet(capped, advance).sigma
-            return self.scale_to_bound(norm) * capped
+            return form.scale(norm) * capped
         least = self.bound if self.clip else self.epsilon
         return normalize_stable_rank(
             matrix,

@@ -8,14 +8,13 @@ A block is k rows: unit tensors of an operator's `output_shape` (or `input_shape
 stacked along the first axis. Operators take such stacks.
 """
 
-import functools
 import math
 
-import keras
 import numpy as np
 from keras import ops
 
 from keras_spectral.linalg.operators import dense_operator
+from keras_spectral.linalg.tracing import traced_once
 
 # Where the smaller side is at most this, its Gram matrix is factored on the host.
 LARGEST_FACTORED_SIDE = 512
@@ -34,8 +33,8 @@ def _unit_rows(rows, fallback):
     squares = ops.sum(ops.square(rows), axis=1, keepdims=True)
     # Not so for zero and NaN.
     usable = squares > 0
-    lengths = ops.sqrt(ops.where(usable, squares, ops.ones_like(squares)))
-    return ops.where(usable, rows / lengths, ops.cast(fallback, rows.dtype))
+    fallback = ops.cast(fallback, rows.dtype)
+    return ops.where(usable, rows * ops.rsqrt(squares), fallback)
 
 
 def _gram(rows):
@@ -74,20 +73,14 @@ def block_iterate(operator, left, right, kept=0):
 
     Source: Knyazev 2001 (LOBPCG) for A'A, with one application of it.
     """
-    if operator.matrix is not None and keras.backend.backend() == "tensorflow":
-        # Traced once for all kernels of a shape, not once a layer.
-        return _traced()(operator.matrix, left, right, kept)
+    if operator.matrix is not None:
+        return _iterate_dense(operator.matrix, left, right, kept=kept)
     return _iterate(operator, left, right, kept)
 
 
-@functools.cache
-def _traced():
-    import tensorflow as tf
-
-    def iterate(matrix, left, right, kept):
-        return _iterate(dense_operator(matrix), left, right, kept)
-
-    return tf.function(iterate, autograph=False, reduce_retracing=False)
+@traced_once
+def _iterate_dense(matrix, left, right, kept):
+    return _iterate(dense_operator(matrix), left, right, kept)
 
 
 def _iterate(operator, left, right, kept):
@@ -98,7 +91,7 @@ def _iterate(operator, left, right, kept):
     # operations: on small kernels their number is what normalization costs.
     scaled = _flat(operator.adjoint(left))
     scale = ops.max(ops.abs(scaled))
-    scale = ops.where(scale > 0, scale, ops.ones_like(scale))
+    scale = ops.where(scale > 0, scale, 1.0)
     span = _unit_rows(scaled / scale, 0.0)
     if kept:
         # Right vectors first: the other rows are then orthogonal to them.
@@ -109,20 +102,20 @@ def _iterate(operator, left, right, kept):
     images = _flat(images) / scale
     gram = _gram(images)
     # `eigh` raises on NaN on some backends.
-    gram = ops.where(ops.isfinite(gram), gram, ops.zeros_like(gram))
-    # Ascending: the last ones lead.
-    mixtures = ops.transpose(ops.eigh(gram)[1][:, -count:])
+    gram = ops.where(ops.isfinite(gram), gram, 0.0)
+    # Columns, ascending: the last ones lead.
+    mixtures = ops.eigh(gram)[1][:, -count:]
     # A sign that does not depend on who factored it, so that compilers agree.
-    sums = ops.sum(mixtures, axis=1, keepdims=True)
+    sums = ops.sum(mixtures, axis=0, keepdims=True)
     mixtures = ops.where(sums < 0, -mixtures, mixtures)
-    new_left = _unit_rows(ops.matmul(mixtures, images), old_left)
-    leading = ops.flip(mixtures[-top:], axis=0)
+    new_left = _unit_rows(ops.matmul(ops.transpose(mixtures), images), old_left)
+    leading = ops.flip(mixtures[:, -top:], axis=1)
     if kept:
         # A direction is the part of a new right vector that is not in the old ones.
-        outside = np.repeat([0.0, 1.0], [kept, span.shape[0] - kept])
+        outside = np.repeat([[0.0], [1.0]], [kept, span.shape[0] - kept], axis=0)
         outside = leading * ops.convert_to_tensor(outside, dtype=operator.dtype)
-        leading = ops.concatenate([leading, outside], axis=0)
-    new_right = _unit_rows(ops.matmul(leading, span), old_right)
+        leading = ops.concatenate([leading, outside], axis=1)
+    new_right = _unit_rows(ops.matmul(ops.transpose(leading), span), old_right)
     return (
         ops.stop_gradient(ops.reshape(new_left, left.shape)),
         ops.stop_gradient(ops.reshape(new_right, right.shape)),
@@ -154,12 +147,12 @@ def leading_right_of(operator, left):
     images = operator.adjoint(left)
     rows = _flat(images)
     scale = ops.max(ops.abs(rows))
-    rows = rows / ops.where(scale > 0, scale, ops.ones_like(scale))
+    rows = rows / ops.where(scale > 0, scale, 1.0)
     if left.shape[0] > 1:
         gram = _gram(rows)
-        gram = ops.where(ops.isfinite(gram), gram, ops.zeros_like(gram))
-        mixture = ops.transpose(ops.eigh(gram)[1][:, -1:])
-        rows = ops.matmul(mixture, rows)
+        gram = ops.where(ops.isfinite(gram), gram, 0.0)
+        mixture = ops.eigh(gram)[1][:, -1:]
+        rows = ops.matmul(ops.transpose(mixture), rows)
         rows = ops.where(ops.sum(mixture) < 0, -rows, rows)
     constant = rows.shape[1] ** -0.5
     return ops.stop_gradient(

@@ -81,8 +81,13 @@ def dense_operator(kernel) -> LinearOperator:
     def adjoint(y):
         if len(y.shape) == 1:
             return ops.matmul(kernel, y)
-        # The small tensors are transposed, not the kernel.
-        return ops.transpose(ops.matmul(kernel, ops.transpose(y)))
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            # Nothing is transposed, which eagerly would copy the kernel, and in a graph
+            # on a CPU costs more than the product of a small one.
+            return tf.matmul(y, kernel, transpose_b=True)
+        return ops.matmul(y, ops.transpose(kernel))
 
     return LinearOperator(
         matvec=lambda x: ops.matmul(x, kernel),

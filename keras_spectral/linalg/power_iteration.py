@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_spectral.linalg.operators import LinearOperator, dense_operator
+from keras_spectral.linalg.tracing import traced_once
 from keras_spectral.validation import check_choice, check_integer
 
 UPDATE_ORDERS = ("v_first", "u_first")
@@ -19,6 +20,7 @@ class SingularTriplet(NamedTuple):
     v: object
 
 
+@traced_once
 def normalized(x, fallback):
     """Return x / ||x||, or `fallback` where x is zero or not finite.
 
@@ -101,47 +103,69 @@ def rayleigh_quotient(operator, u, v):
     >>> float(rayleigh_quotient(operator, np.array([1.0, 0]), np.array([1.0, 0])))
     3.0
     """
-    return ops.sum(u * operator.matvec(v))
+    return inner_product(u, operator.matvec(v))
 
 
-def leading_right_vector(matrix):
-    """Return the right singular vector of the largest singular value, exactly.
+def inner_product(x, y):
+    """Return <x, y>, the sum of the products of entries.
+
+    Args:
+        x: Float tensor of any shape.
+        y: Float tensor of the same shape and dtype.
+
+    Returns:
+        Scalar tensor.
+
+    Example:
+    >>> import numpy as np
+    >>> float(inner_product(np.array([1.0, 2.0]), np.array([3.0, 4.0])))
+    11.0
+    """
+    # As a product of matrices: the gradient of a sum copies a scalar, which on small
+    # kernels costs as much as all else.
+    product = ops.matmul(ops.reshape(x, (1, -1)), ops.reshape(y, (-1, 1)))
+    return ops.reshape(product, ())
+
+
+@traced_once
+def leading_vectors(matrix):
+    """Return the singular vectors of the largest singular value, exactly.
 
     By the eigenvectors of the smaller Gram matrix, so it is cheap where one
-    side is. The norm ||W v|| is then exact to float32 rounding, for an error in
-    v enters it squared. No gradient flows.
+    side is. The norm of W applied to either is then exact to float32 rounding, for an
+    error in the vector enters it squared. No gradient flows.
 
     Args:
         matrix: Float tensor W (m, n), float32 or float64.
 
     Returns:
-        Unit tensor (n,). Any unit vector for a zero or a non-finite matrix.
-        Cost: m n min(m, n) multiply-adds and an eigendecomposition of
-        min(m, n) rows.
+        Tuple (left, right) of unit tensors (m,) and (n,). Any unit vectors for a zero
+        or a non-finite matrix. Cost: m n min(m, n) multiply-adds and an
+        eigendecomposition of min(m, n) rows.
 
     Example:
     >>> import numpy as np
-    >>> v = leading_right_vector(np.diag([3.0, 1.0]))
-    >>> abs(ops.convert_to_numpy(v)).round(6).tolist()
+    >>> left, right = leading_vectors(np.diag([3.0, 1.0]))
+    >>> abs(ops.convert_to_numpy(right)).round(6).tolist()
     [1.0, 0.0]
     """
     matrix = ops.stop_gradient(ops.convert_to_tensor(matrix))
     rows, columns = matrix.shape
+    # The largest entry becomes 1, so that no square overflows. Few operations: on small
+    # kernels their number is what normalization costs.
     scale = ops.max(ops.abs(matrix))
-    usable = ops.logical_and(scale > 0, scale < float("inf"))
-    scaled = matrix / ops.where(usable, scale, 1.0)
-    transposed = ops.transpose(scaled)
-    if columns <= rows:
-        gram = ops.matmul(transposed, scaled)
-    else:
-        gram = ops.matmul(scaled, transposed)
+    scaled = matrix / ops.where(scale > 0, scale, 1.0)
+    tall, transposed = columns <= rows, ops.transpose(scaled)
+    gram = ops.matmul(transposed, scaled) if tall else ops.matmul(scaled, transposed)
     # Some backends raise on NaN.
     gram = ops.where(ops.isfinite(gram), gram, 0.0)
     leading = ops.eigh(gram)[1][:, -1]
-    if columns > rows:
-        constant = ops.full((columns,), columns**-0.5, dtype=matrix.dtype)
-        leading = normalized(ops.matmul(leading, scaled), constant)
-    return ops.stop_gradient(leading)
+    image = ops.matmul(scaled, leading) if tall else ops.matmul(leading, scaled)
+    squares = ops.sum(ops.square(image))
+    constant = ops.cast(max(rows, columns) ** -0.5, matrix.dtype)
+    other = ops.where(squares > 0, image * ops.rsqrt(squares), constant)
+    left, right = (other, leading) if tall else (leading, other)
+    return ops.stop_gradient(left), ops.stop_gradient(right)
 
 
 def power_iteration(

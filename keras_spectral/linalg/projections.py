@@ -5,6 +5,7 @@ import math
 from keras import ops
 
 from keras_spectral.linalg.spectral_functions import SpectralValues, spectral_function
+from keras_spectral.linalg.tracing import traced_once
 from keras_spectral.validation import check_integer, check_positive, check_ratio
 
 
@@ -27,6 +28,11 @@ def normalizing_scale(norm, bound=1.0, epsilon=1e-12):
 
     Source: papers/lipschitz-slides.md, eq. 17 (Miyato et al. 2018).
     """
+    return _normalizing_scale(norm, bound=bound, epsilon=epsilon)
+
+
+@traced_once
+def _normalizing_scale(norm, bound, epsilon):
     norm = ops.where(ops.abs(norm) > epsilon, norm, bound)
     return _reciprocal(norm, bound)
 

@@ -20,6 +20,8 @@ SRN = functools.partial(StableRankNormalization, stable_rank_ratio=0.5)
 
 METHODS = {
     "sn": SpectralNormalization,
+    # Nothing larger than four times the block is followed.
+    "sn block": functools.partial(SpectralNormalization, block_size=1),
     "clip": functools.partial(SpectralNormalization, clip=True),
     "srn": SRN,
     "srn exact": functools.partial(SRN, gradient="exact"),
@@ -30,7 +32,7 @@ METHODS = {
 
 LAYERS = {
     "dense": (lambda: kl.Dense(5), images(7)),
-    "conv2d": (lambda: kl.Conv2D(4, 3, padding="same"), images(5, 5, 2)),
+    "conv2d": (lambda: kl.Conv2D(6, 3, padding="same"), images(5, 5, 2)),
     "lstm": (lambda: kl.LSTM(3), images(4, 3)),
 }
 

@@ -67,24 +67,31 @@ SN, SRN = SpectralNormalization, StableRankNormalization
 OSN = OptimalSpectralNormalization
 IMAGES = images(5, 6, 4)
 
-# A block has u, v, the following left vectors, the recent right ones where the kernel's
-# smaller side is above 9, and the count of updates.
+# u, v and the count of updates; a block has left and right vectors besides.
 CASES = {
-    "sn dense": around("dense", SN, (2, 4, 0, 0)),
-    "sn conv2d": around("conv2d", SN, (2, 4, 0, 0)),
-    "sn lstm": around("lstm", SN, (3, 8, 1, 0)),
-    "sn embedding": around("embedding", SN, (1, 4, 0, 0)),
-    "sn time distributed": around("time distributed", SN, (2, 4, 0, 0)),
+    "sn dense": around("dense", SN, (2, 3, 0, 0)),
+    "sn conv2d": around("conv2d", SN, (2, 3, 0, 0)),
+    "sn lstm": around("lstm", SN, (3, 6, 1, 0)),
+    "sn embedding": around("embedding", SN, (1, 3, 0, 0)),
+    "sn time distributed": around("time distributed", SN, (2, 3, 0, 0)),
+    "sn block": Case(SN, {}, images(40), (2, 5, 0, 0), lambda **k: kl.Dense(36, **k)),
+    "srn block": Case(
+        SRN,
+        dict(stable_rank_ratio=0.3, block_size=2),
+        IMAGES,
+        (2, 5, 0, 0),
+        lambda **k: kl.Conv2D(10, 3, **k),
+    ),
     "exact dense": around("dense", SN, (2, 0, 0, 0), method="exact"),
     "exact gru": around("gru", SN, (3, 0, 1, 0), method="exact"),
-    "srn dense": around("dense", SRN, (2, 4, 0, 0), stable_rank_ratio=0.7),
+    "srn dense": around("dense", SRN, (2, 3, 0, 0), stable_rank_ratio=0.7),
     "srn conv2d transpose": around(
-        "conv2d transpose", SRN, (2, 4, 0, 0), stable_rank_ratio=0.7
+        "conv2d transpose", SRN, (2, 3, 0, 0), stable_rank_ratio=0.7
     ),
     "srn of the operator": around(
         "conv2d",
         SRN,
-        (2, 9, 0, 0),
+        (2, 8, 0, 0),
         stable_rank_ratio=0.7,
         norm="operator",
         input_size=(8, 7),
@@ -123,7 +130,7 @@ CASES = {
         MaskedConv2D, dict(filters=3, kernel_size=3, seed=3), IMAGES, (2, 1, 0, 0)
     ),
     "sn masked conv2d": Case(
-        SN, {}, IMAGES, (2, 5, 0, 0), lambda **k: MaskedConv2D(3, 3, **k)
+        SN, {}, IMAGES, (2, 4, 0, 0), lambda **k: MaskedConv2D(3, 3, **k)
     ),
     "conditional batch normalization": Case(
         ConditionalBatchNormalization,

@@ -164,7 +164,7 @@ def test_names_shapes_and_state_of_a_functional_model():
         "conv/conv/bias",
         "conv/norm/u",
         "conv/norm/v",
-        "conv/norm/following",
+        "conv/norm/left",
         "conv/norm/updates",
     ]
     assert len(wrapper.trainable_weights) == 2

@@ -28,7 +28,7 @@ def network():
             keras.Input((6, 6, 2)),
             SpectralNormalization(kl.Conv2D(4, 3, activation="relu")),
             kl.Flatten(),
-            StableRankNormalization(kl.Dense(6), stable_rank_ratio=0.5),
+            StableRankNormalization(kl.Dense(36), stable_rank_ratio=0.3),
             SpectralNormalization(kl.Dense(3)),
         ]
     )
