@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_spectral.linalg import (
+    LARGEST_FACTORED_SIDE,
     SingularTriplet,
     block_iterate,
     dense_operator,
@@ -15,7 +16,6 @@ from keras_spectral.linalg import (
     iterate,
     krylov_left_vectors,
     leading_left_vectors,
-    leading_right_of,
     leading_vectors,
     normalized,
 )
@@ -38,11 +38,11 @@ class SingularVectors(keras.layers.Layer):
     Inference is a function of the weights alone and changes none.
 
     With a block the left vectors of the largest singular values are kept, and the last
-    right ones with the directions in which they moved: a training step takes the best
-    vector in the span of all (`linalg.block_iterate`), inference the best one that half
-    an iteration of the left vectors gives. A matrix with hardly more rows than that
-    span is factored in each call, and nothing but u and v is kept. With one vector, u
-    and v are kept, and inference takes them as they are, as PyTorch does.
+    right ones with the directions in which they moved: a call takes the best vector in
+    the span of all (`linalg.block_iterate`), and a training step stores what it found.
+    A matrix with hardly more rows than that span is factored in each call, and nothing
+    but u and v is kept. With one vector, u and v are kept, and inference takes them as
+    they are, as PyTorch does.
 
     Args:
         make_operator: Callable, kernel tensor to `LinearOperator`.
@@ -103,6 +103,11 @@ class SingularVectors(keras.layers.Layer):
         # which the best is looked for; no more rows than the side, or they would be
         # dependent.
         self._followed, self._kept = size, min(size, (side - size) // 2)
+        # A step turns wider kernels further: the first ones by more than one iteration
+        # follows.
+        self._iterations = self.power_iterations * (
+            2 if side > LARGEST_FACTORED_SIDE else 1
+        )
         self.u, self.v = state("u", left), state("v", right)
         self.left = self.right = None
         if size > 1:
@@ -276,17 +281,14 @@ class SingularVectors(keras.layers.Layer):
             ),
         )
 
-    def _left(self, vectors):
-        """Return the rows of left vectors, leading last."""
-        return _row(vectors[0]) if self.left is None else vectors[2]
-
     def _iterated(self, fixed, vectors, iterations):
         """Return vectors advanced by whole iterations; without a gradient."""
         if not self.follows_block:
             u, v = iterate(fixed, *vectors, iterations, self.update_order)
             return [u, v]
         u, v, *more = vectors
-        left, right = self._left(vectors), more[-1] if self._kept else _row(v)
+        left = _row(u) if self.left is None else more[0]
+        right = more[-1] if self._kept else _row(v)
         for _ in range(iterations):
             left, right = block_iterate(fixed, left, right, self._kept)
         u, v = ops.reshape(left[-1], u.shape), ops.reshape(right[0], v.shape)
@@ -323,12 +325,8 @@ class SingularVectors(keras.layers.Layer):
         if self._factored and not self._imported:
             vectors = leading_vectors(fixed.matrix)[::-1]
         elif self.follows_block:
-            vectors, finish = self._vectors(fixed), not advance
-            if advance:
-                vectors = self._iterated(fixed, vectors, self.power_iterations)
-            else:
-                right = leading_right_of(fixed, self._left(vectors))
-                vectors[1] = ops.reshape(right, vectors[1].shape)
+            # In inference as well: the kernel was updated since the last step.
+            vectors = self._iterated(fixed, self._vectors(fixed), self._iterations)
         else:
             vectors = self._vectors(fixed)
             # A v gives sigma and, with the papers' order, the last u as well.

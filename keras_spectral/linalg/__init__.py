@@ -5,7 +5,6 @@ from keras_spectral.linalg.block_iteration import (
     block_iterate,
     krylov_left_vectors,
     leading_left_vectors,
-    leading_right_of,
 )
 from keras_spectral.linalg.certificates import (
     convolution_norm_bound,
@@ -87,7 +86,6 @@ __all__ = [
     "iterate",
     "krylov_left_vectors",
     "leading_left_vectors",
-    "leading_right_of",
     "leading_vectors",
     "nearest_orthonormal",
     "normalize_stable_rank",

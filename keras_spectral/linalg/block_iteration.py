@@ -122,44 +122,6 @@ def _iterate(operator, left, right, kept):
     )
 
 
-def leading_right_of(operator, left):
-    """Return the best right vector that half an iteration of a block gives.
-
-    The left vectors may be those of a kernel that was updated since, whose leading
-    singular value can be another one now. No gradient flows.
-
-    Args:
-        operator: A `LinearOperator`.
-        left: Tensor (k, ...), rows of the operator's `output_shape`.
-
-    Returns:
-        Unit tensor (1, ...), a row of its `input_shape`; any unit vector for an
-        operator that is zero or not finite.
-
-    Example:
-    >>> import numpy as np
-    >>> from keras_spectral.linalg import dense_operator
-    >>> operator = dense_operator(np.diag([2.0, 3.0, 1.0]))
-    >>> ops.convert_to_numpy(leading_right_of(operator, np.eye(3)[:2])).tolist()
-    [[0.0, 1.0, 0.0]]
-    """
-    left = ops.convert_to_tensor(left)
-    images = operator.adjoint(left)
-    rows = _flat(images)
-    scale = ops.max(ops.abs(rows))
-    rows = rows / ops.where(scale > 0, scale, 1.0)
-    if left.shape[0] > 1:
-        gram = _gram(rows)
-        gram = ops.where(ops.isfinite(gram), gram, 0.0)
-        mixture = ops.eigh(gram)[1][:, -1:]
-        rows = ops.matmul(ops.transpose(mixture), rows)
-        rows = ops.where(ops.sum(mixture) < 0, -rows, rows)
-    constant = rows.shape[1] ** -0.5
-    return ops.stop_gradient(
-        ops.reshape(_unit_rows(rows, constant), (1, *images.shape[1:]))
-    )
-
-
 def leading_left_vectors(matrix, count, depth=8):
     """Find the leading left singular vectors of a matrix, on the host.
 
