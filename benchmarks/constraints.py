@@ -6,6 +6,7 @@ One batch under `train_on_batch`, SGD with momentum. One group of steps of each
 variant is timed in turn, in random order; the medians of the rounds' ratios of CPU
 time to the plain network are printed, with their range. "plain again" is a second
 plain network: the noise. Initial kernels are above the bound of 1, so it is active.
+"SN" has the same bound by `SpectralNormalization(norm="operator", clip=True)`.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import keras
 import numpy as np
 from keras import layers as kl
 
+import keras_spectral as ks
 from keras_spectral.constraints import LipschitzClip
 
 VARIANTS = {
@@ -26,6 +28,7 @@ VARIANTS = {
     "plain again": lambda: None,
     "p = 2": lambda: LipschitzClip(1.0, 2),
     "p = inf": lambda: LipschitzClip(1.0, math.inf),
+    "SN": lambda: None,
 }
 
 
@@ -60,6 +63,10 @@ MODELS = {
 def compiled(name, variant, jit):
     keras.utils.set_random_seed(0)
     model = MODELS[name][0](VARIANTS[variant]())
+    if variant == "SN":
+        model = ks.wrap(
+            model, ks.layers.SpectralNormalization, norm="operator", clip=True
+        )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(0.01, 0.9), loss, jit_compile=jit)
     return model

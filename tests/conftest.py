@@ -35,3 +35,13 @@ def seeded():
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def float64():
+    # The policy for the layers, floatx for `keras.Input`.
+    for dtype in ("float64", "float32"):
+        keras.config.set_dtype_policy(dtype)
+        keras.config.set_floatx(dtype)
+        if dtype == "float64":
+            yield

@@ -1,4 +1,3 @@
-import json
 import math
 
 import keras
@@ -9,6 +8,7 @@ from keras import ops
 from keras_spectral import constraints
 from keras_spectral.constraints import LipschitzClip
 from keras_spectral.linalg import circular_convolution_norm, convolution_operator
+from tests.serialization import check_keras_makes_an_equal
 
 
 @pytest.mark.parametrize("p", [1, 2, math.inf])
@@ -84,19 +84,7 @@ def test_the_tolerance_is_what_is_lost_at_most(rng, shape, tolerance):
     ],
 )
 def test_keras_makes_an_equal_constraint(constraint):
-    """From the registered name; Keras asks a scope to know the bare name."""
-    cls = type(constraint)
-    config = json.loads(json.dumps(constraint.get_config()))
-    name = keras.saving.get_registered_name(cls)
-    described = {"class_name": name, "config": config}
-    serialized = json.loads(json.dumps(keras.constraints.serialize(constraint)))
-    made = [keras.constraints.get(described), keras.constraints.get(serialized)]
-    with keras.saving.custom_object_scope({cls.__name__: cls}):
-        bare = {"class_name": cls.__name__, "config": config}
-        made.append(keras.constraints.get(bare))
-    for other in made:
-        assert type(other) is cls
-        assert vars(other) == vars(constraint)
+    check_keras_makes_an_equal(constraint, keras.constraints)
 
 
 @pytest.mark.parametrize("p", [1, 2, math.inf])

@@ -1,5 +1,3 @@
-import json
-
 import keras
 import numpy as np
 import pytest
@@ -10,6 +8,7 @@ from hypothesis import strategies as st
 
 from keras_spectral import regularizers
 from tests.layers.reference import finite_differences
+from tests.serialization import check_keras_makes_an_equal
 
 CASES = {
     "spectral norm": regularizers.SpectralNorm(0.3),
@@ -234,15 +233,4 @@ def test_bad_arguments(arguments, match):
 )
 def test_keras_makes_an_equal_regularizer(regularizer):
     """From the registered name; `StableRank` is a constraint's name too."""
-    cls = type(regularizer)
-    config = json.loads(json.dumps(regularizer.get_config()))
-    name = keras.saving.get_registered_name(cls)
-    described = {"class_name": name, "config": config}
-    serialized = json.loads(json.dumps(keras.regularizers.serialize(regularizer)))
-    made = [keras.regularizers.get(described), keras.regularizers.get(serialized)]
-    with keras.saving.custom_object_scope({cls.__name__: cls}):
-        bare = {"class_name": cls.__name__, "config": config}
-        made.append(keras.regularizers.get(bare))
-    for other in made:
-        assert type(other) is cls
-        assert vars(other) == vars(regularizer)
+    check_keras_makes_an_equal(regularizer, keras.regularizers)

@@ -8,24 +8,10 @@ import torch
 
 from keras_spectral import convert, data, zoo
 from keras_spectral.layers import SpectralNormalization
-from tests.convert.reference import random_network, torch_logits
+from tests.convert.reference import random_network, relative_error, torch_logits
 
 # The criterion of parity in float32; the mutations below must fail it clearly.
 CRITERION = 1e-4
-
-
-def relative_error(ours, theirs):
-    return np.abs(ours - theirs).max() / np.abs(theirs).max()
-
-
-@pytest.fixture
-def float64():
-    # The policy for the layers, floatx for `keras.Input`.
-    for dtype in ("float64", "float32"):
-        keras.config.set_dtype_policy(dtype)
-        keras.config.set_floatx(dtype)
-        if dtype == "float64":
-            yield
 
 
 @pytest.mark.parametrize("name", ["resnet20_cifar10", "resnet56_cifar100"])

@@ -128,15 +128,6 @@ def test_state_goes_out_bit_for_bit_and_loads_strictly(flavour, rng):
 PYTORCHS = ["utils.spectral_norm", "parametrizations.spectral_norm"]
 
 
-@pytest.fixture
-def float64():
-    for dtype in ("float64", "float32"):
-        keras.config.set_dtype_policy(dtype)
-        keras.config.set_floatx(dtype)
-        if dtype == "float64":
-            yield
-
-
 @pytest.mark.parametrize("flavour", PYTORCHS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_five_steps_are_pytorchs_in_float64(flavour, kind, float64, rng):

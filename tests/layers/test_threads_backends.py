@@ -34,6 +34,14 @@ def network():
     )
 
 
+@pytest.fixture(params=[lambda: kl.Conv2D(4, 3), lambda: kl.Dense(3)])
+def normalized(request):
+    """A wrapped layer, images, and what it makes of them."""
+    layer = SpectralNormalization(request.param())
+    x = images(6, 6, 2)
+    return layer, x, numpy(layer(x))
+
+
 def wrappers(model):
     return [layer for layer in model.layers if hasattr(layer, "norm_states")]
 
@@ -108,13 +116,10 @@ def test_threads_that_infer_agree_with_one():
 
 
 @only_on("tensorflow")
-@pytest.mark.parametrize("make", [lambda: kl.Conv2D(4, 3), lambda: kl.Dense(3)])
-def test_inside_the_map_of_a_dataset(make):
+def test_inside_the_map_of_a_dataset(normalized):
     import tensorflow as tf
 
-    layer = SpectralNormalization(make())
-    x = images(6, 6, 2)
-    expected = numpy(layer(x))
+    layer, x, expected = normalized
     data = tf.data.Dataset.from_tensor_slices(np.concatenate([x] * 4)).batch(4)
     mapped = list(data.map(layer, num_parallel_calls=4))
     for outputs in mapped:
@@ -140,13 +145,10 @@ def test_nested_functions():
 
 
 @only_on("jax")
-@pytest.mark.parametrize("make", [lambda: kl.Conv2D(4, 3), lambda: kl.Dense(3)])
-def test_vmap_and_grad_of_a_stateless_call(make):
+def test_vmap_and_grad_of_a_stateless_call(normalized):
     import jax
 
-    layer = SpectralNormalization(make())
-    x = images(6, 6, 2)
-    expected = numpy(layer(x))
+    layer, x, expected = normalized
     trainable = [v.value for v in layer.trainable_variables]
     state = [v.value for v in layer.non_trainable_variables]
 

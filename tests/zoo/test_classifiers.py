@@ -12,7 +12,7 @@ from keras_spectral import convert, zoo
 from keras_spectral.convert.rules import slots
 from keras_spectral.layers import SpectralNormalization
 from keras_spectral.traversal import leaf_layers
-from tests.convert.reference import random_network, torch_logits
+from tests.convert.reference import random_network, relative_error, torch_logits
 from tests.zoo.papers import PARAMETERS
 
 # The smallest registered network of each family and kind of unit.
@@ -49,19 +49,6 @@ DISTINCT = {
 
 def count(weights):
     return int(sum(np.prod(w.shape) for w in weights))
-
-
-def relative_error(ours, theirs):
-    return np.abs(ours - theirs).max() / np.abs(theirs).max()
-
-
-@pytest.fixture
-def float64():
-    for dtype in ("float64", "float32"):
-        keras.config.set_dtype_policy(dtype)
-        keras.config.set_floatx(dtype)
-        if dtype == "float64":
-            yield
 
 
 def test_the_43_names_of_the_paper_are_registered():

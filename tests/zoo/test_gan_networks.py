@@ -2,7 +2,6 @@
 
 import functools
 
-import keras
 import numpy as np
 import pytest
 import torch
@@ -18,15 +17,6 @@ from tests.zoo.gan_peers import Conditional, Discriminator, Generator, randomize
 
 def count(model):
     return int(sum(np.prod(w.shape) for w in model.trainable_weights))
-
-
-@pytest.fixture
-def float64():
-    for dtype in ("float64", "float32"):
-        keras.config.set_dtype_policy(dtype)
-        keras.config.set_floatx(dtype)
-        if dtype == "float64":
-            yield
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Networks that pytorchcv lacks, against PyTorch's modules, in float64."""
 
-import keras
 import numpy as np
 import pytest
 import torch
@@ -8,15 +7,6 @@ from torch import nn
 
 from keras_spectral import convert, zoo
 from keras_spectral.layers import SpectralNormalization
-
-
-@pytest.fixture
-def float64():
-    for dtype in ("float64", "float32"):
-        keras.config.set_dtype_policy(dtype)
-        keras.config.set_floatx(dtype)
-        if dtype == "float64":
-            yield
 
 
 class Sequence(nn.Module):

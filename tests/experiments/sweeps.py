@@ -1,0 +1,28 @@
+"""Small networks in a folder, and a sweep over them."""
+
+import keras
+from rich.console import Console
+
+from keras_spectral.experiments import run_sweep
+
+QUIET = Console(quiet=True)
+
+
+def small(seed=0, classes=10):
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(12, "relu"),
+            keras.layers.Dense(classes, name="head"),
+        ],
+        name="small",
+    )
+
+
+def sweeping(tmp_path, folder, models=("all",), **arguments):
+    return run_sweep(
+        list(models), folder, tmp_path / "out", trials=2,
+        **{"workers": 0, "console": QUIET, **arguments},
+    )  # fmt: skip
