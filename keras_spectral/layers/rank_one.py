@@ -242,7 +242,7 @@ class RankOneReparametrization(Reparametrization):
             effective = self.transform(self.matrix(index), index, False)
             effective = ops.convert_to_numpy(effective).astype("float64")
             if np.sum(effective * capped) < 0:
-                capped = -capped
+                capped = 0.0 - capped  # Zeros stay without a sign.
         slot = self.slots[index]
         operator = None
         if self.norm == "operator" and slot.operator is not None:
