@@ -22,6 +22,9 @@ from keras_spectral.linalg import (
 # On the host and outside of training: 1e-5 of the norm of a 2048-wide kernel.
 _RESTART_DEPTH = 24
 
+# Of the rows of a block that is not in use, a power of two.
+_UNUSED_LENGTH = 32
+
 # On the device, where the kernel had no value yet when the state was made.
 _BLIND_ITERATIONS = 15
 
@@ -212,16 +215,36 @@ class SingularVectors(keras.layers.Layer):
             v: Array (inputs,).
             update_order: `"v_first"` or `"u_first"`, how they were trained.
         """
-        if self.following is not None:
-            # The block keeps the leading vector, for a model that is loaded with these
-            # weights and does follow the block.
+        if self.following is not None and not self._imported:
             rows = ops.convert_to_numpy(self.following)
             leading = ops.convert_to_numpy(self.u).reshape(-1, *rows.shape[1:])
-            self.following.assign(np.concatenate([rows[1:], leading]))
+            self._keep_block(np.concatenate([rows, leading]))
         self.u.assign(u)
         self.v.assign(v)
         self.updates.assign(1)
         self.follow(update_order)
+
+    def _keep_block(self, left):
+        """Keep a block beside imported vectors, without its least row.
+
+        It is for a model that is given these weights and does follow the block: in
+        inference by rows so long that u, which is none of theirs, hardly counts.
+        """
+        self.following.assign(_UNUSED_LENGTH * left[1:])
+
+    def _advance_unused(self, fixed, u, v):
+        """Let the block follow the kernel while imported vectors train."""
+        kept, right = 0, _row(v)
+        if self.recent is not None:
+            recent = ops.convert_to_tensor(self.recent)
+            kept = recent.shape[0] // 2 + 1
+            right = ops.concatenate([right, recent], axis=0)
+        following = ops.convert_to_tensor(self.following)
+        left = ops.concatenate([following, _row(u)], axis=0)
+        left, right = block_iterate(fixed, left, right, kept)
+        self._keep_block(left)
+        if kept:
+            self.recent.assign(right[1:])
 
     def follow(self, update_order):
         """Follow u and v alone, as they were trained elsewhere, until `restart`."""
@@ -328,6 +351,8 @@ class SingularVectors(keras.layers.Layer):
         if advance:
             self.u.assign(u)
             self.v.assign(v)
+            if self._imported and self.following is not None:
+                self._advance_unused(fixed, *vectors)
             # None are given while imported vectors are followed.
             for weight, value in zip(self.block_weights, more, strict=False):
                 weight.assign(value)
