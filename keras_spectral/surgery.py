@@ -108,6 +108,40 @@ def without_wrappers(model):
     return _transformed(model, _unwrapped_layer, effective=False)
 
 
+def effective_copy(model):
+    """Return `unwrap` of a model, but for SVD layers, which stay small; and weights.
+
+    Args:
+        model: As in `unwrap`.
+
+    Returns:
+        Tuple (copy, places): a `keras.Model` of the same kind, not compiled, and a dict
+        from an index into `model.weights` to one into `copy.weights`, of the weights
+        that are in both.
+
+    Raises:
+        ValueError: As `unwrap`.
+
+    Example:
+    >>> import keras
+    >>> from keras_spectral.layers import SpectralNormalization
+    >>> dense = SpectralNormalization(keras.layers.Dense(3, name="head"))
+    >>> model = keras.Sequential([keras.Input((4,)), dense])
+    >>> len(model.weights) > 2, effective_copy(model)[1]
+    (True, {0: 0, 1: 1})
+    """
+    _check_model(model)
+    copy, pairs = _replaced(model, _without_reparametrization)
+    indices = {id(weight): index for index, weight in enumerate(copy.weights)}
+    new = {
+        id(ours): indices[id(theirs)]
+        for layer, other in pairs
+        for ours, theirs in zip(_inner(layer).weights, other.weights, strict=True)
+    }
+    places = {i: new[id(w)] for i, w in enumerate(model.weights) if id(w) in new}
+    return copy, places
+
+
 def copy_weights(source, target):
     """Copy the weights of one model to another that is wrapped otherwise.
 
@@ -203,7 +237,7 @@ def _check_model(model):
         raise ValueError(
             "`model` must be a `keras.Sequential` or a functional `keras.Model`: the "
             "layers of another cannot be replaced from outside. Received: "
-            f"{model!r}. Wrap its layers where it makes them."
+            f"{model!r}. Wrap, or unwrap, its layers where it makes them."
         )
     if not model.built:
         raise ValueError(
@@ -243,7 +277,11 @@ def _chosen(model, where):
 
 
 def _transformed(model, replace, effective=True):
-    """Return a copy of `model` with other layers, and its weights.
+    return _replaced(model, replace, effective)[0]
+
+
+def _replaced(model, replace, effective=True):
+    """Return a copy of `model` with other layers and its weights, and pairs of layers.
 
     Args:
         model: A built `keras.Model`.
@@ -266,20 +304,27 @@ def _transformed(model, replace, effective=True):
         copy.build(model.input_shape)
     for old, new in pairs:
         _move_weights(old, new, effective)
-    return copy
+    return copy, pairs
 
 
 def _unwrapped_layer(layer):
     if hasattr(layer, "to_layer"):
         return layer.to_layer()
-    inside = getattr(layer, "layer", None)
-    if isinstance(inside, Reparametrization) and not hasattr(layer, "slots"):
-        raise ValueError(
-            "`model` must have its wrappers outermost. Received: "
-            f"'{layer.name}', a {type(layer).__name__} around a "
-            f"{type(inside).__name__}. Wrap the {type(layer).__name__} instead."
-        )
-    return _copy(inside if isinstance(layer, Reparametrization) else layer)
+    return _without_reparametrization(layer)
+
+
+def _without_reparametrization(layer):
+    if isinstance(layer, Reparametrization):
+        return _copy(layer.layer)
+    for inside in layer._flatten_layers(include_self=False):
+        if isinstance(inside, Reparametrization):
+            raise ValueError(
+                "`model` must have its wrappers outermost. Received: "
+                f"'{layer.name}', a {type(layer).__name__} around a "
+                f"{type(inside).__name__}. Wrap the {type(layer).__name__} instead, "
+                "or make the model of its layers."
+            )
+    return _copy(layer)
 
 
 def _move_weights(old, new, effective):

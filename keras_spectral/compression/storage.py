@@ -27,11 +27,11 @@ from keras_spectral.compression.configs import (
 from keras_spectral.compression.gaussian import digest
 from keras_spectral.compression.masks import (
     as_numpy,
-    find_masks,
     is_float,
     remember,
 )
 from keras_spectral.compression.reading import Coded, StoredWeight
+from keras_spectral.compression.unwrapping import stored_model
 from keras_spectral.files import replacing
 from keras_spectral.results import Rows
 from keras_spectral.traversal import set_weights
@@ -170,15 +170,25 @@ def save_compressed(
     which nothing is known but that is a tenth zeros or more, pruned by whatever tool,
     is stored by its nonzero values. The optimizer is not stored.
 
+    Of a layer in a spectral wrapper the file holds the plain layer with its effective
+    kernel, converged in float64 as by `unwrap`: its norm is the bound to 1e-6, and its
+    zeros are what is not kept. (`SVDDense` and its kin stay in factors.) Rounding kept
+    values to a narrower type moves each singular value by at most the row's relative
+    error times the kernel's Frobenius norm, also above the bound;
+    `values="float32"` rounds nothing. To train on under the bound, save the model by
+    Keras.
+
     The file is for storage and transfer: a loaded model is dense, and as fast as it
     was before.
 
     Args:
         model: A built `keras.Model`, such as `apply` returns, fine-tuned with
-            `keep_mask` or not. Its config must rebuild it.
+            `keep_mask` or not, which stays as it is. Its config must rebuild it; one
+            with wrappers must be `keras.Sequential` or functional.
         path: Path that ends in `.safetensors`.
         compression: Dict as `compression_of` returns it, for a model of which nothing
             is known (by default, what is known). `{}` stores all weights as they are.
+            Indices are those of `model.weights`, in wrappers too.
         values: `"float32"`, `"float16"`, `"bfloat16"` or `"int8"` (one scale a kernel,
             largest / 127): the type of the kept values. None is widened.
         index: `"bitmap"`, `"delta"`, or `"auto"`, the shorter for each kernel.
@@ -191,9 +201,10 @@ def save_compressed(
         and the relative error in Frobenius norm of rounding the kept values.
 
     Raises:
-        ValueError: On arguments out of range; if frozen weights have changed, kept
-            ones are beyond `values`, or the config does not rebuild the model or
-            holds a Python lambda.
+        ValueError: On arguments out of range; if frozen weights have changed, by a
+            wrapper's scale too, kept ones are beyond `values`, a wrapped kernel is not
+            finite or a wrapper not outermost, or the config does not rebuild the model
+            or holds a Python lambda.
         OSError: If the file cannot be written; what was at `path` stays.
 
     Example:
@@ -219,7 +230,7 @@ def save_compressed(
             f"`model` must be built. Received: '{model.name}' without weights. Call it "
             "on a batch first."
         )
-    masks = find_masks(model, compression)
+    model, masks = stored_model(model, compression)
     try:
         config = plain_config(model)
         check_config(config, signature(model), custom_objects)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 from keras import layers as kl
 from keras import ops
 
@@ -368,4 +369,21 @@ def check_plain(layer):
             f"train. Received: layer='{layer.name}' with "
             f"quantization_mode={layer.quantization_mode}. Wrap the layer before "
             "it is quantized."
+        )
+
+
+def check_finite_kernel(kernel, name, layer):
+    """Raise a ValueError, naming the layer, if a kernel holds NaN or infinity.
+
+    Args:
+        kernel: Float array.
+        name: String, what Keras calls the kernel.
+        layer: The `keras.layers.Layer` that computes with it.
+    """
+    broken = int(np.sum(~np.isfinite(kernel.astype("float64"))))
+    if broken:
+        raise ValueError(
+            "`kernel` must be finite to have singular values. Received: "
+            f"'{name}' of layer '{layer.name}', where {broken:,} of {kernel.size:,} "
+            "numbers are NaN or infinite. Go back to an earlier checkpoint."
         )

@@ -3,6 +3,7 @@
 import functools
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_spectral.layers.compilation import warn_of_factorization
@@ -110,7 +111,7 @@ class RankOneReparametrization(Reparametrization):
             make_operator = slot.matrix_operator(norm, self.input_size)
             state = SingularVectors(
                 make_operator,
-                functools.partial(self.matrix, index),
+                functools.partial(self._bounded_matrix, index, norm),
                 power_iterations=self.power_iterations,
                 update_order=self.update_order,
                 block_size=self.block_size if self.method == "block" else None,
@@ -129,6 +130,10 @@ class RankOneReparametrization(Reparametrization):
         state.build(slot.view.shape)
         state.built = True
         return state
+
+    def _bounded_matrix(self, index, norm):
+        """Return the matrix whose norm `norm` a state follows."""
+        return self.matrix(index)
 
     def load_vectors(self, u, v, update_order):
         """Take over u and v that were trained with this kernel elsewhere.
@@ -202,22 +207,30 @@ class RankOneReparametrization(Reparametrization):
         return True
 
     def converged(self, matrix, index):
-        if self.is_rank_one:
-            capped = self.capped(matrix, index)
-        else:
-            capped = ops.convert_to_numpy(self.transform(matrix, index, False))
+        capped = self.capped(matrix, index)
+        if self.method == "power_iteration":
+            # u' W v, which the layer divides by, may be negative where the vectors were
+            # trained elsewhere; what is exported computes what the layer does.
+            effective = self.transform(self.matrix(index), index, False)
+            effective = ops.convert_to_numpy(effective).astype("float64")
+            if np.sum(effective * capped) < 0:
+                capped = 0.0 - capped  # Zeros stay without a sign.
         slot = self.slots[index]
         operator = None
         if self.bounds_operator(index):
             operator = slot.matrix_operator(self.norm, self.input_size)
-        # The cap keeps the norm of the matrix; of the operator, it may lower it.
-        norm = converged_norm(matrix if self.is_rank_one else capped, operator)
+        norm = converged_norm(capped, operator)
         if norm <= self.epsilon or (self.clip and norm <= self.bound):
             return capped
         return self.bound / norm * capped
 
     def capped(self, matrix, index):
-        """Return a matrix with all that `converged` does to it but scaling."""
+        """Return a matrix with all that `converged` does to it but scaling.
+
+        Args:
+            matrix: Array (inputs, outputs).
+            index: Integer, which of `self.slots` it is.
+        """
         return matrix
 
     def call(self, inputs, *args, training=None, **kwargs):

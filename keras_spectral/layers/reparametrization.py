@@ -5,7 +5,12 @@ import inspect
 import keras
 from keras import ops, tree
 
-from keras_spectral.layers.kernels import check_kind, check_plain, kernel_slots
+from keras_spectral.layers.kernels import (
+    check_finite_kernel,
+    check_kind,
+    check_plain,
+    kernel_slots,
+)
 from keras_spectral.layers.singular_vectors import SingularVectors
 from keras_spectral.layers.substitution import call_substituted
 
@@ -165,11 +170,15 @@ class Reparametrization(keras.layers.Wrapper):
 
         Returns:
             Array of the kernel's shape and dtype.
+
+        Raises:
+            ValueError: If the kernel holds NaN or infinity.
         """
         index = self._index(name)
         slot = self.slots[index]
         check_plain(slot.owner)
         matrix = ops.convert_to_numpy(slot.view.flatten(slot.value))
+        check_finite_kernel(matrix, slot.name, self)
         converged = self.converged(matrix.astype("float64"), index)
         kernel = ops.convert_to_numpy(slot.view.unflatten(converged))
         return kernel.astype(matrix.dtype)

@@ -210,11 +210,15 @@ class SingularVectors(keras.layers.Layer):
                 "`restart_power_iteration` must be called outside of compiled "
                 f"functions. Received: the kernel of '{self.name}', which has no value."
             )
-        for name, value in found.items():
-            if getattr(self, name, None) is not None:
-                getattr(self, name).assign(value)
+        for name in self._found_names:
+            getattr(self, name).assign(found[name])
         self.updates.assign(0)
         self._imported = False
+
+    @property
+    def _found_names(self):
+        block = [name for name in ("left", "right") if getattr(self, name) is not None]
+        return ["u", "v", *block]
 
     def load(self, u, v, update_order):
         """Take over vectors that were trained with this kernel elsewhere.
@@ -226,6 +230,8 @@ class SingularVectors(keras.layers.Layer):
             v: Array (inputs,).
             update_order: `"v_first"` or `"u_first"`, how they were trained.
         """
+        # The block is for a model that gets these weights and does follow it.
+        self.restart()
         self.u.assign(u)
         self.v.assign(v)
         self.updates.assign(1)

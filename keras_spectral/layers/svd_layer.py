@@ -7,7 +7,7 @@ import numpy as np
 from keras import layers as kl
 from keras import ops
 
-from keras_spectral.layers.kernels import kernel_slots
+from keras_spectral.layers.kernels import check_finite_kernel, kernel_slots
 from keras_spectral.linalg import rank_at_ratio
 from keras_spectral.linalg.norms import wide
 from keras_spectral.regularizers import Orthonormal
@@ -237,8 +237,12 @@ class SVDLayer(kl.Layer):
 
         Returns:
             A `keras.layers.Dense`, `Conv2D` or `Conv2DTranspose`.
+
+        Raises:
+            ValueError: If a factor holds NaN or infinity.
         """
-        self._check_built()
+        kernel = self.effective_kernel()
+        check_finite_kernel(ops.convert_to_numpy(kernel), "kernel", self)
         layer = self._plain(
             dtype=self.dtype_policy,
             name=self.name,
@@ -247,7 +251,7 @@ class SVDLayer(kl.Layer):
             **self._bias_arguments(),
         )
         layer.build(self.first.get_build_config()["input_shape"])
-        layer.kernel.assign(self.effective_kernel())
+        layer.kernel.assign(kernel)
         if self.use_bias:
             layer.bias.assign(self.second.bias)
         return layer

@@ -37,3 +37,29 @@ def finite_differences(function, kernel, step=1e-6):
 def stable_rank(kernel):
     matrix = np.asarray(kernel, "float64").reshape(-1, kernel.shape[-1])
     return (matrix**2).sum() / np.linalg.norm(matrix, 2) ** 2
+
+
+def convolution_matrix(kernel, size, padding="valid", stride=1):
+    """The matrix of a 2-D convolution, (outputs, inputs), from its definition.
+
+    Args:
+        kernel: Array (height, width, inputs, filters).
+        size: Pair, pixels of the image.
+        padding: "valid" or "same", where the odd pixel goes to the end.
+        stride: Integer.
+    """
+    kernel = np.asarray(kernel, "float64")
+    taps, channels, filters = kernel.shape[:2], kernel.shape[2], kernel.shape[3]
+    if padding == "same":
+        out = [-(-n // stride) for n in size]
+        total = zip(out, taps, size, strict=True)
+        before = [max((o - 1) * stride + k - n, 0) // 2 for o, k, n in total]
+    else:
+        out = [(n - k) // stride + 1 for n, k in zip(size, taps, strict=True)]
+        before = [0, 0]
+    matrix = np.zeros((*out, filters, *size, channels))
+    for y, x, i, j in np.ndindex(*out, *taps):
+        row, column = y * stride + i - before[0], x * stride + j - before[1]
+        if 0 <= row < size[0] and 0 <= column < size[1]:
+            matrix[y, x, :, row, column, :] = kernel[i, j].T
+    return matrix.reshape(out[0] * out[1] * filters, -1)

@@ -1,9 +1,14 @@
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 import keras_spectral as ks
-from keras_spectral.layers import SpectralNormalization, StableRankNormalization
+from keras_spectral.layers import (
+    OptimalSpectralNormalization,
+    SpectralNormalization,
+    StableRankNormalization,
+)
 
 
 def test_saved_model_export(tmp_path, rng):
@@ -43,3 +48,50 @@ def test_tensorflow_lite(tmp_path, rng):
     interpreter.invoke()
     outputs = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
     np.testing.assert_allclose(outputs, model(x), atol=1e-5)
+
+
+BROKEN = [
+    lambda: SpectralNormalization(keras.layers.Dense(4, name="head")),
+    lambda: SpectralNormalization(keras.layers.Dense(4, name="head"), method="exact"),
+    lambda: StableRankNormalization(keras.layers.Dense(4, name="head"), 0.5),
+    lambda: OptimalSpectralNormalization(keras.layers.Dense(4, name="head")),
+    lambda: ks.layers.SVDDense(4, name="head"),
+]
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("make", BROKEN)
+def test_a_broken_kernel_is_named_before_anything_is_written(make, number, tmp_path):
+    layer = make()
+    model = keras.Sequential([keras.Input((6,)), layer])
+    variable = layer.e if hasattr(layer, "e") else layer.kernel
+    values = variable.numpy()
+    values.flat[1] = number
+    variable.assign(values)
+    path = tmp_path / "model.safetensors"
+    exports = [
+        lambda: ks.unwrap(model),
+        lambda: ks.compression.save_compressed(model, path),
+    ]
+    if hasattr(layer, "to_layer"):
+        exports = [layer.to_layer, exports[0]]
+    else:
+        exports += [layer.converged_kernel, lambda: ks.convert.to_torch(model, path)]
+    for export in exports:
+        with pytest.raises(ValueError) as caught:
+            export()
+        message = str(caught.value)
+        assert message.startswith("`kernel` must be finite")
+        assert "Received: 'kernel' of layer 'head', where " in message
+        assert "an earlier checkpoint" in message
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_broken_kernel_of_several_is_named():
+    lstm = keras.layers.LSTM(4, name="memory")
+    model = keras.Sequential([keras.Input((3, 6)), SpectralNormalization(lstm)])
+    kernel = lstm.cell.recurrent_kernel
+    kernel.assign(np.where(np.eye(4, 16), np.nan, kernel.numpy()))
+    match = "'recurrent_kernel' of layer 'memory', where 4 of 64 numbers"
+    with pytest.raises(ValueError, match=match):
+        ks.unwrap(model)
