@@ -266,7 +266,7 @@ class SingularVectors(keras.layers.Layer):
             self.updates.assign(max(updates, 0))
 
     def _stored(self):
-        weights = [self.u, self.v, *(self.block_weights if self.follows_block else [])]
+        weights = [self.u, self.v, *self.block_weights]
         # Read now: a traced function would be traced anew for each variable.
         return [ops.stop_gradient(weight) for weight in weights]
 
@@ -289,9 +289,12 @@ class SingularVectors(keras.layers.Layer):
 
     def _iterated(self, fixed, vectors, iterations):
         """Return vectors advanced by whole iterations; without a gradient."""
-        if not self.follows_block:
-            u, v = iterate(fixed, *vectors, iterations, self.update_order)
-            return [u, v]
+        if self.follows_block:
+            return self._block_iterated(fixed, vectors, iterations)
+        u, v, *block = vectors
+        return [*iterate(fixed, u, v, iterations, self.update_order), *block]
+
+    def _block_iterated(self, fixed, vectors, iterations):
         u, v, *more = vectors
         left = _row(u) if self.left is None else more[0]
         right = more[-1] if self._kept else _row(v)
@@ -335,6 +338,9 @@ class SingularVectors(keras.layers.Layer):
             vectors = self._iterated(fixed, self._vectors(fixed), self._iterations)
         else:
             vectors = self._vectors(fixed)
+            if advance and self.block_weights:
+                # Beside imported vectors, for a model that gets these weights.
+                vectors[2:] = self._block_iterated(fixed, vectors, 1)[2:]
             # A v gives sigma and, with the papers' order, the last u as well.
             finish = advance and self.update_order == "v_first"
             vectors = self._iterated(
@@ -349,8 +355,7 @@ class SingularVectors(keras.layers.Layer):
         if advance:
             self.u.assign(u)
             self.v.assign(v)
-            # None are given while imported vectors are followed.
-            for weight, value in zip(self.block_weights, more, strict=False):
+            for weight, value in zip(self.block_weights, more, strict=True):
                 weight.assign(value)
             updates = ops.maximum(self.updates, 0) if self._blind else self.updates
             self.updates.assign(updates + 1)
