@@ -42,8 +42,10 @@ class LipschitzClip(keras.constraints.Constraint):
     constant is at most `bound`. The bias does not matter. For
     `BatchNormalization` see `layers.LipschitzBatchNormalization`.
 
-    The bound is always held. For p = 2 the kernel may become smaller than it had to,
-    by the share `tolerance`: in place of an SVD a few matrix products bound the norm.
+    The bound holds after each update, up to the rounding of the kernel's dtype (1e-6
+    in float32, 0.4 % in bfloat16). For p = 2 the kernel may become smaller than it had
+    to, by the share `tolerance`: in place of an SVD a few matrix products bound the
+    norm. They must be products in float32: see `linalg.convolution_norm_bound`.
 
     The cost is one norm a layer and update: for p = 2 and the default tolerance about
     m n^2 + 3 n^3 multiply-adds of a dense kernel (m, n), m >= n, and 500 to 800 n^3

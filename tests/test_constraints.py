@@ -114,6 +114,18 @@ def test_clip_of_nan_and_extreme_kernels(rng, p, shape):
     assert np.isnan(ops.convert_to_numpy(constraint(kernel))).any()
 
 
+@pytest.mark.parametrize("p", [1, 2, math.inf])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_adds_no_more_than_its_rounding(rng, dtype, p):
+    for shape in [(6, 4), (64, 32), (5, 5)]:
+        kernel = ops.cast(10 * rng.standard_normal(shape), dtype)
+        clipped = LipschitzClip(0.7, p)(kernel)
+        assert keras.backend.standardize_dtype(clipped.dtype) == dtype
+        clipped = ops.convert_to_numpy(ops.cast(clipped, "float32")).astype("float64")
+        rounding = {"float16": 5e-4, "bfloat16": 3e-3}[dtype]
+        assert 0.6 <= np.linalg.norm(clipped.T, p) <= 0.7 * (1 + rounding)
+
+
 def test_zero_kernel_stays_zero():
     for shape in [(4, 3), (3, 3, 2, 2)]:
         clipped = ops.convert_to_numpy(LipschitzClip(1.0)(np.zeros(shape, "float32")))

@@ -235,7 +235,9 @@ def convolution_norm_bound(kernel, iterations=6, groups=1, tolerance=None):
     samples it on a grid fine enough for a stated factor (0.15 % an axis; 1 % in
     three dimensions) and bounds each sample from above by repeated squaring of its
     Gram matrix, shifted as Chebyshev polynomials are, which needs no start vector
-    and cannot fall below.
+    and cannot fall below. What float32 products lose is allowed for, but not what
+    products in TensorFloat-32 do, TensorFlow's default on GPUs that have it: switch
+    them off by `tf.config.experimental.enable_tensor_float_32_execution(False)`.
 
     Args:
         kernel: Float tensor (*spatial, inputs / groups, filters), one to three
