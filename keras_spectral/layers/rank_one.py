@@ -15,7 +15,7 @@ from keras_spectral.linalg import (
     clipping_scale,
     converged_norm,
     normalizing_scale,
-    row_product,
+    turning_product,
 )
 from keras_spectral.linalg.power_iteration import UPDATE_ORDERS
 from keras_spectral.validation import check_choice, check_integer, check_positive
@@ -128,9 +128,23 @@ class RankOneReparametrization(Reparametrization):
                 f"'{self.name}', flattened to {slot.view.shape}. Use "
                 '`method="block"`.'
             )
+        state.refusal = self._refusal(slot, norm)
         state.build(slot.view.shape)
         state.built = True
         return state
+
+    def _refusal(self, slot, norm):
+        """Return why a second derivative by a kernel is refused, or `None`."""
+        if norm == "reshaped" or slot.operator is None:
+            return None
+        return (
+            '`norm` must be "reshaped" for a second derivative by the kernel: how the '
+            "singular vectors of a convolution turn with its kernel is not known. (A "
+            "gradient penalty, by the inputs and then by the kernel, has none.) "
+            f"Received: norm={self.norm!r}, in layer '{self.name}'. Pass "
+            '`norm="reshaped"`, or stop the gradient of what differentiates a gradient '
+            "by the kernel."
+        )
 
     def _block_size(self, make_operator, shape):
         if self.method != "block":
@@ -280,13 +294,13 @@ class RankOneReparametrization(Reparametrization):
         products = []
 
         def matvec(v):
-            stacked = ops.concatenate([rows, ops.expand_dims(v, 0)], axis=0)
-            products.append(row_product(stacked, kernel))
-            return products[0][-1]
+            product, image = turning_product(v, kernel, rows)
+            products.append(product)
+            return image
 
         leading, norm = self.triplets(kernel, 0, advance, matvec)
         scale, rank_one = self.coefficients(kernel, 0, leading, norm)
-        outputs = scale * products[0][:-1]
+        outputs = scale * products[0]
         if rank_one is not None:
             along = ops.matmul(rows, leading.v)
             outputs = outputs + ops.outer(along, rank_one * leading.u)

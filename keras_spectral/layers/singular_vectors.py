@@ -17,6 +17,8 @@ from keras_spectral.linalg import (
     leading_right_of,
     leading_right_vector,
     normalized,
+    turning_norm,
+    turning_product,
 )
 
 # On the host and outside of training: 1e-5 of the norm of a 2048-wide kernel.
@@ -60,6 +62,8 @@ class SingularVectors(keras.layers.Layer):
         name,
     ):
         super().__init__(dtype=dtype, autocast=False, name=name)
+        # Why a second derivative by the kernel is refused, if it is.
+        self.refusal = None
         self.make_operator = make_operator
         self.read_kernel = read_kernel
         self.power_iterations = power_iterations
@@ -322,7 +326,9 @@ class SingularVectors(keras.layers.Layer):
             if finish:
                 vectors[1] = normalized(fixed.adjoint(vectors[0]), vectors[1])
         u, v, *more = (ops.stop_gradient(vector) for vector in vectors)
-        image = (matvec or self.make_operator(kernel).matvec)(v)
+        if matvec is None:
+            matvec = _matvec_of(kernel, self.make_operator)
+        image = matvec(v)
         if finish:
             u = ops.stop_gradient(normalized(ops.stop_gradient(image), u))
         if advance:
@@ -332,21 +338,29 @@ class SingularVectors(keras.layers.Layer):
             for weight, value in zip(self.block_weights, more, strict=False):
                 weight.assign(value)
             self.updates.assign(ops.maximum(self.updates, 0) + 1)
-        return SingularTriplet(u, ops.sum(u * image), v)
+        return SingularTriplet(u, turning_norm(u, image, kernel, self.refusal), v)
 
 
 class ExactSingularVectors(keras.layers.Layer):
     """Finds u and v of a matrix anew in each call; no weights, no estimate."""
 
+    refusal = None
+
     def triplet(self, kernel, advance=False, matvec=None) -> SingularTriplet:
         """Return u, sigma and v as `SingularVectors.triplet` does."""
-        operator = dense_operator(kernel)
         v = leading_right_vector(ops.transpose(kernel))
-        image = (matvec or operator.matvec)(v)
-        outputs = operator.output_shape[0]
+        image = (matvec or _matvec_of(kernel))(v)
+        outputs = kernel.shape[1]
         constant = ops.full((outputs,), outputs**-0.5, dtype=kernel.dtype)
         u = ops.stop_gradient(normalized(ops.stop_gradient(image), constant))
-        return SingularTriplet(u, ops.sum(u * image), v)
+        return SingularTriplet(u, turning_norm(u, image, kernel, self.refusal), v)
+
+
+def _matvec_of(kernel, make_operator=dense_operator):
+    """Return v -> A v; of a matrix, one that knows how v turns with it."""
+    if make_operator is dense_operator:
+        return lambda v: turning_product(v, kernel)[1]
+    return make_operator(kernel).matvec
 
 
 def _without_batch(shape):

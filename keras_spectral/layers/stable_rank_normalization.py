@@ -152,6 +152,18 @@ class StableRankNormalization(RankOneReparametrization):
         state.built = True
         return state
 
+    def _refusal(self, slot, norm):
+        if not self.is_rank_one:
+            return super()._refusal(slot, norm)
+        return (
+            '`gradient` must be "exact" for a second derivative by the kernel: the '
+            "estimator leaves out how the singular vectors turn with it. (A gradient "
+            "penalty, by the inputs and then by the kernel, has none.) Received: "
+            f"gradient={self.gradient!r}, in layer '{self.name}'. Pass "
+            '`gradient="exact"`, or stop the gradient of what differentiates a '
+            "gradient by the kernel."
+        )
+
     def _bounds_operator(self, slot):
         return self.norm == "operator" and slot.operator is not None
 
