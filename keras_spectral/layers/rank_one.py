@@ -22,6 +22,12 @@ from keras_spectral.validation import check_choice, check_integer, check_positiv
 
 NORMS = ("reshaped", "operator")
 METHODS = ("block", "power_iteration", "exact")
+# How to go on where a second derivative by the kernel is refused.
+OR_NOT_TWICE = (
+    ", or stop the gradient of the first derivative by the kernel. (A gradient "
+    "penalty, by the inputs and then by the kernel, takes no second one. A tape of "
+    "TensorFlow does for all that it watches: `watch_accessed_variables=False`.)"
+)
 
 
 class RankOneReparametrization(Reparametrization):
@@ -139,11 +145,9 @@ class RankOneReparametrization(Reparametrization):
             return None
         return (
             '`norm` must be "reshaped" for a second derivative by the kernel: how the '
-            "singular vectors of a convolution turn with its kernel is not known. (A "
-            "gradient penalty, by the inputs and then by the kernel, has none.) "
+            "singular vectors of a convolution turn takes the SVD of all of it. "
             f"Received: norm={self.norm!r}, in layer '{self.name}'. Pass "
-            '`norm="reshaped"`, or stop the gradient of what differentiates a gradient '
-            "by the kernel."
+            f'`norm="reshaped"`{OR_NOT_TWICE}'
         )
 
     def _block_size(self, make_operator, shape):
