@@ -46,7 +46,9 @@ def turning_product(v, kernel, rows=None):
     >>> ops.convert_to_numpy(product).tolist(), ops.convert_to_numpy(image).tolist()
     ([[3.0, 2.0]], [3.0, 0.0])
     """
-    v, kernel = ops.convert_to_tensor(v), ops.convert_to_tensor(kernel)
+    kernel = ops.convert_to_tensor(kernel)
+    # Keras' products round float64 to float32 on torch: a vector may have been one.
+    v = ops.cast(v, kernel.dtype)
     turn = _Turning(of_inputs=True)
     backend = keras.backend.backend()
     if rows is not None:
@@ -83,7 +85,8 @@ def turning_norm(u, image, kernel, refusal=None):
     >>> float(turning_norm(v, turning_product(v, kernel)[1], kernel))
     3.0
     """
-    u, kernel = ops.convert_to_tensor(u), ops.convert_to_tensor(kernel)
+    kernel = ops.convert_to_tensor(kernel)
+    u, image = ops.cast(u, kernel.dtype), ops.cast(image, kernel.dtype)
     turn = _Refusing(refusal) if refusal else _Turning(of_inputs=False)
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -96,7 +99,7 @@ def turning_norm(u, image, kernel, refusal=None):
 class _System(NamedTuple):
     """What a matrix A, `unit` times B or B', makes of a leading singular vector.
 
-    Vectors are columns: Keras' product with one rounds float64 to float32 on torch.
+    Vectors are columns, for `@`: Keras' products round float64 to float32 on torch.
 
     Attributes:
         unit: Scalar tensor, constant.
@@ -342,7 +345,7 @@ def _torch():
         @staticmethod
         def forward(rows, kernel, v, turn):
             whole = torch.cat([rows, v[None]]) @ kernel
-            return whole[:-1].clone(), whole[-1].clone()
+            return whole[:-1], whole[-1]
 
         @staticmethod
         def backward(ctx, upstream, of_image):
