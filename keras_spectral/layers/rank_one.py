@@ -14,13 +14,19 @@ from keras_spectral.layers.singular_vectors import ExactSingularVectors, Singula
 from keras_spectral.linalg import (
     LARGEST_FACTORED_SIDE,
     converged_norm,
-    row_product,
+    turning_product,
 )
 from keras_spectral.linalg.power_iteration import UPDATE_ORDERS
 from keras_spectral.validation import check_choice, check_integer, check_positive
 
 NORMS = ("reshaped", "operator")
 METHODS = ("block", "power_iteration", "exact")
+# How to go on where a second derivative by the kernel is refused.
+OR_NOT_TWICE = (
+    ", or stop the gradient of the first derivative by the kernel. (A gradient "
+    "penalty, by the inputs and then by the kernel, takes no second one. A tape of "
+    "TensorFlow does for all that it watches: `watch_accessed_variables=False`.)"
+)
 
 
 class RankOneReparametrization(Reparametrization):
@@ -127,6 +133,7 @@ class RankOneReparametrization(Reparametrization):
                 f"'{self.name}', flattened to {slot.view.shape}. Use "
                 '`method="block"`.'
             )
+        state.refusal = self._refusal(slot, norm)
         state.build(slot.view.shape)
         state.built = True
         return state
@@ -134,6 +141,17 @@ class RankOneReparametrization(Reparametrization):
     def _bounded_matrix(self, index, norm):
         """Return the matrix whose norm `norm` a state follows."""
         return self.matrix(index)
+
+    def _refusal(self, slot, norm):
+        """Return why a second derivative by a kernel is refused, or `None`."""
+        if norm == "reshaped" or slot.operator is None:
+            return None
+        return (
+            '`norm` must be "reshaped" for a second derivative by the kernel: how the '
+            "singular vectors of a convolution turn takes the SVD of all of it. "
+            f"Received: norm={self.norm!r}, in layer '{self.name}'. Pass "
+            f'`norm="reshaped"`{OR_NOT_TWICE}'
+        )
 
     def load_vectors(self, u, v, update_order):
         """Take over u and v that were trained with this kernel elsewhere.
@@ -196,10 +214,11 @@ class RankOneReparametrization(Reparametrization):
     def transform(self, matrix, index, advance):
         if self.method == "exact":
             warn_of_factorization(self, matrix)
-        state, form = self.norm_states[index], self.form(index)
+        triplet = self.norm_states[index].triplet(matrix, advance)
+        form = self.form(index)
         if self.bounds_operator(index):
-            return form.scale(state.triplet(matrix, advance).sigma) * matrix
-        return transformed(matrix, *state.vectors(matrix, advance), form=form)
+            return form.scale(triplet.sigma) * matrix
+        return transformed(matrix, *triplet, form=form)
 
     @property
     def is_rank_one(self):
@@ -265,15 +284,15 @@ class RankOneReparametrization(Reparametrization):
         products = []
 
         def matvec(v):
-            stacked = ops.concatenate([rows, ops.expand_dims(v, 0)], axis=0)
-            products.append(row_product(stacked, kernel))
-            return products[0][-1]
+            product, image = turning_product(v, kernel, rows)
+            products.append(product)
+            return image
 
         if self.method == "exact":
             warn_of_factorization(self, kernel)
         leading = self.norm_states[0].triplet(kernel, advance, matvec)
         scale, rank_one = coefficients(kernel, leading.sigma, form=self.form(0))
-        outputs = scale * products[0][:-1]
+        outputs = scale * products[0]
         if rank_one is not None:
             along = ops.matmul(rows, leading.v)
             outputs = outputs + ops.outer(along, rank_one * leading.u)

@@ -9,7 +9,6 @@ from keras import ops
 
 from keras_spectral.linalg import (
     clipping_scale,
-    inner_product,
     normalizing_scale,
     remainder_factor,
     squared_frobenius_norm,
@@ -78,16 +77,16 @@ def coefficients(matrix, sigma, form):
 
 
 @traced_once
-def transformed(matrix, u, v, form):
-    """Return a W + b v u' for the norm v' W u.
+def transformed(matrix, u, sigma, v, form):
+    """Return a W + b v u' for the norm sigma = v' W u.
 
     Args:
         matrix: Float tensor (inputs, outputs).
         u: Unit tensor (outputs,).
+        sigma: Scalar tensor.
         v: Unit tensor (inputs,).
         form: A `Scaling`.
     """
-    sigma = inner_product(u, ops.matmul(v, matrix))
     scale, rank_one = form.coefficients(matrix, sigma)
     scaled = scale * matrix
     return scaled if rank_one is None else scaled + ops.outer(rank_one * v, u)

@@ -12,12 +12,13 @@ from keras_spectral.linalg import (
     SingularTriplet,
     block_iterate,
     dense_operator,
-    inner_product,
     iterate,
     krylov_left_vectors,
     leading_left_vectors,
     leading_vectors,
     normalized,
+    turning_norm,
+    turning_product,
 )
 
 # On the host and outside of training: 1e-5 of the norm of a 2048-wide kernel.
@@ -65,6 +66,8 @@ class SingularVectors(keras.layers.Layer):
         name,
     ):
         super().__init__(dtype=dtype, autocast=False, name=name)
+        # Why a second derivative by the kernel is refused, if it is.
+        self.refusal = None
         self.make_operator = make_operator
         self.read_kernel = read_kernel
         self.power_iterations = power_iterations
@@ -304,15 +307,6 @@ class SingularVectors(keras.layers.Layer):
         block = [left] if self.left is not None else []
         return [u, v, *block, *([right] if self._kept else [])]
 
-    def vectors(self, kernel, advance=False):
-        """Return u and v for `kernel`; no gradient flows.
-
-        Args:
-            kernel: Float tensor in the dtype of the state.
-            advance: Boolean, whether to iterate and store.
-        """
-        return self._followed_to(kernel, advance, None)[:2]
-
     def triplet(self, kernel, advance=False, matvec=None) -> SingularTriplet:
         """Return u, sigma and v for `kernel`; sigma carries the gradient.
 
@@ -322,12 +316,7 @@ class SingularVectors(keras.layers.Layer):
             matvec: Callable v -> A v, where the caller has a cheaper way to it
                 than the operator's. It is called once.
         """
-        matvec = matvec or self.make_operator(kernel).matvec
-        u, v, image = self._followed_to(kernel, advance, matvec)
-        return SingularTriplet(u, inner_product(u, image), v)
-
-    def _followed_to(self, kernel, advance, matvec):
-        """Return u, v and, where there is a `matvec`, A v."""
+        matvec = matvec or _matvec_of(kernel, self.make_operator)
         # The vectors are found on a kernel that no gradient reaches.
         fixed = self.make_operator(ops.stop_gradient(kernel))
         finish = False
@@ -349,7 +338,7 @@ class SingularVectors(keras.layers.Layer):
             if finish:
                 vectors[1] = normalized(fixed.adjoint(vectors[0]), vectors[1])
         u, v, *more = (ops.stop_gradient(vector) for vector in vectors)
-        image = (matvec or fixed.matvec)(v) if matvec or finish else None
+        image = matvec(v)
         if finish:
             u = ops.stop_gradient(normalized(ops.stop_gradient(image), u))
         if advance:
@@ -359,22 +348,26 @@ class SingularVectors(keras.layers.Layer):
                 weight.assign(value)
             updates = ops.maximum(self.updates, 0) if self._blind else self.updates
             self.updates.assign(updates + 1)
-        return u, v, image
+        return SingularTriplet(u, turning_norm(u, image, kernel, self.refusal), v)
 
 
 class ExactSingularVectors(keras.layers.Layer):
     """Finds u and v of a matrix anew in each call; no weights, no estimate."""
 
-    def vectors(self, kernel, advance=False):
-        """Return u and v as `SingularVectors.vectors` does."""
-        v, u = leading_vectors(kernel)
-        return u, v
+    refusal = None
 
     def triplet(self, kernel, advance=False, matvec=None) -> SingularTriplet:
         """Return u, sigma and v as `SingularVectors.triplet` does."""
-        u, v = self.vectors(kernel)
-        image = (matvec or dense_operator(kernel).matvec)(v)
-        return SingularTriplet(u, inner_product(u, image), v)
+        v, u = leading_vectors(kernel)
+        image = (matvec or _matvec_of(kernel))(v)
+        return SingularTriplet(u, turning_norm(u, image, kernel, self.refusal), v)
+
+
+def _matvec_of(kernel, make_operator=dense_operator):
+    """Return v -> A v; of a matrix, one that knows how v turns with it."""
+    if make_operator is dense_operator:
+        return lambda v: turning_product(v, kernel)[1]
+    return make_operator(kernel).matvec
 
 
 def _without_batch(shape):

@@ -25,6 +25,12 @@ class SpectralNormalization(RankOneReparametrization):
       for kernels whose smaller side is at most 512. XLA makes it 25 to 1,000 times
       slower for 256 rows: a warning says so on TensorFlow with `jit_compile`.
 
+    A second derivative by the kernel includes how the singular vectors turn, for which
+    it factors a Gram matrix. It is NaN where the two largest singular values coincide
+    or an estimated vector is more than 0.1 off, and raises `NotImplementedError` with
+    `norm="operator"` on a convolution. A gradient penalty, by the inputs and then by
+    the kernel, needs none of it.
+
     After a kernel was set from outside, call `restart_power_iteration`, or train with
     `callbacks.RestartPowerIteration`.
 

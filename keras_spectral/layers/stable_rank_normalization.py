@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_spectral.layers.compilation import warn_of_factorization
-from keras_spectral.layers.rank_one import RankOneReparametrization
+from keras_spectral.layers.rank_one import OR_NOT_TWICE, RankOneReparametrization
 from keras_spectral.layers.rank_one_forms import StableRankScaling
 from keras_spectral.layers.singular_vectors import ExactSingularVectors
 from keras_spectral.linalg import (
@@ -38,6 +38,7 @@ class StableRankNormalization(RankOneReparametrization):
     kernels of 64 x 32 and 576 x 64 its relative distance to the exact gradient is
     0.12 and 0.18 at a ratio of 0.3, and 0.5 at a ratio of 0.1
     (`benchmarks/gradient_distance.py`). With a target of 1 it is zero.
+    It is not differentiated by the kernel again: that raises `NotImplementedError`.
     `gradient="exact"` is the gradient of the projection itself, as it always is for
     `preserved` other than 1: where the kept and the shrunk singular values are
     more than 1e-3 of the norm apart. Closer, the true gradient grows without bound,
@@ -152,6 +153,18 @@ class StableRankNormalization(RankOneReparametrization):
         state = ExactSingularVectors(name=name)
         state.built = True
         return state
+
+    def _refusal(self, slot, norm):
+        if not self.is_rank_one:
+            return super()._refusal(slot, norm)
+        operator = norm == "operator" and slot.operator is not None
+        also = ' and `norm="reshaped"`' if operator else ""
+        return (
+            '`gradient` must be "exact" for a second derivative by the kernel: the '
+            "estimator leaves out how the singular vectors turn. Received: "
+            f"gradient={self.gradient!r}. Pass "
+            f'`gradient="exact"`{also}{OR_NOT_TWICE}'
+        )
 
     def _rank_state(self, index):
         position = sum(map(self.bounds_operator, range(index)))

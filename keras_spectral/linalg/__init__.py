@@ -28,7 +28,6 @@ from keras_spectral.linalg.operators import (
     LinearOperator,
     dense_operator,
     reshaped_matrix,
-    row_product,
 )
 from keras_spectral.linalg.power_iteration import (
     SingularTriplet,
@@ -61,6 +60,7 @@ from keras_spectral.linalg.stable_rank_projections import (
     project_stable_rank,
     remainder_factor,
 )
+from keras_spectral.linalg.turning import turning_norm, turning_product
 
 __all__ = [
     "LARGEST_FACTORED_SIDE",
@@ -99,12 +99,13 @@ __all__ = [
     "rayleigh_quotient",
     "remainder_factor",
     "reshaped_matrix",
-    "row_product",
     "singular_values",
     "spectral_norm",
     "squared_frobenius_norm",
     "stable_rank",
     "transposed_convolution_operator",
     "truncate_rank",
+    "turning_norm",
+    "turning_product",
     "unfolding_norm_bound",
 ]
