@@ -1,4 +1,4 @@
-"""What is stored of a model in spectral wrappers: plain layers, and the masks on them."""
+"""What is stored of a model in spectral wrappers: plain layers, and their masks."""
 
 from keras_spectral.compression.masks import as_numpy, compression_of, find_masks
 from keras_spectral.layers.reparametrization import Reparametrization
@@ -40,9 +40,10 @@ def stored_model(model, compression):
         if (array != record.frozen(array.dtype.name))[~record.kept].any():
             raise ValueError(
                 "`model` must compute with what was frozen in its kernels. Received: "
-                f"'{weight.path}' in a wrapper, whose effective kernel is another there "
-                f"(replacement={record.replacement!r}). Compress what `unwrap(model)` "
-                "returns; `compression={}` stores the effective kernel as it is."
+                f"'{weight.path}' in a wrapper, whose effective kernel is another "
+                f"there (replacement={record.replacement!r}). Compress what "
+                "`unwrap(model)` returns; `compression={}` stores the effective kernel "
+                "as it is."
             )
         moved[places[index]] = record
     if compression is None:
