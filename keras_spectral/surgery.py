@@ -59,7 +59,8 @@ def unwrap(model):
     values are found in float64, so norms are within 1e-6 of their bounds. A wrapper
     computes with an estimate of the norm, so the outputs of the copy differ from its
     own by the error of that estimate; they agree to float rounding where the estimate
-    has converged.
+    has converged. The sign is the wrapper's own, also where imported vectors make it
+    another than that of the trained kernel.
 
     Do this before `model.export`, which would freeze the estimate.
 
@@ -71,8 +72,8 @@ def unwrap(model):
         A `keras.Model` of the same kind, not compiled.
 
     Raises:
-        ValueError: If the model is not of those kinds, or a wrapper is inside of
-            another layer.
+        ValueError: If the model is not of those kinds, a wrapper is inside of another
+            layer, or a kernel holds NaN or infinity.
 
     Example:
     >>> import keras
@@ -109,7 +110,7 @@ def without_wrappers(model):
 
 
 def effective_copy(model):
-    """Return `unwrap` of a model, but for SVD layers, which stay small; and weights.
+    """Return `unwrap` of a model, but for SVD layers, and where its weights are.
 
     Args:
         model: As in `unwrap`.

@@ -1,4 +1,4 @@
-"""What is stored of a model in spectral wrappers: plain layers, masks on them."""
+"""What is stored of a model in spectral wrappers: plain layers, and their masks."""
 
 from keras_spectral.compression.masks import as_numpy, compression_of, find_masks
 from keras_spectral.layers.reparametrization import Reparametrization

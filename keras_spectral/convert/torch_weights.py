@@ -287,7 +287,8 @@ def to_torch(model, path=None, dialect=None, spectral_normalization=None):
         Dict from key to NumPy array.
 
     Raises:
-        ValueError: On a layer for which there is no rule, or another suffix.
+        ValueError: On a layer for which there is no rule, another suffix, or a wrapped
+            kernel that holds NaN or infinity; nothing is written then.
 
     Example:
     >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="fc")])
