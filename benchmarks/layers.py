@@ -11,8 +11,9 @@ group of steps of each is timed in turn, in random order, and the medians of the
 rounds' ratios to the plain network are printed: wall time / CPU time of the
 process. "plain again" is a second plain network: the noise.
 
-`first-step`: CPU time of the first step (trace and compile) and growth of the peak
-memory over five steps, each in fresh processes, as ratios to the plain network.
+`first-step`: CPU time until the first step is done (build, trace and compile) and growth
+of the peak memory over five steps, each in fresh processes, as ratios to the plain
+network.
 
 `two-calls`: a critic called on real and on fake images in one update; ours advances
 the power iteration in the first call only.
@@ -169,10 +170,10 @@ def steps(arguments):
 
 
 def one_first_step(name, variant, jit):
-    """Run in a fresh process: CPU seconds of a step and MiB of five."""
+    """Run in a fresh process: CPU seconds to build and step, MiB of five steps."""
+    cpu = time.process_time()
     model, batch = compiled(name, variant, jit)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    cpu = time.process_time()
     model.train_on_batch(*batch)
     cpu = time.process_time() - cpu
     for _ in range(4):

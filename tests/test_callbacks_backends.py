@@ -18,8 +18,8 @@ def network():
     wrap = ks.layers.SpectralNormalization
     return keras.Sequential(
         [
-            keras.Input((20,)),
-            wrap(keras.layers.Dense(30, activation="relu")),
+            keras.Input((60,)),
+            wrap(keras.layers.Dense(50, activation="relu")),
             wrap(keras.layers.Dense(4)),
         ]
     )
@@ -37,7 +37,7 @@ class Norms(keras.callbacks.Callback):
 
 
 def test_averaged_kernels_have_the_bound_where_they_are_used(rng):
-    x, y = rng.standard_normal((64, 20)), rng.integers(0, 4, 64)
+    x, y = rng.standard_normal((64, 60)), rng.integers(0, 4, 64)
     worst = {}
     for restart in (False, True):
         keras.utils.set_random_seed(0)

@@ -24,7 +24,8 @@ def warn_of_factorization(layer, matrix):
         warnings.warn(
             f"Layer '{layer.name}' factors a matrix with {side} rows in each step, "
             "which XLA makes 25 to 1,000 times slower. Compile with "
-            '`jit_compile=False`, or use `SpectralNormalization(method="block")`.',
+            '`jit_compile=False`, or use `SpectralNormalization(method="block")` with '
+            "the default `block_size`.",
             stacklevel=2,
         )
 

@@ -212,7 +212,7 @@ class RankOneReparametrization(Reparametrization):
         return self.norm == "operator" and self.slots[index].operator is not None
 
     def transform(self, matrix, index, advance):
-        if self.method == "exact":
+        if self.norm_states[index].factors:
             warn_of_factorization(self, matrix)
         triplet = self.norm_states[index].triplet(matrix, advance)
         form = self.form(index)
@@ -288,7 +288,7 @@ class RankOneReparametrization(Reparametrization):
             products.append(product)
             return image
 
-        if self.method == "exact":
+        if self.norm_states[0].factors:
             warn_of_factorization(self, kernel)
         leading = self.norm_states[0].triplet(kernel, advance, matvec)
         scale, rank_one = coefficients(kernel, leading.sigma, form=self.form(0))

@@ -122,6 +122,11 @@ class SingularVectors(keras.layers.Layer):
         self.updates = state("updates", (), dtype="int32")
 
     @property
+    def factors(self):
+        """Whether a call factors the matrix."""
+        return self._factored and not self._imported
+
+    @property
     def block_weights(self):
         """The weights that only a block has."""
         return [w for w in (self.left, self.right) if w is not None]
@@ -320,7 +325,7 @@ class SingularVectors(keras.layers.Layer):
         # The vectors are found on a kernel that no gradient reaches.
         fixed = self.make_operator(ops.stop_gradient(kernel))
         finish = False
-        if self._factored and not self._imported:
+        if self.factors:
             vectors = leading_vectors(fixed.matrix)[::-1]
         elif self.follows_block:
             # In inference as well: the kernel was updated since the last step.
@@ -354,7 +359,7 @@ class SingularVectors(keras.layers.Layer):
 class ExactSingularVectors(keras.layers.Layer):
     """Finds u and v of a matrix anew in each call; no weights, no estimate."""
 
-    refusal = None
+    refusal, factors = None, True
 
     def triplet(self, kernel, advance=False, matvec=None) -> SingularTriplet:
         """Return u, sigma and v as `SingularVectors.triplet` does."""

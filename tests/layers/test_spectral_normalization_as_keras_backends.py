@@ -148,7 +148,7 @@ def test_attention():
     query, value = images(5, 6), images(3, 7)
     outputs = layer(query, value)
     # u, v, updates and the following left vectors of each kernel.
-    assert count(layer) == (8, 16, 0, 0)
+    assert count(layer) == (8, 12, 0, 0)
     again = revived(layer)
     again.set_weights(layer.get_weights())
     np.testing.assert_allclose(numpy(again(query, value)), numpy(outputs), atol=1e-6)
