@@ -11,8 +11,8 @@ group of steps of each is timed in turn, in random order, and the medians of the
 rounds' ratios to the plain network are printed: wall time / CPU time of the
 process. "plain again" is a second plain network: the noise.
 
-`first-step`: CPU time until the first step is done (build, trace and compile) and growth
-of the peak memory over five steps, each in fresh processes, as ratios to the plain
+`first-step`: CPU time until the first step is done (build, trace, compile), growth of
+the peak memory over five steps, each in fresh processes, as ratios to the plain
 network.
 
 `two-calls`: a critic called on real and on fake images in one update; ours advances

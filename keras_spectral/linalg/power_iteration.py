@@ -123,7 +123,7 @@ def inner_product(x, y):
     """
     # As a product of matrices: the gradient of a sum copies a scalar, which on small
     # kernels costs as much as all else.
-    product = ops.matmul(ops.reshape(x, (1, -1)), ops.reshape(y, (-1, 1)))
+    product = ops.reshape(x, (1, -1)) @ ops.reshape(y, (-1, 1))
     return ops.reshape(product, ())
 
 
@@ -155,12 +155,13 @@ def leading_vectors(matrix):
     # kernels their number is what normalization costs.
     scale = ops.max(ops.abs(matrix))
     scaled = matrix / ops.where(scale > 0, scale, 1.0)
+    # Not `ops.matmul`, which computes in float32 on torch.
     tall, transposed = columns <= rows, ops.transpose(scaled)
-    gram = ops.matmul(transposed, scaled) if tall else ops.matmul(scaled, transposed)
+    gram = transposed @ scaled if tall else scaled @ transposed
     # Some backends raise on NaN.
     gram = ops.where(ops.isfinite(gram), gram, 0.0)
     leading = ops.eigh(gram)[1][:, -1]
-    image = ops.matmul(scaled, leading) if tall else ops.matmul(leading, scaled)
+    image = scaled @ leading if tall else leading @ scaled
     squares = ops.sum(ops.square(image))
     constant = ops.cast(max(rows, columns) ** -0.5, matrix.dtype)
     other = ops.where(squares > 0, image * ops.rsqrt(squares), constant)
