@@ -280,7 +280,8 @@ class RankOneReparametrization(Reparametrization):
             inputs, layer.autocast, layer.input_dtype
         )
         kernel = self.matrix(0)
-        rows = ops.reshape(inputs, (-1, kernel.shape[0]))
+        # Integers are promoted, as they are in the product that `Dense` makes.
+        rows = ops.cast(ops.reshape(inputs, (-1, kernel.shape[0])), kernel.dtype)
         products = []
 
         def matvec(v):

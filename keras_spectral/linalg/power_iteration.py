@@ -160,8 +160,9 @@ def leading_vectors(matrix):
     gram = transposed @ scaled if tall else scaled @ transposed
     # Some backends raise on NaN.
     gram = ops.where(ops.isfinite(gram), gram, 0.0)
-    leading = ops.eigh(gram)[1][:, -1]
-    image = scaled @ leading if tall else leading @ scaled
+    leading = ops.eigh(gram)[1][:, -1:]
+    image = ops.reshape((scaled if tall else transposed) @ leading, (-1,))
+    leading = ops.reshape(leading, (-1,))
     squares = ops.sum(ops.square(image))
     constant = ops.cast(max(rows, columns) ** -0.5, matrix.dtype)
     other = ops.where(squares > 0, image * ops.rsqrt(squares), constant)

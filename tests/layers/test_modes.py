@@ -12,6 +12,8 @@ from keras_spectral.layers import SpectralNormalization, StableRankNormalization
 WRAPPERS = [
     SpectralNormalization,
     functools.partial(SpectralNormalization, norm="operator", clip=True),
+    # Larger than four times the block is what it follows.
+    functools.partial(SpectralNormalization, block_size=1),
     functools.partial(StableRankNormalization, stable_rank_ratio=0.4),
     functools.partial(StableRankNormalization, stable_rank_ratio=0.4, norm="operator"),
 ]
@@ -155,7 +157,7 @@ def test_regularizers_constraints_and_biases_work_as_without(batch):
 
 
 def test_names_shapes_and_state_of_a_functional_model():
-    model = network(SpectralNormalization)
+    model = network(functools.partial(SpectralNormalization, block_size=1))
     wrapper = model.layers[0]
     assert wrapper.name == wrapper.layer.name == "conv"
     assert wrapper.compute_output_shape((None, 8, 8, 3)) == (None, 8, 8, 6)
@@ -164,7 +166,7 @@ def test_names_shapes_and_state_of_a_functional_model():
         "conv/conv/bias",
         "conv/norm/u",
         "conv/norm/v",
-        "conv/norm/left",
+        "conv/norm/right",
         "conv/norm/updates",
     ]
     assert len(wrapper.trainable_weights) == 2
