@@ -115,13 +115,13 @@ def test_a_model_and_its_file_are_one(tmp_path):
 
 @pytest.mark.parametrize("norm", ["reshaped", "operator"])
 def test_singular_vectors_are_no_kernels(norm, tmp_path):
-    layer = StableRankNormalization(keras.layers.Conv2D(30, 3), 0.5, norm=norm)
-    model = keras.Sequential([keras.Input((8, 8, 3)), layer])
+    layer = StableRankNormalization(keras.layers.Conv2D(40, 3), 0.5, norm=norm)
+    model = keras.Sequential([keras.Input((8, 8, 5)), layer])
     model.save(tmp_path / "m.keras")
     model.save_weights(tmp_path / "m.weights.h5")
     for name in ("m.keras", "m.weights.h5"):
         analysis = analyze_checkpoint(tmp_path / name)
-        assert [tuple(row.shape) for row in analysis] == [(3, 3, 3, 30)]
+        assert [tuple(row.shape) for row in analysis] == [(3, 3, 5, 40)]
         reasons = list(analysis.skipped.values())
         assert reasons.count("singular vectors of a wrapper") >= 2
     assert len(analyze_model(model)) == 1

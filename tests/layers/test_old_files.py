@@ -101,11 +101,30 @@ def test_weights_of_layers_start_the_block():
     for layer in wrappers(model):
         # Kernel, bias, u, v and the number of updates.
         old = [next(given) for _ in range(5)]
-        assert len(layer.weights) > len(old)
         layer.set_weights(old)
         np.testing.assert_array_equal(layer.kernel, old[0])
     assert next(given, None) is None
     check_bounds(model)
+
+
+@pytest.mark.parametrize("way", ["list", "file"])
+def test_one_vector_starts_a_wide_block(way, rng, tmp_path):
+    """As the old files do, whose kernels are so small that they are factored."""
+
+    def wide(**arguments):
+        layer = SpectralNormalization(keras.layers.Dense(50), **arguments)
+        return keras.Sequential([keras.Input((60,)), layer])
+
+    old, new = wide(method="power_iteration"), wide()
+    old.layers[-1].kernel.assign(rng.standard_normal((60, 50)))
+    if way == "list":
+        assert len(new.weights) > len(old.weights)
+        new.layers[-1].set_weights(old.layers[-1].get_weights())
+    else:
+        old.save_weights(tmp_path / "old.weights.h5")
+        new.load_weights(tmp_path / "old.weights.h5")
+    np.testing.assert_array_equal(new.layers[-1].kernel, old.layers[-1].kernel)
+    check_bounds(new)
 
 
 def test_other_lists_are_refused_as_keras_does():
