@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_spectral.layers.compilation import warn_of_factorization
 from keras_spectral.layers.kernels import check_plain
-from keras_spectral.layers.rank_one_forms import Scaling, coefficients, transformed
+from keras_spectral.layers.rank_one_forms import Scaling, transformed
 from keras_spectral.layers.reparametrization import Reparametrization
 from keras_spectral.layers.singular_vectors import ExactSingularVectors, SingularVectors
 from keras_spectral.linalg import (
@@ -292,7 +292,7 @@ class RankOneReparametrization(Reparametrization):
         if self.norm_states[0].factors:
             warn_of_factorization(self, kernel)
         leading = self.norm_states[0].triplet(kernel, advance, matvec)
-        scale, rank_one = coefficients(kernel, leading.sigma, form=self.form(0))
+        scale, rank_one = self.form(0).coefficients(kernel, leading.sigma)
         outputs = scale * products[0]
         if rank_one is not None:
             along = ops.matmul(rows, leading.v)

@@ -71,12 +71,6 @@ class StableRankScaling(Scaling):
 
 
 @traced_once
-def coefficients(matrix, sigma, form):
-    """Return `form.coefficients(matrix, sigma)`."""
-    return form.coefficients(matrix, sigma)
-
-
-@traced_once
 def transformed(matrix, u, sigma, v, form):
     """Return a W + b v u' for the norm sigma = v' W u.
 
