@@ -45,3 +45,16 @@ def float64():
         keras.config.set_floatx(dtype)
         if dtype == "float64":
             yield
+
+
+@pytest.fixture
+def jax_makes_float64():
+    """JAX makes float64 from float64 only when told to."""
+    if BACKEND != "jax":
+        yield
+        return
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)

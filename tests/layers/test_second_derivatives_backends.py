@@ -30,17 +30,7 @@ INNER = {
 TOLERANCES = {("wide dense", "block"): 2e-4}
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    """JAX makes float64 from float64 only when told to."""
-    if BACKEND != "jax":
-        yield
-        return
-    import jax
-
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", False)
+pytestmark = pytest.mark.usefixtures("jax_makes_float64")
 
 
 METHODS = ("block", "power_iteration", "exact")

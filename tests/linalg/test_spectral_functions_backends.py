@@ -10,18 +10,7 @@ from keras_spectral import linalg
 from tests.linalg import reference
 from tests.linalg.reference import BACKEND, relative_error
 
-
-@pytest.fixture(autouse=True)
-def float64():
-    """JAX makes float64 from float64 only when told to."""
-    if BACKEND != "jax":
-        yield
-        return
-    import jax
-
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", False)
+pytestmark = pytest.mark.usefixtures("jax_makes_float64")
 
 
 SHAPES = [(6, 4), (4, 6), (4, 4)]
