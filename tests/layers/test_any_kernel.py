@@ -101,6 +101,16 @@ def prepared(wrap, kind, x):
     return layer, step(layer, x)
 
 
+def check_steps(layer, call, method, steps):
+    """Train from kernels that were just assigned."""
+    layer.restart_power_iteration()
+    check_norms(layer, method)
+    for _ in range(steps):
+        results = call()
+        assert all(np.isfinite(result).all() for result in results)
+    check_norms(layer, method)
+
+
 @pytest.mark.filterwarnings("ignore:The target stable rank")
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", LAYERS)
@@ -110,12 +120,7 @@ def test_fifty_training_calls(kind, method):
     for kernel in KERNELS.values():
         for slot in layer.slots:
             slot.variable.assign(kernel(slot.variable.shape))
-        layer.restart_power_iteration()
-        check_norms(layer, method)
-        for _ in range(50):
-            results = call()
-            assert all(np.isfinite(result).all() for result in results)
-        check_norms(layer, method)
+        check_steps(layer, call, method, steps=50)
 
 
 @pytest.mark.parametrize("kernel", ["zero", "rank one", "orthogonal"])
@@ -145,11 +150,7 @@ def test_every_kind_of_layer(kind, method):
             shape = slot.view.shape
             matrix = KERNELS[kernel](shape).astype("float32")
             slot.variable.assign(slot.view.unflatten(tf.constant(matrix)))
-        layer.restart_power_iteration()
-        for _ in range(3):
-            results = call()
-            assert all(np.isfinite(result).all() for result in results)
-        check_norms(layer, method)
+        check_steps(layer, call, method, steps=3)
 
 
 @pytest.mark.parametrize("kernel", ["zero", "rank one", "orthogonal"])
