@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_spectral.layers.compilation import warn_of_factorization
 from keras_spectral.layers.kernels import check_plain
-from keras_spectral.layers.rank_one_forms import Scaling, transformed
+from keras_spectral.layers.rank_one_forms import Scaling
 from keras_spectral.layers.reparametrization import Reparametrization
 from keras_spectral.layers.singular_vectors import ExactSingularVectors, SingularVectors
 from keras_spectral.linalg import (
@@ -214,11 +214,11 @@ class RankOneReparametrization(Reparametrization):
     def transform(self, matrix, index, advance):
         if self.norm_states[index].factors:
             warn_of_factorization(self, matrix)
-        triplet = self.norm_states[index].triplet(matrix, advance)
         form = self.form(index)
         if self.bounds_operator(index):
-            return form.scale(triplet.sigma) * matrix
-        return transformed(matrix, *triplet, form=form)
+            norm = self.norm_states[index].triplet(matrix, advance).sigma
+            return form.scale(norm) * matrix
+        return self.norm_states[index].transformed(matrix, form, advance)
 
     @property
     def is_rank_one(self):

@@ -13,7 +13,6 @@ from keras_spectral.linalg import (
     remainder_factor,
     squared_frobenius_norm,
 )
-from keras_spectral.linalg.tracing import traced_once
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,19 @@ class Scaling:
         """
         return self.scale(sigma), None
 
+    def transformed(self, matrix, u, sigma, v):
+        """Return a W + b v u'.
+
+        Args:
+            matrix: Float tensor (inputs, outputs).
+            u: Unit tensor (outputs,).
+            sigma: Scalar tensor v' W u.
+            v: Unit tensor (inputs,).
+        """
+        scale, rank_one = self.coefficients(matrix, sigma)
+        scaled = scale * matrix
+        return scaled if rank_one is None else scaled + ops.outer(rank_one * v, u)
+
 
 @dataclass(frozen=True)
 class StableRankScaling(Scaling):
@@ -68,19 +80,3 @@ class StableRankScaling(Scaling):
         scale = self.scale(sigma)
         factor, rank_one = self.shrinkage(matrix, sigma)
         return scale * factor, scale * rank_one
-
-
-@traced_once
-def transformed(matrix, u, sigma, v, form):
-    """Return a W + b v u' for the norm sigma = v' W u.
-
-    Args:
-        matrix: Float tensor (inputs, outputs).
-        u: Unit tensor (outputs,).
-        sigma: Scalar tensor.
-        v: Unit tensor (inputs,).
-        form: A `Scaling`.
-    """
-    scale, rank_one = form.coefficients(matrix, sigma)
-    scaled = scale * matrix
-    return scaled if rank_one is None else scaled + ops.outer(rank_one * v, u)

@@ -7,18 +7,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_spectral.layers.following import Following, transformed
 from keras_spectral.linalg import (
     LARGEST_FACTORED_SIDE,
     SingularTriplet,
-    block_iterate,
     dense_operator,
-    iterate,
     krylov_left_vectors,
     leading_left_vectors,
-    leading_vectors,
-    normalized,
-    turning_norm,
-    turning_product,
 )
 
 # On the host and outside of training: 1e-5 of the norm of a 2048-wide kernel.
@@ -167,32 +162,23 @@ class SingularVectors(keras.layers.Layer):
             return self._found_on(kernel, depth)
 
     def _found_on(self, kernel, depth):
-        scale = np.abs(kernel).max(initial=0)
-        if 0 < scale < np.inf:
-            # The vectors do not depend on it, and products of two kernels overflow.
-            kernel = kernel / scale
-        operator = self.make_operator(ops.convert_to_tensor(kernel))
         left, right = self._shapes
-
-        def mapped(function, shape):
-            def apply(rows):
-                rows = rows.reshape(-1, *_without_batch(shape)).astype(kernel.dtype)
-                images = ops.convert_to_numpy(function(ops.convert_to_tensor(rows)))
-                return images.reshape(len(rows), -1)
-
-            return apply
-
-        adjoint = mapped(operator.adjoint, left)
         size = math.prod(left)
         # One vector is found as well as a block of eight is.
         count = self._followed or min(8, size, math.prod(right))
-        if operator.matrix is not None:
+        scale = max(kernel.max(initial=0), -kernel.min(initial=0))
+        # The vectors do not depend on it, and products of two kernels overflow.
+        scale = scale if 0 < scale < np.inf else kernel.dtype.type(1)
+        if self.make_operator is dense_operator:
             rows = leading_left_vectors(kernel, count, depth)
+            images = (rows[::-1] / scale) @ kernel.T
         else:
-            apply = mapped(operator.matvec, right)
+            operator = self.make_operator(ops.convert_to_tensor(kernel / scale))
+            apply = self._on_arrays(operator.matvec, right, kernel.dtype)
+            adjoint = self._on_arrays(operator.adjoint, left, kernel.dtype)
             rows = krylov_left_vectors(apply, adjoint, size, count, depth, kernel.dtype)
+            images = adjoint(rows[::-1])
         # Leading first, each of length one.
-        images = adjoint(rows[::-1])
         images = images / np.maximum(np.abs(images).max(axis=1, keepdims=True), 1e-37)
         lengths = np.linalg.norm(images, axis=1, keepdims=True)
         constant = np.full_like(images, images.shape[1] ** -0.5)
@@ -209,6 +195,17 @@ class SingularVectors(keras.layers.Layer):
             rows = np.concatenate([vectors[:kept], directions])
             found["right"] = rows.reshape(-1, *_without_batch(right))
         return found
+
+    @staticmethod
+    def _on_arrays(function, shape, dtype):
+        """Make a map of stacked images one of arrays of rows."""
+
+        def apply(rows):
+            rows = rows.reshape(-1, *_without_batch(shape)).astype(dtype)
+            images = ops.convert_to_numpy(function(ops.convert_to_tensor(rows)))
+            return images.reshape(len(rows), -1)
+
+        return apply
 
     def restart(self):
         """Find the vectors anew, as after the kernel was replaced."""
@@ -273,44 +270,53 @@ class SingularVectors(keras.layers.Layer):
             self.restart()
             self.updates.assign(max(updates, 0))
 
+    def _following(self, advance):
+        return Following(
+            factors=self.factors,
+            follows_block=self.follows_block,
+            has_left=self.left is not None,
+            kept=self._kept,
+            iterations=(
+                self._iterations if self.follows_block else self.power_iterations
+            ),
+            update_order=self.update_order,
+            # What else is computed does not depend on it.
+            advance=advance and not (self.factors or self.follows_block),
+            refusal=self.refusal,
+        )
+
     def _stored(self):
         weights = [self.u, self.v, *self.block_weights]
         # Read now: a traced function would be traced anew for each variable.
         return [ops.stop_gradient(weight) for weight in weights]
 
-    def _vectors(self, fixed):
+    def _vectors(self, kernel, following):
         """Return the values of the weights, found first where that was not possible."""
+        if following.factors:
+            return []
         if not self._blind:
             # A branch in a TensorFlow graph slows its executor down: 8 % of a step of
             # wide dense layers.
             return self._stored()
+        fixed = self.make_operator(ops.stop_gradient(kernel))
         return ops.cond(
             ops.convert_to_tensor(self.updates) >= 0,
             self._stored,
             lambda: ops.fori_loop(
                 0,
                 _BLIND_ITERATIONS,
-                lambda _, vectors: self._iterated(fixed, vectors, 1),
+                lambda _, vectors: following.iterated(fixed, vectors, 1),
                 self._stored(),
             ),
         )
 
-    def _iterated(self, fixed, vectors, iterations):
-        """Return vectors advanced by whole iterations; without a gradient."""
-        if self.follows_block:
-            return self._block_iterated(fixed, vectors, iterations)
-        u, v, *block = vectors
-        return [*iterate(fixed, u, v, iterations, self.update_order), *block]
-
-    def _block_iterated(self, fixed, vectors, iterations):
-        u, v, *more = vectors
-        left = _row(u) if self.left is None else more[0]
-        right = more[-1] if self._kept else _row(v)
-        for _ in range(iterations):
-            left, right = block_iterate(fixed, left, right, self._kept)
-        u, v = ops.reshape(left[-1], u.shape), ops.reshape(right[0], v.shape)
-        block = [left] if self.left is not None else []
-        return [u, v, *block, *([right] if self._kept else [])]
+    def _store(self, vectors):
+        weights = [self.u, self.v, *self.block_weights]
+        # Factored, there are no more.
+        for weight, value in zip(weights, vectors):  # noqa: B905
+            weight.assign(value)
+        updates = ops.maximum(self.updates, 0) if self._blind else self.updates
+        self.updates.assign(updates + 1)
 
     def triplet(self, kernel, advance=False, matvec=None) -> SingularTriplet:
         """Return u, sigma and v for `kernel`; sigma carries the gradient.
@@ -321,39 +327,32 @@ class SingularVectors(keras.layers.Layer):
             matvec: Callable v -> A v, where the caller has a cheaper way to it
                 than the operator's. It is called once.
         """
-        matvec = matvec or _matvec_of(kernel, self.make_operator)
-        # The vectors are found on a kernel that no gradient reaches.
-        fixed = self.make_operator(ops.stop_gradient(kernel))
-        finish = False
-        if self.factors:
-            vectors = leading_vectors(fixed.matrix)[::-1]
-        elif self.follows_block:
-            # In inference as well: the kernel was updated since the last step.
-            vectors = self._iterated(fixed, self._vectors(fixed), self._iterations)
-        else:
-            vectors = self._vectors(fixed)
-            if advance and self.block_weights:
-                # Beside imported vectors, for a model that gets these weights.
-                vectors[2:] = self._block_iterated(fixed, vectors, 1)[2:]
-            # A v gives sigma and, with the papers' order, the last u as well.
-            finish = advance and self.update_order == "v_first"
-            vectors = self._iterated(
-                fixed, vectors, (self.power_iterations - finish) * advance
-            )
-            if finish:
-                vectors[1] = normalized(fixed.adjoint(vectors[0]), vectors[1])
-        u, v, *more = (ops.stop_gradient(vector) for vector in vectors)
-        image = matvec(v)
-        if finish:
-            u = ops.stop_gradient(normalized(ops.stop_gradient(image), u))
+        following = self._following(advance)
+        vectors = self._vectors(kernel, following)
+        triplet, vectors = following.triplet(
+            kernel, vectors, self.make_operator, matvec
+        )
         if advance:
-            self.u.assign(u)
-            self.v.assign(v)
-            for weight, value in zip(self.block_weights, more, strict=True):
-                weight.assign(value)
-            updates = ops.maximum(self.updates, 0) if self._blind else self.updates
-            self.updates.assign(updates + 1)
-        return SingularTriplet(u, turning_norm(u, image, kernel, self.refusal), v)
+            self._store(vectors)
+        return triplet
+
+    def transformed(self, matrix, form, advance=False):
+        """Return what `form` makes of a matrix and its `triplet`.
+
+        Args:
+            matrix: Float tensor (inputs, outputs) in the dtype of the state, whose
+                own norm is followed.
+            form: A `rank_one_forms.Scaling`.
+            advance: Boolean, whether to iterate and store.
+        """
+        following = self._following(advance)
+        vectors = self._vectors(matrix, following)
+        effective, vectors = transformed(
+            matrix, *vectors, following=following, form=form
+        )
+        if advance:
+            self._store(vectors)
+        return effective
 
 
 class ExactSingularVectors(keras.layers.Layer):
@@ -363,26 +362,17 @@ class ExactSingularVectors(keras.layers.Layer):
 
     def triplet(self, kernel, advance=False, matvec=None) -> SingularTriplet:
         """Return u, sigma and v as `SingularVectors.triplet` does."""
-        v, u = leading_vectors(kernel)
-        image = (matvec or _matvec_of(kernel))(v)
-        return SingularTriplet(u, turning_norm(u, image, kernel, self.refusal), v)
+        return Following(refusal=self.refusal).triplet(kernel, [], matvec=matvec)[0]
 
-
-def _matvec_of(kernel, make_operator=dense_operator):
-    """Return v -> A v; of a matrix, one that knows how v turns with it."""
-    if make_operator is dense_operator:
-        return lambda v: turning_product(v, kernel)[1]
-    return make_operator(kernel).matvec
+    def transformed(self, matrix, form, advance=False):
+        """Return what `SingularVectors.transformed` does."""
+        following = Following(refusal=self.refusal)
+        return transformed(matrix, following=following, form=form)[0]
 
 
 def _without_batch(shape):
     """Return the shape of one vector in a stack; images have a batch axis already."""
     return tuple(shape[1:]) if len(shape) > 1 else tuple(shape)
-
-
-def _row(vector):
-    """Return a vector as a stack of one."""
-    return vector if len(vector.shape) > 1 else ops.expand_dims(vector, 0)
 
 
 def _outside_of_traces():

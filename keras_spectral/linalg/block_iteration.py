@@ -148,14 +148,14 @@ def leading_left_vectors(matrix, count, depth=8):
 
     Source: Musco and Musco 2015, Algorithm 2, above 512.
     """
-    scale = np.abs(matrix).max(initial=0)
+    # Without a copy of the matrix.
+    scale = max(matrix.max(initial=0), -matrix.min(initial=0))
     if not 0 < scale < np.inf:
         return _completed(np.zeros((0, matrix.shape[1]), matrix.dtype), count)
     if min(matrix.shape) > LARGEST_FACTORED_SIDE:
-        scaled = matrix / scale
         return krylov_left_vectors(
-            lambda rows: rows @ scaled,
-            lambda rows: rows @ scaled.T,
+            lambda rows: (rows / scale) @ matrix,
+            lambda rows: (rows / scale) @ matrix.T,
             matrix.shape[1],
             count,
             depth,

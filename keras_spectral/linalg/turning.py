@@ -8,10 +8,12 @@ derivatives that count, for W in the layout of kernels (inputs, outputs)
 
 and the same with W' for u. So the vectors are constants here until a gradient by W is
 itself differentiated by W. Only then is W factored: an ordinary step, or a gradient
-penalty (by x, then by W), pays nothing.
+penalty (by x, then by W), pays nothing. (`tf.autodiff.ForwardAccumulator` differentiates
+what a custom gradient computes forward, in graphs, and so takes them for constants.)
 """
 
 import functools
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import keras
@@ -19,6 +21,7 @@ import numpy as np
 from keras import ops
 
 from keras_spectral.linalg.norms import magnitude
+from keras_spectral.linalg.tracing import with_gradient
 
 # Farther from the singular vector than this, a constant vector is no estimate of it.
 _LARGEST_ANGLE = 0.1
@@ -130,11 +133,11 @@ class _System(NamedTuple):
         return (c + self.tall @ within) / self.square
 
 
+@dataclass(frozen=True)
 class _Turning:
     """How the leading singular vector on one side of a matrix turns with it."""
 
-    def __init__(self, of_inputs):
-        self.of_inputs = of_inputs
+    of_inputs: bool
 
     def _system(self, vector, matrix):
         finite = ops.all(ops.isfinite(matrix))
@@ -188,11 +191,11 @@ class _Turning:
         return product if self.of_inputs else ops.transpose(product)
 
 
+@dataclass(frozen=True)
 class _Refusing:
     """For vectors of which it is not known how they turn."""
 
-    def __init__(self, message):
-        self.message = message
+    message: str
 
     def pull(self, vector, matrix, cotangent):
         raise NotImplementedError(self.message)
@@ -209,51 +212,52 @@ def turned(vector, matrix, turn):
 
 
 def _tensorflow_turned(vector, matrix, turn):
-    import tensorflow as tf
+    return with_gradient(_first_of_two, _by_turned, [vector, matrix], turn)[0]
 
-    @tf.custom_gradient
-    def turned(vector, matrix):
-        def gradient(upstream):
-            return upstream, turn.pull(vector, matrix, upstream)
 
-        return tf.identity(vector), gradient
+def _first_of_two(vector, matrix):
+    return (ops.copy(vector),)
 
-    return turned(vector, matrix)
+
+def _by_turned(turn, inputs, upstream):
+    return upstream[0], turn.pull(*inputs, upstream[0])
 
 
 def _tensorflow_product(v, kernel, rows, turn):
-    import tensorflow as tf
-
     # Two outputs with a gradient each: if one were a part of the other's, a gradient by
     # the rows would depend on how u turns, if only by zeros.
-    @tf.custom_gradient
-    def product(kernel, *given):
-        def gradient(*upstream):
-            right = tf.concat([*upstream[:-1], upstream[-1][None]], 0)
-            left = tf.concat([*given, turned(v, kernel, turn)[None]], 0)
-            by_kernel = tf.matmul(left, right, transpose_a=True)
-            if not given:
-                return by_kernel
-            by_rows = tf.matmul(kernel, upstream[0], transpose_b=True)
-            return by_kernel, tf.transpose(by_rows)
+    def product(v, kernel, *rows):
+        whole = ops.concatenate([*rows, v[None]], axis=0) @ kernel
+        return (whole[-1], whole[:-1]) if rows else (whole[0],)
 
-        whole = tf.matmul(tf.concat([*given, v[None]], 0), kernel)
-        return (whole[:-1], whole[-1]) if given else whole[0], gradient
+    given = [] if rows is None else [rows]
+    image, *products = with_gradient(product, _by_product, [v, kernel, *given], turn)
+    return (products[0] if products else None), image
 
-    return (None, product(kernel)) if rows is None else product(kernel, rows)
+
+def _by_product(turn, inputs, upstream):
+    import tensorflow as tf
+
+    (v, kernel, *rows), (of_image, *of_product) = inputs, upstream
+    left = tf.concat([*rows, turned(v, kernel, turn)[None]], 0)
+    right = tf.concat([*of_product, of_image[None]], 0)
+    by_kernel = tf.matmul(left, right, transpose_a=True)
+    by_rows = [
+        tf.transpose(tf.matmul(kernel, by, transpose_b=True)) for by in of_product
+    ]
+    return None, by_kernel, *by_rows
 
 
 def _tensorflow_norm(u, image, kernel, turn):
-    import tensorflow as tf
+    def norm(u, image, kernel):
+        return (ops.sum(u * image),)
 
-    @tf.custom_gradient
-    def norm(image):
-        def gradient(upstream):
-            return upstream * turned(u, kernel, turn)
+    return with_gradient(norm, _by_norm, [u, image, kernel], turn)[0]
 
-        return tf.reduce_sum(u * image), gradient
 
-    return norm(image)
+def _by_norm(turn, inputs, upstream):
+    u, _, kernel = inputs
+    return None, upstream[0] * turned(u, kernel, turn), None
 
 
 class _Jax(NamedTuple):

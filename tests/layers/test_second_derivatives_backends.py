@@ -9,6 +9,7 @@ from keras import layers as kl
 from keras import ops
 
 from keras_spectral.layers import SpectralNormalization, StableRankNormalization
+from tests.linalg import reference
 from tests.linalg.reference import (
     gradient,
     gradient_of_squared_gradient,
@@ -28,6 +29,15 @@ INNER = {
 }
 # What the estimate of a block of eight leaves; the others have converged.
 TOLERANCES = {("wide dense", "block"): 2e-4}
+
+
+@pytest.fixture(params=[False, True], ids=["eager", "compiled"], autouse=True)
+def compiled(request, monkeypatch):
+    """On TensorFlow graphs call functions that layers share, with their own gradients."""
+    if request.param and BACKEND != "tensorflow":
+        pytest.skip("`test_compiled` is enough where nothing is shared.")
+    monkeypatch.setattr(reference, "compiled_by_default", request.param)
+    return request.param
 
 
 pytestmark = pytest.mark.usefixtures("jax_makes_float64")
@@ -266,8 +276,10 @@ def test_compiled(rng, name):
 
 
 @pytest.mark.parametrize("name", ["dense", "wide dense"])
-def test_forward_mode(rng, name):
+def test_forward_mode(rng, name, compiled):
     """The gradient's change along a direction, of the norm by the whole triplet."""
+    if compiled:
+        pytest.skip("TensorFlow's forward mode takes no custom gradients in graphs.")
     wrap = functools.partial(SpectralNormalization, method="exact")
     layer, x = made(rng, name, wrap)
     kernel = ops.convert_to_numpy(layer.kernel)
