@@ -10,7 +10,7 @@ where its squares leave the range of float32.
 import keras
 from keras import ops
 
-from keras_spectral.linalg import fixed_svd, leading_vectors
+from keras_spectral.linalg import fixed_svd, leading_triplet, turning_singular_value
 from keras_spectral.linalg.norms import wide
 from keras_spectral.validation import check_choice, check_positive
 
@@ -50,8 +50,8 @@ class _SpectralRegularizer(keras.regularizers.Regularizer):
 
 def _squared_norm(matrix):
     """Return ||W||_2^2 with its exact gradient 2 sigma u v'."""
-    _, v = leading_vectors(matrix)
-    return ops.sum(ops.square(ops.matmul(matrix, v)))
+    u, sigma, v = leading_triplet(ops.stop_gradient(matrix))
+    return ops.square(turning_singular_value(sigma, u, v, matrix))
 
 
 def _scale_free(tensor, scale):

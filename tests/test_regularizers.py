@@ -8,6 +8,12 @@ from hypothesis import strategies as st
 
 from keras_spectral import regularizers
 from tests.layers.reference import finite_differences
+from tests.linalg.reference import (
+    gradient,
+    relative_error,
+    slope_by_differences,
+    with_spectrum,
+)
 from tests.serialization import check_keras_makes_an_equal
 
 CASES = {
@@ -55,6 +61,31 @@ def test_value_and_gradient(rng, name, shape):
     assert float(value) == pytest.approx(reference(name, kernel), rel=1e-10)
     expected = finite_differences(lambda x: reference(name, x), kernel)
     np.testing.assert_allclose(tape.gradient(value, variable), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("name", ["SpectralNorm", "StableRank"])
+def test_second_derivatives_of_the_largest_value_count_its_vectors(rng, name, compiled):
+    regularizer = getattr(regularizers, name)(1.0)
+    kernel = with_spectrum(rng, (6, 4), [2.0, 1.5, 1.0, 0.5])
+
+    def squared_slope(kernel):
+        u, s, vt = np.linalg.svd(kernel, full_matrices=False)
+        lead = s[0] * np.outer(u[:, 0], vt[0])
+        if name == "SpectralNorm":
+            return (lead**2).sum()
+        ratio = (s**2).sum() / s[0] ** 2
+        return ((2 * (kernel - ratio * lead) / s[0] ** 2) ** 2).sum()
+
+    def squared(w):
+        with tf.GradientTape() as tape:
+            tape.watch(w)
+            value = regularizer(w)
+        return tf.reduce_sum(tape.gradient(value, w) ** 2)
+
+    found = gradient(squared, kernel, compiled=compiled)
+    expected = slope_by_differences(squared_slope, kernel)
+    assert relative_error(found, expected) <= 1e-6
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -9,11 +9,12 @@ from keras_spectral.linalg import (
     block_iterate,
     dense_operator,
     iterate,
-    leading_vectors,
+    leading_triplet,
     normalized,
     turning_norm,
-    turning_product,
+    turning_singular_value,
 )
+from keras_spectral.linalg.power_iteration import inner_product
 from keras_spectral.linalg.tracing import traced_once
 
 
@@ -58,7 +59,7 @@ class Following:
         right = more[-1] if self.kept else _row(v)
         for _ in range(iterations):
             left, right = block_iterate(operator, left, right, self.kept)
-        u, v = ops.reshape(left[-1], u.shape), ops.reshape(right[0], v.shape)
+        u, v = _like(left[-1], u), _like(right[0], v)
         return [u, v, *[left] * self.has_left, *[right] * (self.kept > 0)]
 
     def triplet(self, kernel, vectors, make_operator=dense_operator, matvec=None):
@@ -72,13 +73,12 @@ class Following:
             matvec: Callable v -> A v, where the caller has a cheaper way to it
                 than the operator's. It is called once.
         """
-        matvec = matvec or _matvec_of(kernel, make_operator)
+        if self.factors:
+            return self._factored(kernel, matvec)
         # The vectors are found on a kernel that no gradient reaches.
         fixed = make_operator(ops.stop_gradient(kernel))
         finish = False
-        if self.factors:
-            vectors = leading_vectors(fixed.matrix)[::-1]
-        elif self.follows_block:
+        if self.follows_block:
             # In inference as well: the kernel was updated since the last step.
             vectors = self.iterated(fixed, vectors, self.iterations)
         else:
@@ -94,11 +94,25 @@ class Following:
             if finish:
                 vectors[1] = normalized(fixed.adjoint(vectors[0]), vectors[1])
         u, v, *block = (ops.stop_gradient(vector) for vector in vectors)
+        own = matvec is None and make_operator is dense_operator
+        matvec = matvec or (fixed if own else make_operator(kernel)).matvec
         image = matvec(v)
         if finish:
             u = ops.stop_gradient(normalized(ops.stop_gradient(image), u))
-        sigma = turning_norm(u, image, kernel, self.refusal)
+        if own:
+            sigma = inner_product(u, image)
+            sigma = turning_singular_value(sigma, u, v, kernel, self.refusal)
+        else:
+            sigma = turning_norm(u, image, kernel, self.refusal)
         return SingularTriplet(u, sigma, v), [u, v, *block]
+
+    def _factored(self, kernel, matvec):
+        u, sigma, v = leading_triplet(kernel)
+        if matvec is None:
+            sigma = turning_singular_value(sigma, u, v, kernel, self.refusal)
+        else:
+            sigma = turning_norm(u, matvec(v), kernel, self.refusal)
+        return SingularTriplet(u, sigma, v), [u, v]
 
 
 @traced_once
@@ -115,11 +129,9 @@ def transformed(kernel, *vectors, following, form):
     return form.transformed(kernel, *triplet), vectors
 
 
-def _matvec_of(kernel, make_operator):
-    """Return v -> A v; of a matrix, one that knows how v turns with it."""
-    if make_operator is dense_operator:
-        return lambda v: turning_product(v, kernel)[1]
-    return make_operator(kernel).matvec
+def _like(row, vector):
+    """Return one of a stack in the shape of a vector, or of an image with its batch."""
+    return row if len(vector.shape) == 1 else ops.reshape(row, vector.shape)
 
 
 def _row(vector):

@@ -33,7 +33,7 @@ from keras_spectral.linalg.power_iteration import (
     SingularTriplet,
     inner_product,
     iterate,
-    leading_vectors,
+    leading_triplet,
     normalized,
     power_iteration,
     rayleigh_quotient,
@@ -60,7 +60,11 @@ from keras_spectral.linalg.stable_rank_projections import (
     project_stable_rank,
     remainder_factor,
 )
-from keras_spectral.linalg.turning import turning_norm, turning_product
+from keras_spectral.linalg.turning import (
+    turning_norm,
+    turning_product,
+    turning_singular_value,
+)
 
 __all__ = [
     "LARGEST_FACTORED_SIDE",
@@ -86,7 +90,7 @@ __all__ = [
     "iterate",
     "krylov_left_vectors",
     "leading_left_vectors",
-    "leading_vectors",
+    "leading_triplet",
     "nearest_orthonormal",
     "normalize_stable_rank",
     "normalized",
@@ -107,5 +111,6 @@ __all__ = [
     "truncate_rank",
     "turning_norm",
     "turning_product",
+    "turning_singular_value",
     "unfolding_norm_bound",
 ]

@@ -25,7 +25,16 @@ _SHIFT = 1e-5
 
 
 def _flat(rows):
+    if len(rows.shape) == 2:
+        return rows
     return ops.reshape(rows, (rows.shape[0], math.prod(rows.shape[1:])))
+
+
+def _like(rows, images):
+    """Return rows in the shape of stacked images."""
+    if len(images.shape) == 2:
+        return rows
+    return ops.reshape(rows, (-1, *images.shape[1:]))
 
 
 def _unit_rows(rows, fallback):
@@ -96,9 +105,9 @@ def _iterate(operator, left, right, kept):
     if kept:
         # Right vectors first: the other rows are then orthogonal to them.
         span = ops.concatenate([old_right, span], axis=0)
-    gram = _gram(span) + _SHIFT * ops.eye(span.shape[0], dtype=operator.dtype)
+    gram = _gram(span) + _SHIFT * np.eye(span.shape[0], dtype=operator.dtype)
     span = ops.solve_triangular(ops.cholesky(gram), span, lower=True)
-    images = operator.matvec(ops.reshape(span, (-1, *right.shape[1:])))
+    images = operator.matvec(_like(span, right))
     images = _flat(images) / scale
     gram = _gram(images)
     # `eigh` raises on NaN on some backends.
@@ -117,8 +126,8 @@ def _iterate(operator, left, right, kept):
         leading = ops.concatenate([leading, outside], axis=1)
     new_right = _unit_rows(ops.matmul(ops.transpose(leading), span), old_right)
     return (
-        ops.stop_gradient(ops.reshape(new_left, left.shape)),
-        ops.stop_gradient(ops.reshape(new_right, right.shape)),
+        ops.stop_gradient(_like(new_left, left)),
+        ops.stop_gradient(_like(new_right, right)),
     )
 
 

@@ -128,46 +128,48 @@ def inner_product(x, y):
 
 
 @traced_once
-def leading_vectors(matrix):
-    """Return the singular vectors of the largest singular value, exactly.
+def leading_triplet(matrix) -> SingularTriplet:
+    """Return the largest singular value with its vectors, exactly; no gradient flows.
 
     By the eigenvectors of the smaller Gram matrix, so it is cheap where one
-    side is. The norm of W applied to either is then exact to float32 rounding, for an
-    error in the vector enters it squared. No gradient flows.
+    side is. The value is exact to float32 rounding, for an error in the vector enters
+    it squared.
 
     Args:
-        matrix: Float tensor W (m, n), float32 or float64.
+        matrix: Float tensor W' (inputs, outputs), float32 or float64.
 
     Returns:
-        Tuple (left, right) of unit tensors (m,) and (n,). Any unit vectors for a zero
-        or a non-finite matrix. Cost: m n min(m, n) multiply-adds and an
-        eigendecomposition of min(m, n) rows.
+        A `SingularTriplet` (u, sigma, v) with unit tensors u (outputs,) and v
+        (inputs,), any of them for a zero or a non-finite matrix. Cost: m n min(m, n)
+        multiply-adds and an eigendecomposition of min(m, n) rows.
 
     Example:
     >>> import numpy as np
-    >>> left, right = leading_vectors(np.diag([3.0, 1.0]))
-    >>> abs(ops.convert_to_numpy(right)).round(6).tolist()
-    [1.0, 0.0]
+    >>> triplet = leading_triplet(np.diag([3.0, 1.0]))
+    >>> round(float(triplet.sigma), 6)
+    3.0
     """
-    matrix = ops.stop_gradient(ops.convert_to_tensor(matrix))
+    matrix = ops.convert_to_tensor(matrix)
     rows, columns = matrix.shape
     # The largest entry becomes 1, so that no square overflows. Few operations: on small
     # kernels their number is what normalization costs.
     scale = ops.max(ops.abs(matrix))
-    scaled = matrix / ops.where(scale > 0, scale, 1.0)
+    scale = ops.where(scale > 0, scale, 1.0)
+    scaled = matrix / scale
     # Not `ops.matmul`, which computes in float32 on torch.
     tall, transposed = columns <= rows, ops.transpose(scaled)
     gram = transposed @ scaled if tall else scaled @ transposed
     # Some backends raise on NaN.
     gram = ops.where(ops.isfinite(gram), gram, 0.0)
     leading = ops.eigh(gram)[1][:, -1:]
-    image = ops.reshape((scaled if tall else transposed) @ leading, (-1,))
-    leading = ops.reshape(leading, (-1,))
+    image = (scaled if tall else transposed) @ leading
     squares = ops.sum(ops.square(image))
     constant = ops.cast(max(rows, columns) ** -0.5, matrix.dtype)
     other = ops.where(squares > 0, image * ops.rsqrt(squares), constant)
-    left, right = (other, leading) if tall else (leading, other)
-    return ops.stop_gradient(left), ops.stop_gradient(right)
+    u, v = (leading, other) if tall else (other, leading)
+    sigma = scale * ops.sqrt(squares)
+    u, v = ops.reshape(u, (columns,)), ops.reshape(v, (rows,))
+    return SingularTriplet(*map(ops.stop_gradient, (u, sigma, v)))
 
 
 def power_iteration(

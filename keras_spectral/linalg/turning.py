@@ -8,8 +8,8 @@ derivatives that count, for W in the layout of kernels (inputs, outputs)
 
 and the same with W' for u. So the vectors are constants here until a gradient by W is
 itself differentiated by W. Only then is W factored: an ordinary step, or a gradient
-penalty (by x, then by W), pays nothing. (`tf.autodiff.ForwardAccumulator` differentiates
-what a custom gradient computes forward, in graphs, and so takes them for constants.)
+penalty (by x, then by W), pays nothing. (In graphs `tf.autodiff.ForwardAccumulator`
+differentiates what a custom gradient computes forward: it takes them for constants.)
 """
 
 import functools
@@ -27,7 +27,49 @@ from keras_spectral.linalg.tracing import with_gradient
 _LARGEST_ANGLE = 0.1
 
 
-def turning_product(v, kernel, rows=None):
+def turning_singular_value(sigma, u, v, kernel, refusal=None):
+    """Return sigma = u' W v of a matrix, whose u and v turn with it.
+
+    Args:
+        sigma: Scalar tensor, the value.
+        u: Unit tensor (outputs,), a constant.
+        v: Unit tensor (inputs,), a constant.
+        kernel: Float tensor (inputs, outputs).
+        refusal: See `turning_norm`.
+
+    Returns:
+        Scalar tensor.
+
+    Example:
+    >>> import numpy as np
+    >>> v, kernel = np.array([1.0, 0.0]), np.array([[3.0, 0.0], [0.0, 2.0]])
+    >>> float(turning_singular_value(3.0, v, v, kernel))
+    3.0
+    """
+    kernel = ops.convert_to_tensor(kernel)
+    # Keras' products round float64 to float32 on torch: a vector may have been one.
+    u, v = ops.cast(u, kernel.dtype), ops.cast(v, kernel.dtype)
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        sigma = ops.cast(sigma, kernel.dtype)
+        inputs = [ops.stop_gradient(sigma), u, v, kernel]
+        return with_gradient(_first, _by_singular_value, inputs, refusal)[0]
+    # Elsewhere what has a gradient is computed with it.
+    if backend == "torch":
+        return _torch().SingularValue.apply(u, v, kernel, refusal)
+    left, right = _turns(refusal)
+    u, v = _jax().held(u, kernel, right), _jax().held(v, kernel, left)
+    return ops.sum(u * (v @ kernel))
+
+
+def _turns(refusal):
+    """Return how the vectors of the inputs and of the outputs turn."""
+    if refusal:
+        return _Refusing(refusal), _Refusing(refusal)
+    return _Turning(of_inputs=True), _Turning(of_inputs=False)
+
+
+def turning_product(v, kernel, rows):
     """Return the product of rows and a left singular vector with a kernel.
 
     One more row in a product that is made anyway. On TensorFlow its gradient by the
@@ -37,10 +79,10 @@ def turning_product(v, kernel, rows=None):
     Args:
         v: Unit tensor (inputs,), a constant.
         kernel: Float tensor (inputs, outputs).
-        rows: Float tensor (batch, inputs), or `None`.
+        rows: Float tensor (batch, inputs).
 
     Returns:
-        Tuple (rows @ kernel or `None`, v @ kernel).
+        Tuple (rows @ kernel, v @ kernel).
 
     Example:
     >>> import numpy as np
@@ -49,20 +91,18 @@ def turning_product(v, kernel, rows=None):
     >>> ops.convert_to_numpy(product).tolist(), ops.convert_to_numpy(image).tolist()
     ([[3.0, 2.0]], [3.0, 0.0])
     """
-    kernel = ops.convert_to_tensor(kernel)
-    # Keras' products round float64 to float32 on torch: a vector may have been one.
+    kernel, rows = ops.convert_to_tensor(kernel), ops.convert_to_tensor(rows)
     v = ops.cast(v, kernel.dtype)
     turn = _Turning(of_inputs=True)
     backend = keras.backend.backend()
-    if rows is not None:
-        rows = ops.convert_to_tensor(rows)
     if backend == "tensorflow":
-        return _tensorflow_product(v, kernel, rows, turn)
+        return with_gradient(_product, _by_product, [v, kernel, rows], turn)
     if backend == "torch":
-        return _torch_product(v, kernel, rows, turn)
-    v = _jax().held(v, kernel, turn)
-    if rows is None:
-        return None, v @ kernel
+        return _torch().Product.apply(rows, kernel, v, turn)
+    return _product(_jax().held(v, kernel, turn), kernel, rows)
+
+
+def _product(v, kernel, rows):
     product = ops.concatenate([rows, v[None]], axis=0) @ kernel
     return product[:-1], product[-1]
 
@@ -72,7 +112,7 @@ def turning_norm(u, image, kernel, refusal=None):
 
     Args:
         u: Unit tensor of the shape of `image`, a constant.
-        image: Tensor, what the kernel makes of v: `turning_product(v, kernel)[1]`.
+        image: Tensor, what the kernel makes of v, as `turning_product` has it.
         kernel: Float tensor; without `refusal` a matrix (inputs, outputs).
         refusal: String, the message of the `NotImplementedError` that a second
             derivative by the kernel raises, or `None` to compute it. It is right
@@ -85,18 +125,22 @@ def turning_norm(u, image, kernel, refusal=None):
     Example:
     >>> import numpy as np
     >>> v, kernel = np.array([1.0, 0.0]), np.array([[3.0, 0.0], [0.0, 2.0]])
-    >>> float(turning_norm(v, turning_product(v, kernel)[1], kernel))
+    >>> float(turning_norm(v, v @ kernel, kernel))
     3.0
     """
     kernel = ops.convert_to_tensor(kernel)
     u, image = ops.cast(u, kernel.dtype), ops.cast(image, kernel.dtype)
-    turn = _Refusing(refusal) if refusal else _Turning(of_inputs=False)
+    turn = _turns(refusal)[1]
     backend = keras.backend.backend()
     if backend == "tensorflow":
-        return _tensorflow_norm(u, image, kernel, turn)
+        return with_gradient(_norm, _by_norm, [u, image, kernel], turn)[0]
     if backend == "torch":
         return _torch().Norm.apply(u, image, kernel, turn)
-    return ops.sum(_jax().held(u, kernel, turn) * image)
+    return _norm(_jax().held(u, kernel, turn), image)[0]
+
+
+def _norm(u, image, kernel=None):
+    return (ops.sum(u * image),)
 
 
 class _System(NamedTuple):
@@ -207,57 +251,41 @@ def turned(vector, matrix, turn):
     """Return a vector as it turns with a matrix."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
-        return _tensorflow_turned(vector, matrix, turn)
+        return with_gradient(_first, _by_turned, [vector, matrix], turn)[0]
     return (_jax() if backend == "jax" else _torch()).turned(vector, matrix, turn)
 
 
-def _tensorflow_turned(vector, matrix, turn):
-    return with_gradient(_first_of_two, _by_turned, [vector, matrix], turn)[0]
-
-
-def _first_of_two(vector, matrix):
-    return (ops.copy(vector),)
+def _first(first, *_):
+    return (ops.copy(first),)
 
 
 def _by_turned(turn, inputs, upstream):
     return upstream[0], turn.pull(*inputs, upstream[0])
 
 
-def _tensorflow_product(v, kernel, rows, turn):
+def _by_product(turn, inputs, upstream):
     # Two outputs with a gradient each: if one were a part of the other's, a gradient by
     # the rows would depend on how u turns, if only by zeros.
-    def product(v, kernel, *rows):
-        whole = ops.concatenate([*rows, v[None]], axis=0) @ kernel
-        return (whole[-1], whole[:-1]) if rows else (whole[0],)
-
-    given = [] if rows is None else [rows]
-    image, *products = with_gradient(product, _by_product, [v, kernel, *given], turn)
-    return (products[0] if products else None), image
-
-
-def _by_product(turn, inputs, upstream):
     import tensorflow as tf
 
-    (v, kernel, *rows), (of_image, *of_product) = inputs, upstream
-    left = tf.concat([*rows, turned(v, kernel, turn)[None]], 0)
-    right = tf.concat([*of_product, of_image[None]], 0)
+    (v, kernel, rows), (of_product, of_image) = inputs, upstream
+    left = tf.concat([rows, turned(v, kernel, turn)[None]], 0)
+    right = tf.concat([of_product, of_image[None]], 0)
     by_kernel = tf.matmul(left, right, transpose_a=True)
-    by_rows = [
-        tf.transpose(tf.matmul(kernel, by, transpose_b=True)) for by in of_product
-    ]
-    return None, by_kernel, *by_rows
-
-
-def _tensorflow_norm(u, image, kernel, turn):
-    def norm(u, image, kernel):
-        return (ops.sum(u * image),)
-
-    return with_gradient(norm, _by_norm, [u, image, kernel], turn)[0]
+    by_rows = tf.transpose(tf.matmul(kernel, of_product, transpose_b=True))
+    return None, by_kernel, by_rows
 
 
 def _by_norm(turn, inputs, upstream):
     u, _, kernel = inputs
     return None, upstream[0] * turned(u, kernel, turn), None
+
+
+def _by_singular_value(refusal, inputs, upstream):
+    _, u, v, kernel = inputs
+    left, right = _turns(refusal)
+    u, v = turned(u, kernel, right), turned(v, kernel, left)
+    return None, None, None, ops.expand_dims(v, 1) * (upstream[0] * u)
 
 
 class _Jax(NamedTuple):
@@ -301,17 +329,10 @@ def _jax():
     return _Jax(held, turned)
 
 
-def _torch_product(v, kernel, rows, turn):
-    if rows is None:
-        # A constant without rows, which the backward pass leaves alone.
-        rows = ops.zeros((0, v.shape[0]), dtype=kernel.dtype)
-        return None, _torch().Product.apply(rows, kernel, v, turn)[1]
-    return _torch().Product.apply(rows, kernel, v, turn)
-
-
 class _Torch(NamedTuple):
     Product: Any
     Norm: Any
+    SingularValue: Any
     turned: Any
 
 
@@ -383,4 +404,26 @@ def _torch():
             u, _, kernel = ctx.saved_tensors
             return (late(u, kernel, ctx.turn) * change).sum()
 
-    return _Torch(Product, Norm, Turned.apply)
+    class SingularValue(Function):
+        @staticmethod
+        def forward(u, v, kernel, refusal):
+            return (u * (v @ kernel)).sum()
+
+        @staticmethod
+        def backward(ctx, upstream):
+            u, v = SingularValue.late(ctx)
+            return None, None, upstream * torch.outer(v, u), None
+
+        @staticmethod
+        def jvp(ctx, _, __, change, ___):
+            u, v = SingularValue.late(ctx)
+            return (u * (v @ change)).sum()
+
+        @staticmethod
+        def late(ctx):
+            u, v, kernel = ctx.saved_tensors
+            # `turn` is the last argument, here what tells how both turn.
+            left, right = _turns(ctx.turn)
+            return late(u, kernel, right), late(v, kernel, left)
+
+    return _Torch(Product, Norm, SingularValue, Turned.apply)

@@ -33,7 +33,7 @@ TOLERANCES = {("wide dense", "block"): 2e-4}
 
 @pytest.fixture(params=[False, True], ids=["eager", "compiled"], autouse=True)
 def compiled(request, monkeypatch):
-    """On TensorFlow graphs call functions that layers share, with their own gradients."""
+    """Graphs of TensorFlow call functions that layers share, with own gradients."""
     if request.param and BACKEND != "tensorflow":
         pytest.skip("`test_compiled` is enough where nothing is shared.")
     monkeypatch.setattr(reference, "compiled_by_default", request.param)
