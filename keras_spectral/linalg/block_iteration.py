@@ -105,7 +105,8 @@ def _iterate(operator, left, right, kept):
     if kept:
         # Right vectors first: the other rows are then orthogonal to them.
         span = ops.concatenate([old_right, span], axis=0)
-    gram = _gram(span) + _SHIFT * np.eye(span.shape[0], dtype=operator.dtype)
+    shift = ops.convert_to_tensor(_SHIFT * np.eye(span.shape[0]), dtype=operator.dtype)
+    gram = _gram(span) + shift
     span = ops.solve_triangular(ops.cholesky(gram), span, lower=True)
     images = operator.matvec(_like(span, right))
     images = _flat(images) / scale
