@@ -95,8 +95,11 @@ class Following:
                 vectors[1] = normalized(fixed.adjoint(vectors[0]), vectors[1])
         u, v, *block = (ops.stop_gradient(vector) for vector in vectors)
         own = matvec is None and make_operator is dense_operator
-        matvec = matvec or (fixed if own else make_operator(kernel)).matvec
-        image = matvec(v)
+        if own:
+            # Not `ops.matmul`, which computes in float32 on torch.
+            image = (_row(v) @ fixed.matrix)[0]
+        else:
+            image = (matvec or make_operator(kernel).matvec)(v)
         if finish:
             u = ops.stop_gradient(normalized(ops.stop_gradient(image), u))
         if own:
