@@ -24,6 +24,7 @@ _MODULES = (
     "layers",
     "linalg",
     "measures",
+    "models",
     "regularizers",
     "report",
     "surgery",

@@ -3,9 +3,10 @@
 import keras
 from keras import layers as kl
 
-from keras_spectral.layers.kernels import has_kernels, kernel_slots
 from keras_spectral.layers.reparametrization import Reparametrization
-from keras_spectral.traversal import clone, finalize, leaf_layers
+from keras_spectral.models.copying import clone, finalize
+from keras_spectral.models.kinds import has_kernels, kernel_slots
+from keras_spectral.models.weights import leaf_layers
 
 
 def wrap(model, wrapper, where=None, **arguments):

@@ -9,8 +9,8 @@ from keras_spectral.layers import (
     SpectralNormalization,
     StableRankNormalization,
 )
-from keras_spectral.layers.kernels import kernel_slots
 from keras_spectral.layers.reparametrization import Reparametrization
+from keras_spectral.models.kinds import kernel_slots
 from keras_spectral.surgery import copy_weights
 from tests.layers.kinds import images, tokens
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from keras_spectral.measures import goodness_of_fit
 from keras_spectral.measures.spectrum import kernels
+from keras_spectral.models.weights import leaf_layers
 from keras_spectral.results import Rows
-from keras_spectral.traversal import leaf_layers
 from keras_spectral.validation import check_integer
 
 # 1-Lipschitz, and zero at zero.

@@ -10,10 +10,11 @@ from keras_spectral.compression.bounds import (
     description_bits,
     occam_bound,
 )
-from keras_spectral.layers.kernels import has_kernels, kernel_slots
 from keras_spectral.measures.margins import margin_loss
+from keras_spectral.models.copying import copy_model, set_weights
+from keras_spectral.models.kinds import has_kernels, kernel_slots
+from keras_spectral.models.weights import leaf_layers
 from keras_spectral.results import Rows
-from keras_spectral.traversal import copy_model, leaf_layers, set_weights
 from keras_spectral.validation import check_choice, check_integer, check_share
 
 

@@ -4,7 +4,7 @@ import concurrent.futures
 
 import keras
 
-from keras_spectral.traversal import deep_graphs
+from keras_spectral.models.copying import deep_graphs
 
 
 def plain_config(model):

@@ -13,8 +13,9 @@ from keras_spectral.compression.masks import (
 )
 from keras_spectral.layers import MaskedConv2D
 from keras_spectral.measures import fit_power_law
+from keras_spectral.models.copying import copy_model
+from keras_spectral.models.weights import leaf_layers
 from keras_spectral.results import Rows
-from keras_spectral.traversal import copy_model, leaf_layers
 from keras_spectral.validation import check_choice, check_integer, check_positive
 
 RULES = ("magnitude", "signed")

@@ -33,8 +33,8 @@ from keras_spectral.compression.masks import (
 from keras_spectral.compression.reading import Coded, StoredWeight
 from keras_spectral.compression.unwrapping import stored_model
 from keras_spectral.files import replacing
+from keras_spectral.models.copying import set_weights
 from keras_spectral.results import Rows
-from keras_spectral.traversal import set_weights
 from keras_spectral.validation import check_choice, check_integer
 
 # A byte of a file may stand for 255 float32 zeros; more must be allowed by the user.

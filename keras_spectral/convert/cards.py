@@ -92,7 +92,7 @@ def load_model(path):
     """
     import keras
 
-    from keras_spectral.traversal import deep_graphs
+    from keras_spectral.models.copying import deep_graphs
 
     with deep_graphs():
         model = keras.models.load_model(path)

@@ -12,7 +12,7 @@ import numpy as np
 from keras import layers as kl
 
 from keras_spectral.layers import ConditionalBatchNormalization, MaskedConv2D
-from keras_spectral.traversal import leaf_layers
+from keras_spectral.models.weights import leaf_layers
 
 
 def _identity(array):

@@ -10,8 +10,8 @@ from keras_spectral import zoo
 from keras_spectral.convert import reference, reference_gans
 from keras_spectral.convert.rules import slots, weighted_layers
 from keras_spectral.layers import Reparametrization
+from keras_spectral.models.copying import deep_graphs
 from keras_spectral.surgery import without_wrappers
-from keras_spectral.traversal import deep_graphs
 
 # In float64 a correct import agrees to 1e-14, at worst to 2e-12 in ill-conditioned
 # networks; the smallest known mistake, an epsilon of 1.001e-5, leaves 6e-8.

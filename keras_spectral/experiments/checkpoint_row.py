@@ -10,8 +10,9 @@ from keras_spectral import compression, convert, terminal
 from keras_spectral.compression.heavy_tail import CompressionRow
 from keras_spectral.experiments.checkpoint_task import file_digest
 from keras_spectral.measures import fit_power_law
+from keras_spectral.models.copying import deep_graphs
+from keras_spectral.models.weights import leaf_layers
 from keras_spectral.results import Rows
-from keras_spectral.traversal import deep_graphs, leaf_layers
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import keras
 from keras import layers as kl
 
-from keras_spectral.layers.kernels import check_plain
+from keras_spectral.models.kinds import check_plain
 
 # Layers that are a kernel, a bias and an activation, with the name that
 # `linalg.induced_norm` gives to their kernel.

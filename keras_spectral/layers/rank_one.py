@@ -7,7 +7,6 @@ import numpy as np
 from keras import ops
 
 from keras_spectral.layers.compilation import warn_of_factorization
-from keras_spectral.layers.kernels import check_plain
 from keras_spectral.layers.rank_one_forms import Scaling
 from keras_spectral.layers.reparametrization import Reparametrization
 from keras_spectral.layers.singular_vectors import ExactSingularVectors, SingularVectors
@@ -17,6 +16,7 @@ from keras_spectral.linalg import (
     turning_product,
 )
 from keras_spectral.linalg.power_iteration import UPDATE_ORDERS
+from keras_spectral.models.kinds import check_plain
 from keras_spectral.validation import check_choice, check_integer, check_positive
 
 NORMS = ("reshaped", "operator")

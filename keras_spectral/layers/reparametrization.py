@@ -5,14 +5,14 @@ import inspect
 import keras
 from keras import ops, tree
 
-from keras_spectral.layers.kernels import (
+from keras_spectral.layers.singular_vectors import SingularVectors
+from keras_spectral.layers.substitution import call_substituted
+from keras_spectral.models.kinds import (
     check_finite_kernel,
     check_kind,
     check_plain,
     kernel_slots,
 )
-from keras_spectral.layers.singular_vectors import SingularVectors
-from keras_spectral.layers.substitution import call_substituted
 
 
 class Reparametrization(keras.layers.Wrapper):

@@ -15,7 +15,6 @@ from keras import layers as kl
 from keras import ops
 
 from keras_spectral.layers import MaskedConv2D
-from keras_spectral.layers.kernels import kernel_slots
 from keras_spectral.layers.reparametrization import Reparametrization
 from keras_spectral.linalg import convolution_operator, operator_singular_values
 from keras_spectral.measures.steps import (
@@ -25,6 +24,7 @@ from keras_spectral.measures.steps import (
     each,
     step_of,
 )
+from keras_spectral.models.kinds import kernel_slots
 
 _WEIGHTED = (kl.Dense, kl.Conv2D, MaskedConv2D)
 

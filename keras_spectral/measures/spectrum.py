@@ -6,10 +6,10 @@ import math
 import keras
 import numpy as np
 
-from keras_spectral.layers.kernels import has_kernels, kernel_slots
 from keras_spectral.layers.reparametrization import Reparametrization
+from keras_spectral.models.kinds import has_kernels, kernel_slots
+from keras_spectral.models.weights import leaf_layers
 from keras_spectral.results import Rows
-from keras_spectral.traversal import leaf_layers
 
 # Layers whose `kernel` adds the LoRA adapter.
 _ADAPTED = (

@@ -6,7 +6,7 @@ import keras
 from keras import layers
 
 from keras_spectral.layers import MaskedConv2D
-from keras_spectral.traversal import deep_graphs
+from keras_spectral.models.copying import deep_graphs
 from keras_spectral.validation import check_integer
 
 

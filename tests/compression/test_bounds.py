@@ -18,7 +18,7 @@ from keras_spectral.compression import (
     occam_bound,
     quantize_large_weights,
 )
-from keras_spectral.traversal import deep_graphs
+from keras_spectral.models.copying import deep_graphs
 
 
 @settings(max_examples=200, deadline=None)

@@ -11,7 +11,7 @@ from scipy import stats
 import keras_spectral
 from keras_spectral import compression, convert, zoo
 from keras_spectral.layers import SpectralNormalization
-from keras_spectral.traversal import deep_graphs
+from keras_spectral.models.copying import deep_graphs
 
 # Closed forms for |w| <= one standard deviation: fraction kept and squared
 # relative error of setting to zero.

@@ -11,7 +11,7 @@ from pytorchcv.model_provider import get_model
 from keras_spectral import convert, zoo
 from keras_spectral.convert.rules import slots
 from keras_spectral.layers import SpectralNormalization
-from keras_spectral.traversal import leaf_layers
+from keras_spectral.models.weights import leaf_layers
 from tests.convert.reference import random_network, relative_error, torch_logits
 from tests.zoo.papers import PARAMETERS
 
