@@ -12,7 +12,6 @@ penalty (by x, then by W), pays nothing. (In graphs `tf.autodiff.ForwardAccumula
 differentiates what a custom gradient computes forward: it takes them for constants.)
 """
 
-import functools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from keras import ops
 
 from keras_spectral.linalg.norms import magnitude
 from keras_spectral.linalg.tracing import with_gradient
+from keras_spectral.linalg.turning_backends import jax_functions, torch_functions
 
 # Farther from the singular vector than this, a constant vector is no estimate of it.
 _LARGEST_ANGLE = 0.1
@@ -56,9 +56,9 @@ def turning_singular_value(sigma, u, v, kernel, refusal=None):
         return with_gradient(_first, _by_singular_value, inputs, refusal)[0]
     # Elsewhere what has a gradient is computed with it.
     if backend == "torch":
-        return _torch().SingularValue.apply(u, v, kernel, refusal)
+        return torch_functions().SingularValue.apply(u, v, kernel, _turns(refusal))
     left, right = _turns(refusal)
-    u, v = _jax().held(u, kernel, right), _jax().held(v, kernel, left)
+    u, v = jax_functions().held(u, kernel, right), jax_functions().held(v, kernel, left)
     return ops.sum(u * (v @ kernel))
 
 
@@ -98,8 +98,8 @@ def turning_product(v, kernel, rows):
     if backend == "tensorflow":
         return with_gradient(_product, _by_product, [v, kernel, rows], turn)
     if backend == "torch":
-        return _torch().Product.apply(rows, kernel, v, turn)
-    return _product(_jax().held(v, kernel, turn), kernel, rows)
+        return torch_functions().Product.apply(rows, kernel, v, turn)
+    return _product(jax_functions().held(v, kernel, turn), kernel, rows)
 
 
 def _product(v, kernel, rows):
@@ -135,8 +135,8 @@ def turning_norm(u, image, kernel, refusal=None):
     if backend == "tensorflow":
         return with_gradient(_norm, _by_norm, [u, image, kernel], turn)[0]
     if backend == "torch":
-        return _torch().Norm.apply(u, image, kernel, turn)
-    return _norm(_jax().held(u, kernel, turn), image)[0]
+        return torch_functions().Norm.apply(u, image, kernel, turn)
+    return _norm(jax_functions().held(u, kernel, turn), image)[0]
 
 
 def _norm(u, image, kernel=None):
@@ -182,6 +182,7 @@ class _Turning:
     """How the leading singular vector on one side of a matrix turns with it."""
 
     of_inputs: bool
+    refuses = False
 
     def _system(self, vector, matrix):
         finite = ops.all(ops.isfinite(matrix))
@@ -240,6 +241,7 @@ class _Refusing:
     """For vectors of which it is not known how they turn."""
 
     message: str
+    refuses = True
 
     def pull(self, vector, matrix, cotangent):
         raise NotImplementedError(self.message)
@@ -252,7 +254,9 @@ def turned(vector, matrix, turn):
     backend = keras.backend.backend()
     if backend == "tensorflow":
         return with_gradient(_first, _by_turned, [vector, matrix], turn)[0]
-    return (_jax() if backend == "jax" else _torch()).turned(vector, matrix, turn)
+    return (jax_functions() if backend == "jax" else torch_functions()).turned(
+        vector, matrix, turn
+    )
 
 
 def _first(first, *_):
@@ -286,144 +290,3 @@ def _by_singular_value(refusal, inputs, upstream):
     left, right = _turns(refusal)
     u, v = turned(u, kernel, right), turned(v, kernel, left)
     return None, None, None, ops.expand_dims(v, 1) * (upstream[0] * u)
-
-
-class _Jax(NamedTuple):
-    held: Any
-    turned: Any
-
-
-@functools.cache
-def _jax():
-    import jax
-
-    @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-    def turned(vector, matrix, turn):
-        return vector
-
-    @turned.defjvp
-    def _(turn, primals, tangents):
-        vector, matrix = primals
-        moved = turn.push(vector, matrix, tangents[1])
-        return turned(vector, matrix, turn), tangents[0] + moved
-
-    # Forward mode would raise where a derivative is made and then not used.
-    @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-    def refused(vector, matrix, turn):
-        return vector
-
-    refused.defvjp(
-        lambda vector, matrix, turn: (vector, None),
-        lambda turn, _, upstream: turn.pull(None, None, upstream),
-    )
-
-    @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-    def held(vector, matrix, turn):
-        return vector
-
-    def no_tangent(turn, primals, tangents):
-        again = refused if isinstance(turn, _Refusing) else turned
-        return again(*primals, turn), tangents[0]
-
-    held.defjvp(no_tangent, symbolic_zeros=True)
-    return _Jax(held, turned)
-
-
-class _Torch(NamedTuple):
-    Product: Any
-    Norm: Any
-    SingularValue: Any
-    turned: Any
-
-
-@functools.cache
-def _torch():
-    import torch
-
-    class Function(torch.autograd.Function):
-        generate_vmap_rule = True
-
-        @staticmethod
-        def setup_context(ctx, inputs, output):
-            *tensors, ctx.turn = inputs
-            ctx.save_for_backward(*tensors)
-            ctx.save_for_forward(*tensors)
-
-    class Turned(Function):
-        @staticmethod
-        def forward(vector, matrix, turn):
-            return vector.clone()
-
-        @staticmethod
-        def backward(ctx, upstream):
-            return upstream, ctx.turn.pull(*ctx.saved_tensors, upstream), None
-
-        @staticmethod
-        def jvp(ctx, vector_change, change, _):
-            return vector_change + ctx.turn.push(*ctx.saved_tensors, change)
-
-    def late(vector, matrix, turn):
-        # A plain backward pass records nothing that could be differentiated.
-        return Turned.apply(vector, matrix, turn) if torch.is_grad_enabled() else vector
-
-    class Product(Function):
-        @staticmethod
-        def forward(rows, kernel, v, turn):
-            whole = torch.cat([rows, v[None]]) @ kernel
-            return whole[:-1], whole[-1]
-
-        @staticmethod
-        def backward(ctx, upstream, of_image):
-            rows, kernel, v = ctx.saved_tensors
-            by_rows = by_kernel = None
-            if ctx.needs_input_grad[0]:
-                by_rows = upstream @ kernel.T
-            if ctx.needs_input_grad[1]:
-                left = torch.cat([rows, late(v, kernel, ctx.turn)[None]])
-                by_kernel = left.T @ torch.cat([upstream, of_image[None]])
-            return by_rows, by_kernel, None, None
-
-        @staticmethod
-        def jvp(ctx, rows_change, change, *_):
-            rows, kernel, v = ctx.saved_tensors
-            moved = rows_change @ kernel + rows @ change
-            return moved, late(v, kernel, ctx.turn) @ change
-
-    class Norm(Function):
-        @staticmethod
-        def forward(u, image, kernel, turn):
-            return (u * image).sum()
-
-        @staticmethod
-        def backward(ctx, upstream):
-            u, _, kernel = ctx.saved_tensors
-            return None, upstream * late(u, kernel, ctx.turn), None, None
-
-        @staticmethod
-        def jvp(ctx, _, change, *__):
-            u, _, kernel = ctx.saved_tensors
-            return (late(u, kernel, ctx.turn) * change).sum()
-
-    class SingularValue(Function):
-        @staticmethod
-        def forward(u, v, kernel, refusal):
-            return (u * (v @ kernel)).sum()
-
-        @staticmethod
-        def backward(ctx, upstream):
-            u, v = SingularValue.late(ctx)
-            return None, None, upstream * torch.outer(v, u), None
-
-        @staticmethod
-        def jvp(ctx, _, __, change, ___):
-            u, v = SingularValue.late(ctx)
-            return (u * (v @ change)).sum()
-
-        @staticmethod
-        def late(ctx):
-            u, v, kernel = ctx.saved_tensors
-            # `turn` is the last argument, here what tells how both turn.
-            left, right = _turns(ctx.turn)
-            return late(u, kernel, right), late(v, kernel, left)
-
-    return _Torch(Product, Norm, SingularValue, Turned.apply)
