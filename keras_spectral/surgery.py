@@ -6,7 +6,12 @@ from keras import layers as kl
 from keras_spectral.layers.reparametrization import Reparametrization
 from keras_spectral.models.copying import clone, finalize
 from keras_spectral.models.kinds import has_kernels, kernel_slots
-from keras_spectral.models.weights import leaf_layers
+from keras_spectral.models.weights import (
+    check_names,
+    leaf_layers,
+    unknown_name,
+    weights,
+)
 
 
 def wrap(model, wrapper, where=None, **arguments):
@@ -22,9 +27,9 @@ def wrap(model, wrapper, where=None, **arguments):
             ones are entered.
         wrapper: A class of `keras_spectral.layers`, such as
             `SpectralNormalization`, or any callable from layer to layer.
-        where: Which layers: a list of names, or a callable that takes a layer
-            and returns a boolean. By default every layer that the wrappers
-            treat and that is not wrapped yet.
+        where: Which layers: a list of names, or a callable that gets a
+            `models.Weight` and returns a boolean, the same for all kernels of a layer.
+            By default every layer that the wrappers treat and that is not wrapped yet.
         **arguments: Passed to `wrapper`.
 
     Returns:
@@ -32,7 +37,8 @@ def wrap(model, wrapper, where=None, **arguments):
 
     Raises:
         ValueError: If the model is not of those kinds, `where` names a layer
-            that is not there or cannot be wrapped, or nothing is to be wrapped.
+            that is not there or cannot be wrapped, or a part of one, or nothing is to
+            be wrapped.
 
     Example:
     >>> import keras
@@ -253,17 +259,8 @@ def _chosen(model, where):
     layers = list(leaf_layers(model))
     if where is None:
         chosen = [layer for layer in layers if has_kernels(layer)]
-    elif callable(where):
-        chosen = [layer for layer in layers if where(layer)]
     else:
-        names = {layer.name for layer in layers}
-        missing = sorted(set(where) - names) if not isinstance(where, str) else [where]
-        if missing:
-            raise ValueError(
-                "`where` must be a list of names of layers, or a callable. Received: "
-                f"{where!r}; '{model.name}' has {sorted(names)}."
-            )
-        chosen = [layer for layer in layers if layer.name in where]
+        chosen = _named(model, layers, where)
     for layer in chosen:
         if isinstance(layer, Reparametrization):
             raise ValueError(
@@ -276,6 +273,31 @@ def _chosen(model, where):
             f"'{model.name}'."
         )
     return {id(layer) for layer in chosen}
+
+
+def _named(model, layers, where):
+    """Return the layers that `where` chooses, whole; others than kernels' by name."""
+    found = weights(model)
+    names = [] if callable(where) else check_names(where)
+    parts = {weight.name: weight.layer.name for weight in found}
+    known = {layer.name for layer in layers} | set(parts)
+    for name in names:
+        if name not in known:
+            raise unknown_name(model, name, known)
+    taken, left = set(), set()
+    for weight in found:
+        named = weight.name in names or weight.layer.name in names
+        chosen = where(weight) if callable(where) else named
+        (taken if chosen else left).add(weight.layer.name)
+    if taken & left:
+        name = sorted(taken & left)[0]
+        raise ValueError(
+            "`where` must choose whole layers: a wrapper treats all kernels of its "
+            f"layer. Received: a part of '{name}', which has "
+            f"{', '.join(part for part in parts if parts[part] == name)}."
+        )
+    taken |= set(names)
+    return [layer for layer in layers if layer.name in taken]
 
 
 def _transformed(model, replace, effective=True):

@@ -117,7 +117,7 @@ def test_where(inputs):
         "inner",
     ]
     dense = ks.wrap(
-        model, SpectralNormalization, where=lambda layer: isinstance(layer, kl.Dense)
+        model, SpectralNormalization, where=lambda weight: weight.kind == "Dense"
     )
     assert sorted(wrappers(dense)) == ["head", "shared"]
     twice = ks.wrap(dense, OptimalSpectralNormalization, where=["conv"])
@@ -131,8 +131,10 @@ def test_where(inputs):
     [
         (["haed"], "haed"),
         ("head", "`where` must be a list"),
-        ([], "at least one layer"),
-        (lambda layer: False, "at least one layer"),
+        ([], "`where` must be a list"),
+        (["attention/query"], "whole layers.*a part of 'attention', which has .*/key"),
+        (lambda weight: weight.name.endswith("recurrent_kernel"), "a part of"),
+        (lambda weight: False, "at least one layer"),
         (["norm"], "`layer` must be one of"),
     ],
 )

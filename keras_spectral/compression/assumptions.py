@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_spectral.measures import goodness_of_fit
-from keras_spectral.measures.spectrum import kernels
+from keras_spectral.models import weights
 from keras_spectral.models.weights import leaf_layers
 from keras_spectral.results import Rows
 from keras_spectral.validation import check_integer
@@ -73,11 +73,10 @@ def check_assumptions(model, cushions=None, trials=49, seed=0):
     """
     check_integer("trials", trials, least=1)
     check_integer("seed", seed, least=0)
-    rows, skipped = [], []
-    for name, _, matrix in kernels(model, skipped):
-        rows += [
-            AssumptionRow(name, *found) for found in _of_matrix(matrix, trials, seed)
-        ]
+    rows = []
+    for weight in weights(model):
+        checked = _of_matrix(weight.matrix(), trials, seed)
+        rows += [AssumptionRow(weight.name, *found) for found in checked]
     if not rows:
         raise ValueError(f"`model` must hold a kernel. Received: '{model.name}'")
     rows += [AssumptionRow("network", *found) for found in _of_network(model, cushions)]

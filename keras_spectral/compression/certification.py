@@ -11,9 +11,8 @@ from keras_spectral.compression.bounds import (
     occam_bound,
 )
 from keras_spectral.measures.margins import margin_loss
+from keras_spectral.models import weights as kernels_of
 from keras_spectral.models.copying import copy_model, set_weights
-from keras_spectral.models.kinds import has_kernels, kernel_slots
-from keras_spectral.models.weights import leaf_layers
 from keras_spectral.results import Rows
 from keras_spectral.validation import check_choice, check_integer, check_share
 
@@ -148,12 +147,8 @@ def certify_error(
         )
     settings = _settings(kept, value_bits)
     copy = copy_model(model)
-    kernels = {
-        id(slot.variable)
-        for layer in leaf_layers(copy)
-        if has_kernels(layer)
-        for slot in kernel_slots(layer)
-    }
+    # A wrapped kernel is paid as it is trained.
+    kernels = {id(w.variable) for w in kernels_of(copy) if not w.is_wrapped}
     if not kernels:
         raise ValueError(f"`model` must hold a kernel. Received: '{model.name}'")
     search = math.log2(len(settings))

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_spectral.convert import CheckpointError, read_checkpoint
 from keras_spectral.measures import fit_eigenvalues, fit_power_law
-from keras_spectral.measures.spectrum import kernels
+from keras_spectral.models import weights
 from keras_spectral.results import Rows
 from keras_spectral.validation import check_choice, check_integer
 
@@ -191,7 +191,7 @@ def analyze_checkpoint(path, entry=None, layout="auto", seed=0, progress=None):
     return _analysis(rows, skipped, f"{path} ({state.container})", "tensors")
 
 
-def analyze_model(model, seed=0):
+def analyze_model(model, seed=0, where=None):
     """Measure every kernel of a model: what `analyze_checkpoint` does to a file.
 
     A wrapped layer is measured by its effective kernel, and a layer with several
@@ -200,6 +200,7 @@ def analyze_model(model, seed=0):
     Args:
         model: A built `keras.Model`; nested models are entered.
         seed: Integer >= 0, see `analyze_checkpoint`.
+        where: Which kernels, see `models.weights`; by default all.
 
     Returns:
         An `Analysis`.
@@ -216,13 +217,14 @@ def analyze_model(model, seed=0):
     Source: papers/heavy-tail-compression.md, section 6 and appendix D.
     """
     check_integer("seed", seed, least=0)
-    rows, left_out, skipped = [], [], {}
-    for name, kind, matrix in kernels(model, left_out):
+    found, rows, skipped = weights(model, where), [], {}
+    for weight in found:
+        matrix = weight.matrix()
         try:
-            rows.append(_row(name, kind, matrix.shape, matrix, seed))
+            rows.append(_row(weight.name, weight.kind, matrix.shape, matrix, seed))
         except ValueError as error:
-            skipped[name] = str(error)
-    skipped |= dict(entry.split(": ", 1) for entry in left_out)
+            skipped[weight.name] = str(error)
+    skipped |= {f"{left.name} ({left.kind})": left.reason for left in found.left_out}
     return _analysis(rows, skipped, model.name, "layers")
 
 

@@ -3,20 +3,12 @@
 import keras
 from keras import layers as kl
 
-from keras_spectral.models.kinds import check_plain
+from keras_spectral.models.kinds import KINDS, check_plain
 
 # Layers that are a kernel, a bias and an activation, with the name that
 # `linalg.induced_norm` gives to their kernel.
 KERNEL_KINDS = {
-    kl.Dense: "dense",
-    kl.Conv1D: "convolution",
-    kl.Conv2D: "convolution",
-    kl.Conv3D: "convolution",
-    kl.Conv1DTranspose: "transposed",
-    kl.Conv2DTranspose: "transposed",
-    kl.Conv3DTranspose: "transposed",
-    kl.DepthwiseConv1D: "depthwise",
-    kl.DepthwiseConv2D: "depthwise",
+    layer: kind.induced for kind in KINDS if kind.induced for layer in kind.classes
 }
 
 # The largest magnitudes of the derivatives, rounded up.

@@ -3,21 +3,10 @@
 import dataclasses
 import math
 
-import keras
 import numpy as np
 
-from keras_spectral.layers.reparametrization import Reparametrization
-from keras_spectral.models.kinds import has_kernels, kernel_slots
-from keras_spectral.models.weights import leaf_layers
+from keras_spectral.models import weights
 from keras_spectral.results import Rows
-
-# Layers whose `kernel` adds the LoRA adapter.
-_ADAPTED = (
-    keras.layers.Dense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +28,7 @@ class Spectrum(Rows):
 
     Args:
         rows: List of `SpectrumRow`.
-        skipped: List of strings, weighted layers that were left out and why.
+        left_out: List of `models.LeftOut`, weighted layers that were left out and why.
         **kwargs: `title` and `caption`, see `Rows`.
 
     Example:
@@ -49,9 +38,14 @@ class Spectrum(Rows):
     3.0
     """
 
-    def __init__(self, rows, skipped=(), **kwargs):
+    def __init__(self, rows, left_out=(), **kwargs):
         super().__init__(rows, **kwargs)
-        self.skipped = list(skipped)
+        self.left_out = list(left_out)
+
+    @property
+    def skipped(self):
+        """List of strings, the sentences of `left_out`."""
+        return [str(layer) for layer in self.left_out]
 
     @property
     def sum_of_stable_ranks(self) -> float:
@@ -65,44 +59,7 @@ class Spectrum(Rows):
         return sum(math.log(norm) if norm > 0 else -math.inf for norm in norms)
 
 
-def kernels(model, skipped):
-    """Yield (name, kind, matrix as the layer computes with it)."""
-    for layer in leaf_layers(model):
-        wrapped = isinstance(layer, Reparametrization)
-        inner = layer.layer if wrapped else layer
-        if hasattr(layer, "to_layer") and layer.built:
-            # An SVD layer never forms its kernel; its plain layer has it.
-            inner = layer.to_layer()
-        if getattr(inner, "lora_enabled", False) and isinstance(inner, _ADAPTED):
-            kernel = keras.ops.convert_to_numpy(inner.kernel).astype("float64")
-            matrix = kernel.reshape(-1, kernel.shape[-1])
-            yield layer.name, type(inner).__name__, matrix.T
-            continue
-        if not has_kernels(inner):
-            if layer.weights:
-                reason = "no rule for its kernel"
-                if isinstance(layer, keras.layers.BatchNormalization):
-                    reason = "scales channels, not folded into the layer before"
-                elif getattr(layer, "quantization_mode", None):
-                    reason = f"{layer.quantization_mode} kernel"
-                skipped.append(f"{layer.name} ({type(layer).__name__}): {reason}")
-            continue
-        if not inner.built:
-            raise ValueError(
-                f"`model` must be built. Received: '{model.name}', whose layer "
-                f"'{layer.name}' has no weights yet. Call it on a batch first."
-            )
-        slots = kernel_slots(inner)
-        for slot in slots:
-            kernel = layer.effective_kernel(slot.name) if wrapped else slot.value
-            # One kernel goes by the layer's name.
-            name = layer.name if len(slots) == 1 else f"{layer.name}/{slot.name}"
-            kernel = keras.ops.convert_to_numpy(kernel).astype("float64")
-            matrix = keras.ops.convert_to_numpy(slot.view.flatten(kernel))
-            yield name, type(inner).__name__, matrix.T
-
-
-def spectrum(model):
+def spectrum(model, where=None):
     """Compute the singular values of every kernel of a model.
 
     A wrapped layer is measured by its effective kernel. A convolution is
@@ -113,15 +70,16 @@ def spectrum(model):
 
     Args:
         model: A built `keras.Model`; nested models are entered.
+        where: Which kernels, see `models.weights`; by default all.
 
     Returns:
         A `Spectrum`: rows with name, kind, matrix shape, spectral norm,
         Frobenius norm, stable rank and the singular values, computed in
-        float64; `.skipped` lists the other weighted layers.
+        float64; `.left_out` lists the other weighted layers.
 
     Raises:
-        ValueError: If a layer is not built, a kernel holds NaN or infinity, or
-            no layer is left.
+        ValueError: If a layer is not built, `where` has a name that the model has
+            not, a kernel holds NaN or infinity, or no layer is left.
 
     Example:
     >>> import keras
@@ -131,8 +89,9 @@ def spectrum(model):
 
     Source: papers/stable-rank-normalization.md, Definition 2.1.
     """
-    rows, skipped = [], []
-    for name, kind, matrix in kernels(model, skipped):
+    found, rows = weights(model, where), []
+    for weight in found:
+        name, matrix = weight.name, weight.matrix()
         if not np.isfinite(matrix).all():
             raise ValueError(
                 f"`model` must have finite kernels. Received: NaN or infinity in "
@@ -143,7 +102,7 @@ def spectrum(model):
         rows.append(
             SpectrumRow(
                 name=name,
-                kind=kind,
+                kind=weight.kind,
                 shape=matrix.shape,
                 norm="reshaped",
                 spectral_norm=float(values[0]),
@@ -155,11 +114,12 @@ def spectrum(model):
     if not rows:
         raise ValueError(
             "`model` must hold a layer with a kernel. Received: "
-            f"'{model.name}' with {', '.join(skipped) or 'no weights'}."
+            f"'{model.name}' with "
+            f"{', '.join(map(str, found.left_out)) or 'no weights'}."
         )
     return Spectrum(
         rows,
-        skipped,
+        found.left_out,
         title=f"Spectrum of {model.name}",
         caption="Norms of the flattened kernels that the layers compute with.",
     )

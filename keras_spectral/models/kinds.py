@@ -1,157 +1,33 @@
 """Which kernels a Keras layer has, where it reads them, and what maps they are.
 
-One table, `_KINDS`, knows every kind of layer; everything that treats kernels
+One table, `KINDS`, knows every kind of layer; everything that treats kernels
 (wrappers, measures, surgery) asks `kernel_slots`.
 """
 
 import functools
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import NamedTuple
 
 import keras
 import numpy as np
 from keras import layers as kl
-from keras import ops
 
 from keras_spectral.linalg import (
     convolution_operator,
-    dense_operator,
     depthwise_convolution_operator,
     transposed_convolution_operator,
 )
-
-
-@dataclass(frozen=True)
-class MatrixView:
-    """How a kernel is flattened to a matrix (inputs, outputs), and back.
-
-    Args:
-        kernel_shape: Tuple of integers.
-        output_axes: Tuple of axes of the kernel that number outputs; the
-            others number inputs. Both keep their order.
-    """
-
-    kernel_shape: tuple
-    output_axes: tuple
-
-    @property
-    def _permutation(self):
-        inputs = [
-            axis
-            for axis in range(len(self.kernel_shape))
-            if axis not in self.output_axes
-        ]
-        return (*inputs, *self.output_axes)
-
-    @property
-    def shape(self):
-        """Shape (inputs, outputs) of the matrix."""
-        outputs = math.prod(self.kernel_shape[axis] for axis in self.output_axes)
-        return math.prod(self.kernel_shape) // outputs, outputs
-
-    def resized(self, outputs):
-        """Return the view of a kernel with another number on its output axis."""
-        shape = list(self.kernel_shape)
-        shape[self.output_axes[0]] = outputs
-        return MatrixView(tuple(shape), self.output_axes)
-
-    def flatten(self, kernel):
-        """Return `kernel` as a matrix (inputs, outputs), W' of y = W x."""
-        if self._permutation != tuple(range(len(self.kernel_shape))):
-            kernel = ops.transpose(kernel, self._permutation)
-        return ops.reshape(kernel, self.shape)
-
-    def unflatten(self, matrix):
-        """Return the kernel whose matrix is `matrix`."""
-        permutation = self._permutation
-        shape = [self.kernel_shape[axis] for axis in permutation]
-        kernel = ops.reshape(matrix, shape)
-        if permutation != tuple(range(len(shape))):
-            inverse = [permutation.index(axis) for axis in range(len(shape))]
-            kernel = ops.transpose(kernel, inverse)
-        return kernel
-
-
-@dataclass(frozen=True)
-class KernelSlot:
-    """A place where a layer reads a kernel.
-
-    Args:
-        name: String, `"kernel"` or, where a layer has several, what Keras
-            calls each.
-        owner: The `keras.layers.Layer` that holds the variable.
-        attribute: String, the attribute that the owner's `call` reads.
-        view: A `MatrixView`.
-        operator: Callable from a kernel tensor and an image size to a
-            `LinearOperator`, or `None` where the matrix is the operator.
-    """
-
-    name: str
-    owner: keras.layers.Layer
-    attribute: str
-    view: MatrixView
-    operator: Callable | None = None
-
-    @property
-    def variable(self):
-        """The trainable `keras.Variable`."""
-        return getattr(self.owner, self.attribute)
-
-    @property
-    def masked(self):
-        """Whether the owner puts zeros into the kernel, as `MaskedConv2D` does."""
-        return getattr(self.owner, "mask", None) is not None
-
-    @property
-    def value(self):
-        """The kernel as a tensor, with the zeros that a mask puts into it."""
-        kernel = ops.convert_to_tensor(self.variable)
-        if not self.masked:
-            return kernel
-        return kernel * ops.cast(self.owner.mask, kernel.dtype)
-
-    def matrix_operator(self, norm="reshaped", input_size=None):
-        """Return the function from the matrix to the operator with that norm.
-
-        Args:
-            norm: `"reshaped"` or `"operator"`.
-            input_size: Tuple of integers, pixels on each spatial axis, where
-                the layer was built without them.
-        """
-        if norm == "reshaped" or self.operator is None:
-            return dense_operator
-        size = _image_size(self.owner, input_size)
-        return lambda matrix: self.operator(self.view.unflatten(matrix), size)
-
-
-def _image_size(layer, input_size):
-    """Return (*spatial, channels) of the images that a convolution takes."""
-    shape = tuple(layer.get_build_config()["input_shape"])
-    first = layer.data_format == "channels_first"
-    channels, spatial = (shape[1], shape[2:]) if first else (shape[-1], shape[1:-1])
-    if input_size is not None and len(input_size) != len(spatial):
-        raise ValueError(
-            f"`input_size` must have {len(spatial)} numbers, the pixels on each "
-            f"spatial axis. Received: input_size={input_size} for layer "
-            f"'{layer.name}', a {type(layer).__name__}."
-        )
-    size = input_size or spatial
-    if None in size:
-        raise ValueError(
-            '`norm="operator"` needs the height and width of the images. '
-            f"Received: input_shape={shape} for layer '{layer.name}'. Pass "
-            "`input_size=(height, width)` (one number an axis)."
-        )
-    return (*size, channels)
+from keras_spectral.models.views import KernelSlot, MatrixView
 
 
 def _last(kernel):
     return MatrixView(tuple(kernel.shape), (len(kernel.shape) - 1,))
 
 
-def _plain(attribute, layer, name="kernel"):
-    return [KernelSlot(name, layer, attribute, _last(getattr(layer, attribute)))]
+def _plain(attribute, layer, name="kernel", setting="kernel"):
+    view = _last(getattr(layer, attribute))
+    return [KernelSlot(name, layer, attribute, view, setting=setting)]
 
 
 def _einsum(layer):
@@ -209,35 +85,33 @@ def _depthwise(layer, name="kernel"):
     operator = functools.partial(depthwise_convolution_operator, **_geometry(layer))
     shape = tuple(getattr(layer, name).shape)
     view = MatrixView(shape, (len(shape) - 2, len(shape) - 1))
-    return [KernelSlot(name, layer, name, view, operator)]
+    return [KernelSlot(name, layer, name, view, operator, "depthwise", "depthwise")]
 
 
 def _separable(layer):
     # The pointwise kernel acts on each pixel alone: its matrix is its operator.
     return [
         *_depthwise(layer, "depthwise_kernel"),
-        *_plain("pointwise_kernel", layer, "pointwise_kernel"),
+        *_plain("pointwise_kernel", layer, "pointwise_kernel", "pointwise"),
     ]
 
 
 def _prefixed(prefix, slots):
-    return [
-        KernelSlot(f"{prefix}_{s.name}", s.owner, s.attribute, s.view, s.operator)
-        for s in slots
-    ]
+    return [replace(slot, name=f"{prefix}_{slot.name}") for slot in slots]
 
 
 def _attention(layer):
     slots = []
     for part in ("query", "key", "value", "output"):
-        slots += _prefixed(part, _einsum(getattr(layer, f"{part}_dense")))
+        (slot,) = _einsum(getattr(layer, f"{part}_dense"))
+        slots.append(replace(slot, name=part, setting="_kernel", configured=layer))
     return slots
 
 
 def _cell(cell):
     return [
         *_plain("kernel", cell, "kernel"),
-        *_plain("recurrent_kernel", cell, "recurrent_kernel"),
+        *_plain("recurrent_kernel", cell, "recurrent_kernel", "recurrent"),
     ]
 
 
@@ -259,18 +133,43 @@ def _bidirectional(layer):
 
 _CELLS = (kl.SimpleRNNCell, kl.LSTMCell, kl.GRUCell)
 
-_KINDS = (
-    (kl.Dense, functools.partial(_plain, "_kernel")),
-    (kl.EinsumDense, _einsum),
-    ((kl.Conv1D, kl.Conv2D, kl.Conv3D), _convolution),
-    ((kl.Conv1DTranspose, kl.Conv2DTranspose, kl.Conv3DTranspose), _transposed),
-    ((kl.DepthwiseConv1D, kl.DepthwiseConv2D), _depthwise),
-    ((kl.SeparableConv1D, kl.SeparableConv2D), _separable),
-    (kl.Embedding, functools.partial(_plain, "_embeddings", name="embeddings")),
-    (kl.MultiHeadAttention, _attention),
-    (kl.Bidirectional, _bidirectional),
-    (kl.TimeDistributed, lambda layer: kernel_slots(layer.layer)),
-    (kl.RNN, _recurrent),
+
+class Kind(NamedTuple):
+    """What is known of a class of layers.
+
+    Args:
+        classes: Tuple of classes; subclasses are of their kind, too.
+        slots: Callable, built layer to a list of `KernelSlot`.
+        induced: String, see `KernelSlot`, of layers that are a kernel, a bias and an
+            activation; `None` for others.
+    """
+
+    classes: tuple
+    slots: Callable
+    induced: str | None = None
+
+
+KINDS = (
+    Kind((kl.Dense,), functools.partial(_plain, "_kernel"), "dense"),
+    Kind((kl.EinsumDense,), _einsum),
+    Kind((kl.Conv1D, kl.Conv2D, kl.Conv3D), _convolution, "convolution"),
+    Kind(
+        (kl.Conv1DTranspose, kl.Conv2DTranspose, kl.Conv3DTranspose),
+        _transposed,
+        "transposed",
+    ),
+    Kind((kl.DepthwiseConv1D, kl.DepthwiseConv2D), _depthwise, "depthwise"),
+    Kind((kl.SeparableConv1D, kl.SeparableConv2D), _separable),
+    Kind(
+        (kl.Embedding,),
+        functools.partial(
+            _plain, "_embeddings", name="embeddings", setting="embeddings"
+        ),
+    ),
+    Kind((kl.MultiHeadAttention,), _attention),
+    Kind((kl.Bidirectional,), _bidirectional),
+    Kind((kl.TimeDistributed,), lambda layer: kernel_slots(layer.layer)),
+    Kind((kl.RNN,), _recurrent),
 )
 
 _SUPPORTED = (
@@ -300,7 +199,9 @@ def kernel_slots(layer):
     [('depthwise_kernel', (9, 2)), ('pointwise_kernel', (2, 4))]
     """
     check_kind(layer)
-    return next(slots for kind, slots in _KINDS if isinstance(layer, kind))(layer)
+    kind = next(kind for kind in KINDS if isinstance(layer, kind.classes))
+    slots = kind.slots(layer)
+    return [replace(s, induced=kind.induced) for s in slots] if kind.induced else slots
 
 
 def has_kernels(layer):
@@ -328,7 +229,7 @@ def check_kind(layer):
         return check_kind(layer.forward_layer)
     if isinstance(layer, kl.RNN):
         return _check_cells(layer)
-    if not any(isinstance(layer, kind) for kind, _ in _KINDS):
+    if not any(isinstance(layer, kind.classes) for kind in KINDS):
         if isinstance(layer, _CELLS):
             advice = "Wrap the layer that runs the cell, such as `keras.layers.LSTM`."
         elif isinstance(layer, keras.Model):

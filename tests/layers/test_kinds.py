@@ -159,13 +159,16 @@ class TestAttention:
         plain = attention()
         plain(query, value)
         plain.set_weights(wrapped.layer.get_weights())
-        assert wrapped.kernel_names == tuple(
-            f"{part}_kernel" for part in ("query", "key", "value", "output")
+        assert wrapped.kernel_names == (
+            "query",
+            "key",
+            "value",
+            "output",
         )
         for slot, name in zip(kernel_slots(plain), wrapped.kernel_names, strict=True):
             effective = wrapped.effective_kernel(name).numpy()
             # (inputs, heads, size), and (heads, size, outputs) at the end.
-            split = 2 if name == "output_kernel" else 1
+            split = 2 if name == "output" else 1
             rows = int(np.prod(effective.shape[:split]))
             assert np.linalg.norm(effective.reshape(rows, -1), 2) == pytest.approx(
                 1, rel=1e-5
