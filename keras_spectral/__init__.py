@@ -33,6 +33,8 @@ _MODULES = (
 
 # What users call most stands at the top too.
 _FUNCTIONS = {
+    "constrain": "kernel_settings",
+    "regularize": "kernel_settings",
     "restart_power_iteration": "layers",
     "unwrap": "surgery",
     "wrap": "surgery",
@@ -45,7 +47,8 @@ def __getattr__(name):
     if name in _MODULES:
         return importlib.import_module(f"keras_spectral.{name}")
     if name in _FUNCTIONS:
-        return getattr(__getattr__(_FUNCTIONS[name]), name)
+        module = importlib.import_module(f"keras_spectral.{_FUNCTIONS[name]}")
+        return getattr(module, name)
     raise AttributeError(f"module 'keras_spectral' has no attribute '{name}'")
 
 

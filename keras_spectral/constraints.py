@@ -24,6 +24,7 @@ from keras_spectral.linalg import (
     truncate_rank,
 )
 from keras_spectral.linalg.certificates import KINDS
+from keras_spectral.models.views import MatrixView, view_of
 from keras_spectral.validation import (
     check_choice,
     check_integer,
@@ -332,3 +333,48 @@ class Orthonormal(_SpectrumConstraint):
 
     def get_config(self):
         return {**super().get_config(), "gain": self.gain}
+
+
+@keras.saving.register_keras_serializable(package="keras_spectral.constraints")
+class InView(keras.constraints.Constraint):
+    """Applies a constraint to a kernel as the matrix that its layer computes with.
+
+    `keras_spectral.constrain` makes them: the axes of outputs are not the last ones in
+    `EinsumDense`, attention, depthwise and transposed convolutions.
+
+    Args:
+        constraint: A `keras.constraints.Constraint` that takes a matrix (inputs,
+            outputs).
+        views: List of pairs (shape, output axes), one for each shape of kernel that
+            the layer hands to its constraint.
+
+    Raises:
+        ValueError: When called on a kernel of another shape.
+
+    Example:
+    >>> import numpy as np
+    >>> constraint = InView(SpectralClip(1.0), [((2, 2, 1), (1, 2))])
+    >>> kernel = np.diag([3.0, 0.5]).reshape(2, 2, 1).astype("float32")
+    >>> keras.ops.convert_to_numpy(constraint(kernel))[..., 0].diagonal().tolist()
+    [1.0, 0.5]
+    """
+
+    def __init__(self, constraint, views):
+        self.constraint = keras.constraints.get(constraint)
+        self.views = [MatrixView(tuple(shape), tuple(axes)) for shape, axes in views]
+
+    def __call__(self, w):
+        view = view_of(self.views, w)
+        return view.unflatten(self.constraint(view.flatten(ops.convert_to_tensor(w))))
+
+    def get_config(self):
+        views = [[list(v.kernel_shape), list(v.output_axes)] for v in self.views]
+        return {
+            "constraint": keras.saving.serialize_keras_object(self.constraint),
+            "views": views,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        inner = keras.saving.deserialize_keras_object(config["constraint"])
+        return cls(inner, config["views"])

@@ -34,7 +34,8 @@ def _einsum(layer):
     kernel = layer._kernel
     labels, outputs = _einsum_labels(layer)
     axes = tuple(axis for axis, label in enumerate(labels) if label in outputs)
-    return [KernelSlot("kernel", layer, "_kernel", MatrixView(kernel.shape, axes))]
+    view = MatrixView(tuple(kernel.shape), axes)
+    return [KernelSlot("kernel", layer, "_kernel", view)]
 
 
 def _einsum_labels(layer):

@@ -61,6 +61,26 @@ class MatrixView:
         return kernel
 
 
+def view_of(views, tensor):
+    """Return the one of several views that is for a kernel of this shape.
+
+    Args:
+        views: List of `MatrixView`.
+        tensor: Tensor.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    shape = tuple(tensor.shape)
+    for view in views:
+        if view.kernel_shape == shape:
+            return view
+    raise ValueError(
+        f"`views` must have one of a kernel of shape {shape}. Received: views of "
+        f"{[view.kernel_shape for view in views]}. They belong to another layer."
+    )
+
+
 @dataclass(frozen=True)
 class KernelSlot:
     """A place where a layer reads a kernel.
