@@ -24,7 +24,7 @@ from keras_spectral.linalg import (
     truncate_rank,
 )
 from keras_spectral.linalg.certificates import KINDS
-from keras_spectral.models.views import MatrixView, view_of
+from keras_spectral.models.views import InViews
 from keras_spectral.validation import (
     check_choice,
     check_integer,
@@ -336,14 +336,14 @@ class Orthonormal(_SpectrumConstraint):
 
 
 @keras.saving.register_keras_serializable(package="keras_spectral.constraints")
-class InView(keras.constraints.Constraint):
+class InView(InViews, keras.constraints.Constraint):
     """Applies a constraint to a kernel as the matrix that its layer computes with.
 
     `keras_spectral.constrain` makes them: the axes of outputs are not the last ones in
     `EinsumDense`, attention, depthwise and transposed convolutions.
 
     Args:
-        constraint: A `keras.constraints.Constraint` that takes a matrix (inputs,
+        inner: A `keras.constraints.Constraint` that takes a matrix (inputs,
             outputs).
         views: List of pairs (shape, output axes), one for each shape of kernel that
             the layer hands to its constraint.
@@ -359,22 +359,6 @@ class InView(keras.constraints.Constraint):
     [1.0, 0.5]
     """
 
-    def __init__(self, constraint, views):
-        self.constraint = keras.constraints.get(constraint)
-        self.views = [MatrixView(tuple(shape), tuple(axes)) for shape, axes in views]
-
     def __call__(self, w):
-        view = view_of(self.views, w)
-        return view.unflatten(self.constraint(view.flatten(ops.convert_to_tensor(w))))
-
-    def get_config(self):
-        views = [[list(v.kernel_shape), list(v.output_axes)] for v in self.views]
-        return {
-            "constraint": keras.saving.serialize_keras_object(self.constraint),
-            "views": views,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        inner = keras.saving.deserialize_keras_object(config["constraint"])
-        return cls(inner, config["views"])
+        view = self.view_of(w)
+        return view.unflatten(self.inner(view.flatten(ops.convert_to_tensor(w))))

@@ -98,12 +98,12 @@ def _attached(model, given, kind, name, in_view, where):
             "`where` must choose a kernel that its layer computes with. Received: "
             f"where={where!r} for '{model.name}', which has only wrapped ones there."
         )
-    names = {weight.name for weight in chosen}
+    variables = {id(weight.variable) for weight in chosen}
     groups = {}
     for weight in everything:
         groups.setdefault((id(weight.layer), weight.slot.setting), []).append(weight)
     for group in groups.values():
-        taken = [weight for weight in group if weight.name in names]
+        taken = [weight for weight in group if id(weight.variable) in variables]
         if taken and len(taken) < len(group):
             raise ValueError(
                 f"`where` must choose all of {', '.join(w.name for w in group)}, to "

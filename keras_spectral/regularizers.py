@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_spectral.linalg import fixed_svd, leading_triplet, turning_singular_value
 from keras_spectral.linalg.norms import wide
-from keras_spectral.models.views import MatrixView, view_of
+from keras_spectral.models.views import InViews
 from keras_spectral.validation import check_choice, check_positive
 
 
@@ -291,13 +291,13 @@ class Divergence(_SpectrumRegularizer):
 
 
 @keras.saving.register_keras_serializable(package="keras_spectral.regularizers")
-class InView(keras.regularizers.Regularizer):
+class InView(InViews, keras.regularizers.Regularizer):
     """Penalizes a kernel as the matrix that its layer computes with.
 
     `keras_spectral.regularize` makes them, see `constraints.InView`.
 
     Args:
-        regularizer: A `keras.regularizers.Regularizer` that takes a matrix (inputs,
+        inner: A `keras.regularizers.Regularizer` that takes a matrix (inputs,
             outputs).
         views: List of pairs (shape, output axes), one for each shape of kernel that
             the layer hands to its regularizer.
@@ -312,22 +312,5 @@ class InView(keras.regularizers.Regularizer):
     2.0
     """
 
-    def __init__(self, regularizer, views):
-        self.regularizer = keras.regularizers.get(regularizer)
-        self.views = [MatrixView(tuple(shape), tuple(axes)) for shape, axes in views]
-
     def __call__(self, x):
-        view = view_of(self.views, x)
-        return self.regularizer(view.flatten(ops.convert_to_tensor(x)))
-
-    def get_config(self):
-        views = [[list(v.kernel_shape), list(v.output_axes)] for v in self.views]
-        return {
-            "regularizer": keras.saving.serialize_keras_object(self.regularizer),
-            "views": views,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        inner = keras.saving.deserialize_keras_object(config["regularizer"])
-        return cls(inner, config["views"])
+        return self.inner(self.view_of(x).flatten(ops.convert_to_tensor(x)))

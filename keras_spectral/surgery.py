@@ -279,25 +279,25 @@ def _named(model, layers, where):
     """Return the layers that `where` chooses, whole; others than kernels' by name."""
     found = weights(model)
     names = [] if callable(where) else check_names(where)
-    parts = {weight.name: weight.layer.name for weight in found}
-    known = {layer.name for layer in layers} | set(parts)
+    known = {layer.name for layer in layers} | {weight.name for weight in found}
     for name in names:
         if name not in known:
             raise unknown_name(model, name, known)
-    taken, left = set(), set()
+    # By identity: nested models may have layers of one name.
+    taken, left = {}, {}
     for weight in found:
         named = weight.name in names or weight.layer.name in names
         chosen = where(weight) if callable(where) else named
-        (taken if chosen else left).add(weight.layer.name)
-    if taken & left:
-        name = sorted(taken & left)[0]
+        (taken if chosen else left).setdefault(id(weight.layer), []).append(weight.name)
+    for layer in layers:
+        if id(layer) not in taken or id(layer) not in left:
+            continue
         raise ValueError(
             "`where` must choose whole layers: a wrapper treats all kernels of its "
-            f"layer. Received: a part of '{name}', which has "
-            f"{', '.join(part for part in parts if parts[part] == name)}."
+            f"layer. Received: a part of '{layer.name}', without "
+            f"{', '.join(left[id(layer)])}."
         )
-    taken |= set(names)
-    return [layer for layer in layers if layer.name in taken]
+    return [layer for layer in layers if id(layer) in taken or layer.name in names]
 
 
 def _transformed(model, replace, effective=True):

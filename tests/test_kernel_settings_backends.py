@@ -99,6 +99,19 @@ def test_where():
     assert np.linalg.norm(after["layer/recurrent_kernel"], 2) <= 1 + 1e-5
 
 
+def test_layers_of_one_name_are_told_apart():
+    def block(name, units):
+        dense = kl.Dense(units, name="a")
+        return keras.Sequential([keras.Input((4,)), dense], name=name)
+
+    model = keras.Sequential([keras.Input((4,)), block("first", 4), block("last", 2)])
+    constrained = ks.constrain(
+        model, SpectralClip(1.0), where=lambda weight: weight.matrix().shape == (2, 4)
+    )
+    first, last = (block.layers[0].kernel for block in constrained.layers)
+    assert first.constraint is None and last.constraint is not None
+
+
 def test_wrapped_kernels_are_left_out():
     wrapped = SpectralNormalization(kl.Dense(3, name="wrapped"))
     model = keras.Sequential([keras.Input((4,)), wrapped, kl.Dense(3, name="plain")])

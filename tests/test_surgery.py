@@ -126,13 +126,25 @@ def test_where(inputs):
     assert len(wrappers(rest)) == 8
 
 
+def test_layers_of_one_name_are_told_apart():
+    def block(name):
+        return keras.Sequential([keras.Input((4,)), kl.Dense(4, name="a")], name=name)
+
+    first, last = block("first"), block("last")
+    model = keras.Sequential([keras.Input((4,)), first, last])
+    where = lambda weight: weight.layer is last.layers[0]  # noqa: E731
+    wrapped = ks.wrap(model, SpectralNormalization, where)
+    kinds = [type(block.layers[0]).__name__ for block in wrapped.layers]
+    assert kinds == ["Dense", "SpectralNormalization"]
+
+
 @pytest.mark.parametrize(
     "where, match",
     [
         (["haed"], "haed"),
         ("head", "`where` must be a list"),
         ([], "`where` must be a list"),
-        (["attention/query"], "whole layers.*a part of 'attention', which has .*/key"),
+        (["attention/query"], "whole layers.*a part of 'attention', without .*/key"),
         (lambda weight: weight.name.endswith("recurrent_kernel"), "a part of"),
         (lambda weight: False, "at least one layer"),
         (["norm"], "`layer` must be one of"),

@@ -61,24 +61,41 @@ class MatrixView:
         return kernel
 
 
-def view_of(views, tensor):
-    """Return the one of several views that is for a kernel of this shape.
+class InViews:
+    """What a constraint and a regularizer have in common that are given matrices.
 
     Args:
-        views: List of `MatrixView`.
-        tensor: Tensor.
-
-    Raises:
-        ValueError: If there is none.
+        inner: A constraint or regularizer, which takes a matrix (inputs, outputs).
+        views: List of pairs (shape, output axes), one for each shape of kernel.
     """
-    shape = tuple(tensor.shape)
-    for view in views:
-        if view.kernel_shape == shape:
-            return view
-    raise ValueError(
-        f"`views` must have one of a kernel of shape {shape}. Received: views of "
-        f"{[view.kernel_shape for view in views]}. They belong to another layer."
-    )
+
+    def __init__(self, inner, views):
+        self.inner = inner
+        self.views = [MatrixView(tuple(shape), tuple(axes)) for shape, axes in views]
+
+    def view_of(self, kernel):
+        """Return the `MatrixView` of a kernel, or raise a ValueError."""
+        shape = tuple(kernel.shape)
+        for view in self.views:
+            if view.kernel_shape == shape:
+                return view
+        raise ValueError(
+            f"`views` must have one of a kernel of shape {shape}. Received: views of "
+            f"{[view.kernel_shape for view in self.views]}. They belong to another "
+            "layer."
+        )
+
+    def get_config(self):
+        """Return the arguments."""
+        views = [[list(v.kernel_shape), list(v.output_axes)] for v in self.views]
+        inner = keras.saving.serialize_keras_object(self.inner)
+        return {"inner": inner, "views": views}
+
+    @classmethod
+    def from_config(cls, config):
+        """Return what has this config."""
+        inner = keras.saving.deserialize_keras_object(config["inner"])
+        return cls(inner, config["views"])
 
 
 @dataclass(frozen=True)
