@@ -15,6 +15,7 @@ from keras_spectral.linalg import (
     krylov_left_vectors,
     leading_left_vectors,
 )
+from keras_spectral.linalg.block_iteration import largest_entry
 
 # On the host and outside of training: 1e-5 of the norm of a 2048-wide kernel.
 _RESTART_DEPTH = 24
@@ -166,9 +167,8 @@ class SingularVectors(keras.layers.Layer):
         size = math.prod(left)
         # One vector is found as well as a block of eight is.
         count = self._followed or min(8, size, math.prod(right))
-        scale = max(kernel.max(initial=0), -kernel.min(initial=0))
         # The vectors do not depend on it, and products of two kernels overflow.
-        scale = scale if 0 < scale < np.inf else kernel.dtype.type(1)
+        scale = largest_entry(kernel) or kernel.dtype.type(1)
         if self.make_operator is dense_operator:
             rows = leading_left_vectors(kernel, count, depth)
             images = (rows[::-1] / scale) @ kernel.T

@@ -158,9 +158,8 @@ def leading_left_vectors(matrix, count, depth=8):
 
     Source: Musco and Musco 2015, Algorithm 2, above 512.
     """
-    # Without a copy of the matrix.
-    scale = max(matrix.max(initial=0), -matrix.min(initial=0))
-    if not 0 < scale < np.inf:
+    scale = largest_entry(matrix)
+    if scale is None:
         return _completed(np.zeros((0, matrix.shape[1]), matrix.dtype), count)
     if min(matrix.shape) > LARGEST_FACTORED_SIDE:
         return krylov_left_vectors(
@@ -182,6 +181,27 @@ def leading_left_vectors(matrix, count, depth=8):
     rows = rows[values[-count:] > 1e-12 * values[-1]]
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     return _completed(rows, count).astype(matrix.dtype)
+
+
+def largest_entry(matrix):
+    """Return the largest magnitude in an array, to divide by, without a copy of it.
+
+    Args:
+        matrix: Array of floats.
+
+    Returns:
+        Scalar of its dtype, not below the smallest normal number, by which vectors of
+        length one can be divided; `None` if all is zero or some of it not finite.
+
+    Example:
+    >>> import numpy as np
+    >>> float(largest_entry(np.array([1.0, -3.0])))
+    3.0
+    """
+    scale = max(matrix.max(initial=0), -matrix.min(initial=0))
+    if not 0 < scale < np.inf:
+        return None
+    return max(scale, np.finfo(matrix.dtype).tiny)
 
 
 def krylov_left_vectors(apply, adjoint, outputs, count, depth=8, dtype="float32"):
