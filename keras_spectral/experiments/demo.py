@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 import keras_spectral
 from keras_spectral import compression, convert, data, measures, report, zoo
 from keras_spectral.files import output_folder, replacing, write_json
+from keras_spectral.interrupts import interrupts_heeded
 from keras_spectral.layers import SpectralNormalization, StableRankNormalization
 from keras_spectral.results import Rows
 from keras_spectral.validation import check_integer
@@ -192,12 +193,15 @@ class Demo:
             Dict, the content of `results.json`.
         """
         try:
-            self._write("running")
-            training = self._train()
-            network, dataset = self._import()
-            compressed = self._compress(network, dataset)
-            figure = report.demo_figure(training, self.spectra, compressed)
-            report.save(figure, self.output / "demo.png")
+            with interrupts_heeded() as check:
+                self._write("running")
+                training = self._train(check)
+                network, dataset = self._import()
+                check()
+                compressed = self._compress(network, dataset)
+                check()
+                figure = report.demo_figure(training, self.spectra, compressed)
+                report.save(figure, self.output / "demo.png")
         except KeyboardInterrupt:
             self._write("interrupted")
             raise
@@ -224,7 +228,7 @@ class Demo:
             console=self.console,
         )
 
-    def _train(self):
+    def _train(self, check):
         dataset = data.load("digits", image_size=8, channels=1)
         self.console.rule("1. Train with spectral layers")
         self.console.print(
@@ -250,6 +254,7 @@ class Demo:
                 self.results["training"] = Rows(rows).to_dicts()
                 self.results["spectra"][name] = spectrum.to_dicts()
                 self._write("running")
+                check()
         table = Rows(
             rows,
             title="Normalization, side by side",

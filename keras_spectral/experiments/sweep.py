@@ -4,8 +4,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import signal
-import threading
 
 import numpy as np
 from rich.console import Console
@@ -22,6 +20,7 @@ from keras_spectral.experiments.checkpoint_row import (
 )
 from keras_spectral.experiments.checkpoint_task import measure_in_worker
 from keras_spectral.files import output_folder, replacing, write_json
+from keras_spectral.interrupts import interrupts_heeded, interrupts_ignored
 from keras_spectral.results import Rows
 from keras_spectral.validation import check_integer
 
@@ -124,8 +123,13 @@ def run_sweep(
     status = "interrupted"
     try:
         if waiting:
-            with _computing(waiting, workers, scheduler) as results:
+            with (
+                interrupts_heeded() as check,
+                _computing(waiting, workers, scheduler) as results,
+            ):
                 for task, row in _shown(console, results, len(waiting)):
+                    # An interrupted row may be an error that a library made of it.
+                    check()
                     rows[task.key] = row
                     write_json(folder / f"{task.key}.json", row.to_dict())
         status = "complete"
@@ -191,7 +195,7 @@ def _computing(tasks, workers, scheduler):
                     }
                 )
             )
-            with _interrupts_ignored():
+            with interrupts_ignored():
                 cluster = distributed.LocalCluster(
                     n_workers=min(workers or _cores(), len(tasks)),
                     threads_per_worker=1,
@@ -215,24 +219,6 @@ def _computing(tasks, workers, scheduler):
             for task in tasks
         }
         yield _as_they_finish(distributed, futures)
-
-
-@contextlib.contextmanager
-def _interrupts_ignored():
-    """Start processes that Ctrl-C does not reach.
-
-    A terminal sends it to all of them, and each would print where it was; this process
-    ends them. What ignores a signal hands that down; for the second or so that it
-    takes, this process ignores it, too.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _as_they_finish(distributed, futures):
