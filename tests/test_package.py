@@ -23,7 +23,8 @@ MODULES = [
 
 
 @pytest.mark.parametrize(
-    "module", ["keras_spectral", "keras_spectral.cli", "keras_spectral.convert.reader"]
+    "module",
+    ["keras_spectral", "keras_spectral.cli", "keras_spectral.convert.files.reader"],
 )
 def test_light_modules_load_no_framework(module):
     code = (

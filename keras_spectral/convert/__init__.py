@@ -5,13 +5,13 @@ The reader is imported at once; what needs Keras at first use.
 
 from keras_spectral.convert.cards import load_model, provenance, save_model
 from keras_spectral.convert.comparison import TensorDifference, compare, is_keras_model
-from keras_spectral.convert.errors import (
+from keras_spectral.convert.files.errors import (
     CheckpointError,
     MismatchError,
     UnsafeCheckpointError,
 )
-from keras_spectral.convert.reader import read_checkpoint
-from keras_spectral.convert.state import StateDict
+from keras_spectral.convert.files.reader import read_checkpoint
+from keras_spectral.convert.files.state import StateDict
 
 __all__ = [
     "CheckpointError",

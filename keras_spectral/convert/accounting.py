@@ -2,7 +2,7 @@
 
 import difflib
 
-from keras_spectral.convert.errors import MismatchError
+from keras_spectral.convert.files.errors import MismatchError
 
 
 def check_keys(origin, model, targets, keys, plain):

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from keras_spectral.convert import dialects, spectral_state
-from keras_spectral.convert.errors import CheckpointError
-from keras_spectral.convert.reader import read_checkpoint
+from keras_spectral.convert.files.errors import CheckpointError
+from keras_spectral.convert.files.reader import read_checkpoint
 from keras_spectral.results import Rows
 
 

@@ -10,7 +10,7 @@ import re
 from typing import NamedTuple
 
 from keras_spectral import zoo
-from keras_spectral.convert.errors import CheckpointError, MismatchError
+from keras_spectral.convert.files.errors import CheckpointError, MismatchError
 
 
 class Dialect(NamedTuple):

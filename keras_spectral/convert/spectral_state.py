@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_spectral.convert.errors import CheckpointError
+from keras_spectral.convert.files.errors import CheckpointError
 
 
 class Flavour(NamedTuple):

@@ -15,11 +15,11 @@ from keras_spectral.convert import (
 )
 from keras_spectral.convert.accounting import check_keys, check_shapes
 from keras_spectral.convert.cards import provenance, remember
-from keras_spectral.convert.errors import CheckpointError, MismatchError
-from keras_spectral.convert.reader import read_checkpoint
-from keras_spectral.convert.records import numpy_dtype
+from keras_spectral.convert.files.errors import CheckpointError, MismatchError
+from keras_spectral.convert.files.reader import read_checkpoint
+from keras_spectral.convert.files.records import numpy_dtype
+from keras_spectral.convert.files.state import StateDict
 from keras_spectral.convert.rules import slots
-from keras_spectral.convert.state import StateDict
 from keras_spectral.convert.wrapped_state import numpy_values
 from keras_spectral.files import replacing
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_spectral import compression, convert, terminal
+from keras_spectral import compression, convert
 from keras_spectral.compression.heavy_tail import CompressionRow
+from keras_spectral.experiments import inputs
 from keras_spectral.experiments.checkpoint_task import file_digest
 from keras_spectral.measures import fit_power_law
 from keras_spectral.models.copying import deep_graphs
@@ -141,10 +142,10 @@ def _measure(task):
     if task.registered:
         model = convert.from_torch(path, task.model)
     else:
-        model = terminal.load_keras(path)
+        model = inputs.load_keras(path)
     evaluate = None
     if task.data is not None:
-        dataset = terminal.test_data(task.data, model)
+        dataset = inputs.test_data(task.data, model)
         evaluate = head_evaluator(model, dataset)
     rows = compression.compress(
         model, trials=task.trials, seed=task.seed, evaluate=evaluate
@@ -223,7 +224,7 @@ def head_evaluator(model, dataset):
         (x for x in reversed(model.layers) if isinstance(x, keras.layers.Dense)), None
     )
     if head is None or not _is_last(model, head):
-        return terminal.evaluator(dataset)
+        return inputs.evaluator(dataset)
     with deep_graphs():
         trunk = keras.Model(model.inputs, head.input)
     features = trunk.predict(dataset.x_test, batch_size=64, verbose=0)

@@ -81,7 +81,7 @@ def measure_in_worker(task):
     """
     from rich.console import Console
 
-    from keras_spectral.terminal import start_keras
+    from keras_spectral.experiments.inputs import start_keras
 
     with _ONE_AT_A_TIME:
         start_keras(Console(quiet=True))

@@ -5,10 +5,16 @@ import keras
 import numpy as np
 import pytest
 
-from keras_spectral import cli, compression, data, terminal, zoo
-from keras_spectral.experiments import SweepRow, checkpoint_row, run_sweep, sweep
+from keras_spectral import cli, compression, data, zoo
+from keras_spectral.experiments import (
+    SweepRow,
+    checkpoint_row,
+    run_sweep,
+    sweep,
+)
 from keras_spectral.experiments.checkpoint_files import find_checkpoints, network_name
 from keras_spectral.experiments.checkpoint_task import CheckpointTask
+from keras_spectral.experiments.inputs import evaluator
 from tests.experiments.sweeps import QUIET, small, sweeping
 
 
@@ -17,7 +23,7 @@ def test_a_row_is_what_the_parts_say(tmp_path, folder):
     assert [row.name for row in rows] == ["small_digits-b", "small_digits-a"]
     row, model = rows[1], small(0)
     digits = data.load("digits", image_size=8, channels=1)
-    evaluate = terminal.evaluator(digits)
+    evaluate = evaluator(digits)
     expected = compression.compress(model, trials=2, evaluate=evaluate)
     assert row.compressions == list(expected)
     assert row.original_accuracy == evaluate(model)
@@ -188,7 +194,7 @@ def test_a_network_that_does_not_end_in_a_dense_layer(rng):
         for _ in range(3):
             kernel = rng.standard_normal((12, 10))
             inner.get_layer("head").kernel.assign(kernel)
-            assert evaluate(network) == terminal.evaluator(digits)(network)
+            assert evaluate(network) == evaluator(digits)(network)
 
 
 def test_what_changed_or_is_not_there_is_an_error(tmp_path):

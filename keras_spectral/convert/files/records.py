@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_spectral.convert.errors import CheckpointError, UnsafeCheckpointError
+from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
 
 CHUNK = 2**20
 

@@ -1,4 +1,4 @@
-"""What the commands share: starting Keras, loading models, checking outputs."""
+"""What experiments and commands begin with: Keras, a model, test data."""
 
 import contextlib
 import os
@@ -106,16 +106,3 @@ def evaluator(dataset):
         return float(np.mean(np.argmax(logits, axis=-1) == dataset.y_test))
 
     return evaluate
-
-
-def writable(path, suffixes):
-    """Check an output file before any work is done for it."""
-    if path.suffix not in suffixes:
-        raise ValueError(
-            f"`--output` must end in one of {', '.join(suffixes)}. "
-            f"Received: --output={path}"
-        )
-    from keras_spectral.files import output_folder
-
-    output_folder(path.parent)
-    return path

@@ -9,13 +9,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from keras_spectral.terminal import (
+from keras_spectral.experiments.inputs import (
     evaluator,
     load_keras,
     load_model,
     start_keras,
     test_data,
-    writable,
 )
 
 Model = Annotated[
@@ -74,7 +73,7 @@ def inspect(
 
 def _described(state, file):
     from keras_spectral.convert import dialects, spectral_state
-    from keras_spectral.convert.records import numpy_dtype
+    from keras_spectral.convert.files.records import numpy_dtype
 
     shapes, dtypes = state.shapes, state.dtypes
     plain, spectral = spectral_state.parse(state)
@@ -125,7 +124,7 @@ def convert(
     as_json: AsJson = False,
 ):
     """Carry the weights of a PyTorch file into a Keras model, and verify it."""
-    writable(output, (".keras",))
+    _writable(output, (".keras",))
     if output.exists() and source.exists() and output.samefile(source):
         raise ValueError(
             "`--output` must not be the source file. "
@@ -188,7 +187,7 @@ def export(
     as_json: AsJson = False,
 ):
     """Write a Keras model's weights as a PyTorch state dict."""
-    writable(output, (".safetensors", ".pth", ".pt"))
+    _writable(output, (".safetensors", ".pth", ".pt"))
     console = Console(quiet=as_json, markup=False)
     start_keras(console)
     from keras_spectral import convert as converter
@@ -247,6 +246,19 @@ def verify(
     console.print(f"{count}{'.' if not tolerance else f' to {tolerance:g}.'}")
     if different:
         raise typer.Exit(1)
+
+
+def _writable(path, suffixes):
+    """Check an output file before any work is done for it."""
+    if path.suffix not in suffixes:
+        raise ValueError(
+            f"`--output` must end in one of {', '.join(suffixes)}. "
+            f"Received: --output={path}"
+        )
+    from keras_spectral.files import output_folder
+
+    output_folder(path.parent)
+    return path
 
 
 COMMANDS = (inspect, convert, export, verify)

@@ -7,11 +7,11 @@ import re
 import zipfile
 from pathlib import Path
 
-from keras_spectral.convert import tensor_files, torch_files
-from keras_spectral.convert.errors import CheckpointError, UnsafeCheckpointError
-from keras_spectral.convert.pickles import read_pickle
-from keras_spectral.convert.placeholders import Call
-from keras_spectral.convert.state import StateDict, find_state_dict
+from keras_spectral.convert.files import tensor_files, torch_files
+from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
+from keras_spectral.convert.files.pickles import read_pickle
+from keras_spectral.convert.files.placeholders import Call
+from keras_spectral.convert.files.state import StateDict, find_state_dict
 
 _AGAIN = "Download or save it again."
 _SAVE = "Save one with torch.save(model.state_dict(), path)."

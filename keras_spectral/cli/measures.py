@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from keras_spectral.cli_checkpoints import AsJson, Entry
-from keras_spectral.terminal import start_keras
+from keras_spectral.cli.checkpoints import AsJson, Entry
+from keras_spectral.experiments.inputs import start_keras
 
 
 def analyze(

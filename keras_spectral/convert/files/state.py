@@ -6,9 +6,9 @@ from importlib import import_module
 
 import numpy as np
 
-from keras_spectral.convert.errors import CheckpointError, UnsafeCheckpointError
-from keras_spectral.convert.placeholders import Call, Tensor, Unreadable
-from keras_spectral.convert.records import CHUNK, TensorRecord, numpy_dtype
+from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
+from keras_spectral.convert.files.placeholders import Call, Tensor, Unreadable
+from keras_spectral.convert.files.records import CHUNK, TensorRecord, numpy_dtype
 
 # What training scripts call the state dict, the usually meant first.
 _ENTRIES = (

@@ -6,8 +6,8 @@ import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
-from keras_spectral.convert.errors import CheckpointError, UnsafeCheckpointError
-from keras_spectral.convert.records import CHUNK, check_total
+from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
+from keras_spectral.convert.files.records import CHUNK, check_total
 
 
 class Archive:

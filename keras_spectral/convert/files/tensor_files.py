@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from keras_spectral.convert.archives import Archive, Part
-from keras_spectral.convert.errors import CheckpointError, UnsafeCheckpointError
-from keras_spectral.convert.records import (
+from keras_spectral.convert.files.archives import Archive, Part
+from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
+from keras_spectral.convert.files.records import (
     TensorRecord,
     check_shape,
     check_total,

@@ -11,11 +11,11 @@ import struct
 
 import numpy as np
 
-from keras_spectral.convert import archives
-from keras_spectral.convert.errors import CheckpointError, UnsafeCheckpointError
-from keras_spectral.convert.pickles import read_pickle
-from keras_spectral.convert.placeholders import Dictionary, Storage, Tensor
-from keras_spectral.convert.records import (
+from keras_spectral.convert.files import archives
+from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
+from keras_spectral.convert.files.pickles import read_pickle
+from keras_spectral.convert.files.placeholders import Dictionary, Storage, Tensor
+from keras_spectral.convert.files.records import (
     TensorRecord,
     check_shape,
     empty,

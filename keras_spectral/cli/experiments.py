@@ -1,4 +1,4 @@
-"""The command that measures many checkpoints."""
+"""The commands that run experiments: demo and sweep."""
 
 import os
 import sys
@@ -8,7 +8,37 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from keras_spectral.terminal import start_keras
+from keras_spectral.experiments.inputs import start_keras
+
+
+def demo(
+    output: Annotated[
+        Path, typer.Option(help="Folder for models, results.json and demo.png.")
+    ] = Path("keras-spectral-demo"),
+    epochs: Annotated[int, typer.Option(help="Epochs for each classifier.")] = 40,
+    trials: Annotated[int, typer.Option(help="Compressions a replacement.")] = 10,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+):
+    """Train, import and compress on bundled data: the whole road in minutes."""
+    from keras_spectral.files import output_folder
+
+    output_folder(output)
+    console = Console()
+    start_keras(console)
+    from keras_spectral.experiments import Demo
+
+    try:
+        Demo(output, epochs=epochs, trials=trials, seed=seed, console=console).run()
+    except KeyboardInterrupt:
+        typer.echo(
+            "keras-spectral: interrupted; what was finished so far is in "
+            f"{output.resolve()}",
+            err=True,
+        )
+        sys.stdout.flush()
+        # Everything is written; the backend's own shutdown takes a second more.
+        os._exit(130)
+    console.print(f"Models, results.json and demo.png are in {output.resolve()}")
 
 
 def sweep(
@@ -81,3 +111,6 @@ def sweep(
     console.print(f"Tables and figure are in {output.resolve()}", soft_wrap=True)
     if any(row.error for row in rows):
         raise typer.Exit(1)
+
+
+COMMANDS = (demo, sweep)

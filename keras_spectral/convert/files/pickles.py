@@ -7,8 +7,8 @@ down what was asked for, and goes on. So safety does not rest on a list of bad n
 
 import pickletools
 
-from keras_spectral.convert.errors import CheckpointError, UnsafeCheckpointError
-from keras_spectral.convert.placeholders import (
+from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
+from keras_spectral.convert.files.placeholders import (
     Call,
     Dictionary,
     Global,

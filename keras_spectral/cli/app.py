@@ -1,0 +1,74 @@
+"""The command line: `keras-spectral demo`, `inspect`, `convert`, `compress` ...
+
+Keras and its backend take seconds to import, so every command imports what it
+needs itself; `--help` loads none of it.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+import keras_spectral
+from keras_spectral.cli import checkpoints, compression, experiments, measures
+from keras_spectral.convert.files.errors import MismatchError, UnsafeCheckpointError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Control, measure and compress the singular values of a network's weights.",
+)
+
+for group in (checkpoints, measures, compression, experiments):
+    for command in group.COMMANDS:
+        app.command()(command)
+
+
+def _version(requested: bool):
+    if requested:
+        typer.echo(f"keras-spectral {keras_spectral.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True),
+    ] = False,
+):
+    """Control, measure and compress the singular values of a network's weights."""
+
+
+def main(arguments=None):
+    """Run the command line.
+
+    Errors that a user can mend are one line on stderr, or the traceback with `--debug`,
+    which may stand anywhere. The exit code is 0 if all went well, 1 for a checkpoint
+    that does not match (in a sweep: for any row that failed), 2 for one that cannot be
+    read and for wrong arguments, 3 for one that is refused as unsafe, 130 for Ctrl-C.
+
+    Args:
+        arguments: Optional list of strings; default `sys.argv[1:]`.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        app(arguments)
+    except (ValueError, OSError, ImportError) as error:
+        if debug:
+            raise
+        message = " ".join(str(error).split())
+        sys.stderr.write(f"keras-spectral: {message}\n")
+        raise SystemExit(_exit_code(error)) from None
+
+
+def _exit_code(error):
+    if isinstance(error, UnsafeCheckpointError):
+        return 3
+    return 1 if isinstance(error, MismatchError) else 2
