@@ -28,6 +28,7 @@ _MODULES = (
     "regularizers",
     "report",
     "surgery",
+    "theory",
     "zoo",
 )
 

@@ -5,15 +5,15 @@ import math
 
 import numpy as np
 
-from keras_spectral.compression.bounds import (
-    Assumption,
-    description_bits,
-    occam_bound,
-)
 from keras_spectral.measures.margins import margin_loss
 from keras_spectral.models import weights as kernels_of
 from keras_spectral.models.copying import copy_model, set_weights
 from keras_spectral.results import Rows
+from keras_spectral.theory.bounds import (
+    Assumption,
+    description_bits,
+    occam_bound,
+)
 from keras_spectral.validation import check_choice, check_integer, check_share
 
 

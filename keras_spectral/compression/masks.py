@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_spectral.compression.coding import dtype_named
-from keras_spectral.compression.gaussian import normals
+from keras_spectral.gaussian import normals
 from keras_spectral.layers.singular_vectors import SingularVectors
 
 # Model -> {index of the weight: ReplacedKernel}. A model cannot carry it: Keras would

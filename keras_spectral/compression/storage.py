@@ -24,7 +24,6 @@ from keras_spectral.compression.configs import (
     plain_config,
     signature,
 )
-from keras_spectral.compression.gaussian import digest
 from keras_spectral.compression.masks import (
     as_numpy,
     is_float,
@@ -33,6 +32,7 @@ from keras_spectral.compression.masks import (
 from keras_spectral.compression.reading import Coded, StoredWeight
 from keras_spectral.compression.unwrapping import stored_model
 from keras_spectral.files import replacing
+from keras_spectral.gaussian import digest
 from keras_spectral.models.copying import set_weights
 from keras_spectral.results import Rows
 from keras_spectral.validation import check_choice, check_integer

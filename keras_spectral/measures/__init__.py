@@ -14,6 +14,7 @@ from keras_spectral.measures.eigenvalues import (
     random_edge,
     squared_singular_values,
 )
+from keras_spectral.measures.linear_mixture import LinearMixture, fit_linear_mixture
 from keras_spectral.measures.margins import margin_loss, margins
 from keras_spectral.measures.power_law import (
     ComparisonRow,
@@ -32,6 +33,7 @@ __all__ = [
     "Cushions",
     "EigenvalueFit",
     "GoodnessOfFit",
+    "LinearMixture",
     "PowerLawFit",
     "Spectrum",
     "SpectrumRow",
@@ -41,6 +43,7 @@ __all__ = [
     "cushions",
     "fit_alpha_stable",
     "fit_eigenvalues",
+    "fit_linear_mixture",
     "fit_power_law",
     "goodness_of_fit",
     "margin_loss",

@@ -7,9 +7,9 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from keras_spectral.compression import fit_linear_mixture, resilient_classification
-from keras_spectral.measures import alpha_stable_density
+from keras_spectral.measures import alpha_stable_density, fit_linear_mixture
 from keras_spectral.report.figures import _COLOURS, _GREY, _finish
+from keras_spectral.theory import resilient_classification
 
 # No bound, a wrong one, a right one.
 _KINDS = ("#D9D9D9", _COLOURS[5], _COLOURS[2])
@@ -158,10 +158,10 @@ def stable_rank_mixture(rows, **arguments):
     Args:
         rows: List of rows with `alpha_pdf` and `stable_rank`; those with a `status`
             other than "ok" have no exponent that can be relied on, and are left out.
-        **arguments: See `compression.fit_linear_mixture`.
+        **arguments: See `measures.fit_linear_mixture`.
 
     Returns:
-        `compression.LinearMixture`, or `None` for points that have no line: fewer than
+        `measures.LinearMixture`, or `None` for points that have no line: fewer than
         six, or all of one alpha.
 
     Example:
@@ -189,7 +189,7 @@ def figure_3(rows, mixture=None):
         rows: List of rows with `alpha_pdf`, `standard_error` (of alpha) and
             `stable_rank`, such as `experiments.run_sweep` returns; those of one
             `dataset` share a marker.
-        mixture: `compression.LinearMixture` of these rows; default
+        mixture: `measures.LinearMixture` of these rows; default
             `stable_rank_mixture(rows)`. A line is drawn where its points are.
 
     Returns:

@@ -8,12 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from keras_spectral.compression import (
-    approximate_matrix,
-    approximation_threshold,
-    failure_probability,
-    split,
-)
+from keras_spectral.compression import approximate_matrix, split
+from keras_spectral.theory import approximation_threshold, failure_probability
 
 
 @settings(max_examples=60, deadline=None)

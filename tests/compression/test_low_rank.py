@@ -7,14 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_spectral.compression.low_rank import (
-    round_factors,
-    truncate,
+from keras_spectral.compression.low_rank import round_factors, truncate
+from keras_spectral.theory import (
     truncation_measure,
     truncation_parameters,
     truncation_tolerance,
 )
-from keras_spectral.compression.theorems import allowed_output_change
+from keras_spectral.theory.theorems import allowed_output_change
 
 
 def matrices():

@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from keras_spectral.compression import projection
-from keras_spectral.compression.gaussian import normals
 from keras_spectral.compression.projection import (
-    matrix_projections,
     project_matrix,
     project_vector,
     rebuild_matrix,
     rebuild_vector,
+)
+from keras_spectral.gaussian import normals
+from keras_spectral.theory import (
+    matrix_projections,
     rounding_quantum,
     vector_projections,
 )

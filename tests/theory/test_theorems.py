@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate
 
-from keras_spectral.compression import (
+from keras_spectral.compression import approximate_matrix
+from keras_spectral.measures import margin_loss, margins
+from keras_spectral.theory import (
     allowed_output_change,
-    approximate_matrix,
     approximation_threshold,
     compression_bound,
     compression_gap,
@@ -24,7 +25,6 @@ from keras_spectral.compression import (
     projection_parameters,
     sparsity_measure,
 )
-from keras_spectral.measures import margin_loss, margins
 
 
 def test_margins_by_hand():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from keras_spectral.compression import (
+from keras_spectral.theory import (
     bracket_probability,
     large_weight_probability,
     resilient_classification,

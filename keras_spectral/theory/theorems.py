@@ -6,7 +6,7 @@ logarithms or constants is called a measure and orders networks at best.
 
 import math
 
-from keras_spectral.compression.approximation import approximation_threshold
+from keras_spectral.theory import approximation_threshold
 from keras_spectral.validation import (
     check_choice,
     check_integer,

@@ -11,14 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from keras_spectral import data
-from keras_spectral.compression import (
-    certify_error,
-    description_bits,
-    inverse_kl,
-    occam_bound,
-    quantize_large_weights,
-)
+from keras_spectral.compression import certify_error, quantize_large_weights
 from keras_spectral.models.copying import deep_graphs
+from keras_spectral.theory import description_bits, inverse_kl, occam_bound
 
 
 @settings(max_examples=200, deadline=None)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from keras_spectral.compression import fit_linear_mixture
+from keras_spectral.measures import fit_linear_mixture
 
 
 def planted(size, deviation=0.1, seed=0):

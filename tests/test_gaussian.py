@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from keras_spectral.compression import gaussian
+from keras_spectral import gaussian
 
 GOLDEN = [
     "0x1.96b4fe0000000p+0", "0x1.4d1d9e0000000p-2",
