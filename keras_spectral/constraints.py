@@ -24,7 +24,7 @@ from keras_spectral.linalg import (
     truncate_rank,
 )
 from keras_spectral.linalg.certificates import KINDS
-from keras_spectral.models.views import InViews
+from keras_spectral.models.slots import InViews
 from keras_spectral.validation import (
     check_choice,
     check_integer,

@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_spectral.linalg import fixed_svd, leading_triplet, turning_singular_value
 from keras_spectral.linalg.norms import wide
-from keras_spectral.models.views import InViews
+from keras_spectral.models.slots import InViews
 from keras_spectral.validation import check_choice, check_positive
 
 

@@ -5,7 +5,7 @@ from keras import layers as kl
 
 from keras_spectral.layers.reparametrization import Reparametrization
 from keras_spectral.models.copying import clone, finalize
-from keras_spectral.models.kinds import has_kernels, kernel_slots
+from keras_spectral.models.slots import has_kernels, kernel_slots
 from keras_spectral.models.weights import (
     check_names,
     leaf_layers,

@@ -41,7 +41,7 @@ def test_public_names_resolve():
     for name in keras_spectral.__all__:
         assert getattr(keras_spectral, name) is not None
     assert set(keras_spectral.__all__) <= set(dir(keras_spectral))
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+    with pytest.raises(AttributeError, match="nothing"):
         keras_spectral.nothing  # noqa: B018
     for module in map(importlib.import_module, MODULES):
         for name in getattr(module, "__all__", []):

@@ -10,7 +10,7 @@ from keras_spectral.layers import (
     StableRankNormalization,
 )
 from keras_spectral.layers.reparametrization import Reparametrization
-from keras_spectral.models.kinds import kernel_slots
+from keras_spectral.models.slots import kernel_slots
 from keras_spectral.surgery import copy_weights
 from tests.layers.kinds import images, tokens
 

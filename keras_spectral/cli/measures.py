@@ -8,7 +8,6 @@ import typer
 from rich.console import Console
 
 from keras_spectral.cli.checkpoints import AsJson, Entry
-from keras_spectral.experiments.inputs import start_keras
 
 
 def analyze(
@@ -29,7 +28,6 @@ def analyze(
 
         output_folder(output)
     console = Console(stderr=as_json)
-    start_keras(console)
     from keras_spectral import report
     from keras_spectral.experiments import analyze_checkpoint
     from keras_spectral.files import write_json
@@ -47,6 +45,8 @@ def analyze(
         typer.echo(json.dumps(content, indent=2, allow_nan=False))
     else:
         console.print(found)
+        for note, names in found.notes.items():
+            console.print(f"* {note}: {_some(names)}", markup=False, highlight=False)
         for reason, names in _by_reason(found.skipped).items():
             console.print(
                 f"skipped, {reason}: {_some(names)}", markup=False, highlight=False

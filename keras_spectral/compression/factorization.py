@@ -13,7 +13,7 @@ from keras_spectral.compression.masks import as_numpy, is_float
 from keras_spectral.layers.reparametrization import Reparametrization
 from keras_spectral.linalg import rank_at_ratio
 from keras_spectral.models.copying import deep_graphs, finalize
-from keras_spectral.models.kinds import has_kernels
+from keras_spectral.models.slots import has_kernels
 from keras_spectral.results import Rows
 from keras_spectral.validation import check_ratio
 

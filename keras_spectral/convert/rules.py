@@ -11,28 +11,10 @@ import keras
 import numpy as np
 from keras import layers as kl
 
-from keras_spectral.layers import ConditionalBatchNormalization, MaskedConv2D
+from keras_spectral.layers import ConditionalBatchNormalization
+from keras_spectral.models.layouts import CONVOLUTION, SAME, Layout
+from keras_spectral.models.slots import has_kernels, kernel_slots
 from keras_spectral.models.weights import leaf_layers
-
-
-def _identity(array):
-    return array
-
-
-def _convolution_to_keras(array):
-    """(out, in, *size) to (*size, in, out); of a transpose (in, out, *size)."""
-    return array.transpose(*range(2, array.ndim), 1, 0)
-
-
-def _convolution_to_torch(array):
-    return array.transpose(array.ndim - 1, array.ndim - 2, *range(array.ndim - 2))
-
-
-def _depthwise_to_torch(array):
-    """(*size, channels, multiplier) to (channels * multiplier, 1, *size)."""
-    size = array.shape[:-2]
-    moved = array.transpose(array.ndim - 2, array.ndim - 1, *range(array.ndim - 2))
-    return moved.reshape(-1, 1, *size)
 
 
 class Slot(NamedTuple):
@@ -68,42 +50,14 @@ class Slot(NamedTuple):
 class _Row(NamedTuple):
     suffix: str
     attribute: str
-    to_keras: Callable = lambda array, shape: array
-    to_torch: Callable = _identity
+    layout: Layout = SAME
 
 
-_BIAS = _Row("bias", "bias")
-_DENSE = _Row("weight", "kernel", lambda array, _: array.T, np.transpose)
-_CONVOLUTION = _Row(
-    "weight",
-    "kernel",
-    lambda array, _: _convolution_to_keras(array),
-    _convolution_to_torch,
-)
-_DEPTHWISE = _Row(
-    "weight",
-    "kernel",
-    lambda array, shape: np.moveaxis(
-        array.reshape(shape[-2], shape[-1], *shape[:-2]), (0, 1), (-2, -1)
-    ),
-    _depthwise_to_torch,
-)
+# Beside the kernels, which `models.kinds` knows. A layer has not all of them.
+_BESIDE = (_Row("bias", "bias"), _Row("mask", "mask", CONVOLUTION))
 _SCALE = (_Row("weight", "gamma"), _Row("bias", "beta"))
-
-# The first kind that fits counts, so subclasses stand before their base.
-_RULES = [
-    (
-        MaskedConv2D,
-        (_CONVOLUTION, _BIAS, _CONVOLUTION._replace(suffix="mask", attribute="mask")),
-    ),
-    ((kl.Conv1D, kl.Conv2D, kl.Conv3D), (_CONVOLUTION, _BIAS)),
-    (
-        (kl.Conv1DTranspose, kl.Conv2DTranspose, kl.Conv3DTranspose),
-        (_CONVOLUTION, _BIAS),
-    ),
-    ((kl.DepthwiseConv1D, kl.DepthwiseConv2D), (_DEPTHWISE, _BIAS)),
-    (kl.Dense, (_DENSE, _BIAS)),
-    (kl.Embedding, (_Row("weight", "embeddings"),)),
+# Layers without kernels.
+_RULES = (
     (
         kl.BatchNormalization,
         (
@@ -121,7 +75,7 @@ _RULES = [
         ),
     ),
     ((kl.LayerNormalization, kl.GroupNormalization), _SCALE),
-]
+)
 SUPPORTED = (
     "Dense, Conv1D/2D/3D and their transposes, DepthwiseConv1D/2D, Embedding, "
     "BatchNormalization, LayerNormalization, GroupNormalization"
@@ -130,7 +84,16 @@ SUPPORTED = (
 
 def _rows(layer):
     """Return the rows that cover a layer's weights, all of them, or `None`."""
-    rows = next((rows for kind, rows in _RULES if isinstance(layer, kind)), ())
+    if has_kernels(layer):
+        kernels = [slot for slot in kernel_slots(layer) if slot.owner is layer]
+        rows = [
+            _Row(slot.torch[0], slot.attribute, slot.torch[1])
+            for slot in kernels
+            if slot.torch
+        ]
+        rows += _BESIDE
+    else:
+        rows = next((rows for kind, rows in _RULES if isinstance(layer, kind)), ())
     rows = [row for row in rows if getattr(layer, row.attribute, None) is not None]
     covered = {id(getattr(layer, row.attribute)) for row in rows}
     return rows if covered == {id(weight) for weight in layer.weights} else None
@@ -178,9 +141,7 @@ def slots(model):
                     f"`model` has two layers for the key `{key}`. Give every layer "
                     "a name of its own."
                 )
-            found[key] = Slot(
-                key, layer, wrapper, row.attribute, row.to_keras, row.to_torch
-            )
+            found[key] = Slot(key, layer, wrapper, row.attribute, *row.layout)
     if unknown:
         raise ValueError(
             f"`model` must hold weights in these layers only: {SUPPORTED}. Received: "

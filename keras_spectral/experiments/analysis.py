@@ -5,9 +5,11 @@ import math
 
 import numpy as np
 
+from keras_spectral import models
 from keras_spectral.convert import CheckpointError, read_checkpoint
 from keras_spectral.measures import fit_eigenvalues, fit_power_law
-from keras_spectral.models import weights
+from keras_spectral.models.keras_files import KerasFile, stored_weights
+from keras_spectral.models.stored import torch_weights
 from keras_spectral.results import Rows
 from keras_spectral.validation import check_choice, check_integer
 
@@ -26,8 +28,9 @@ class AnalysisRow:
 
     Args:
         name: String, the tensor's key.
-        kind: `"matrix"` or `"convolution"`; of a model, the layer's class.
+        kind: `"matrix"` or `"convolution"`; of a Keras model, the layer's class.
         shape: Tuple, as it is stored.
+        note: String, what the file does not tell of the matrix, or `None`.
         spectral_norm: Float, of the flattened tensor.
         stable_rank: Float, likewise.
         alpha_pdf: Float, exponent of the density of |w|.
@@ -53,6 +56,7 @@ class AnalysisRow:
     name: str
     kind: str
     shape: tuple
+    note: str | None
     spectral_norm: float
     stable_rank: float
     alpha_pdf: float
@@ -88,6 +92,15 @@ class Analysis(Rows):
         super().__init__(rows, **kwargs)
         self.skipped = dict(skipped)
 
+    @property
+    def notes(self):
+        """Dict from what the file does not tell to the names of the rows concerned."""
+        notes = {}
+        for row in self.rows:
+            if row.note:
+                notes.setdefault(row.note, []).append(row.name)
+        return notes
+
     def __rich__(self):
         from rich.box import SIMPLE_HEAD
         from rich.table import Table
@@ -110,7 +123,7 @@ class Analysis(Rows):
             table.add_column(label, justify="right", no_wrap=True)
         for row in self.rows:
             table.add_row(
-                Text(_short(row.name)),
+                Text(_short(row.name) + ("*" if row.note else "")),
                 "x".join(map(str, row.shape)),
                 f"{row.spectral_norm:.3g}",
                 f"{row.stable_rank:.2f}",
@@ -168,27 +181,40 @@ def analyze_checkpoint(path, entry=None, layout="auto", seed=0, progress=None):
     check_choice("layout", layout, _LAYOUTS)
     check_integer("seed", seed, least=0)
     state = read_checkpoint(path, entry)
-    if layout == "auto":
-        layout = "keras" if state.container in ("keras", "hdf5") else "torch"
-    rows, skipped = [], {}
-    shapes, dtypes = state.shapes, state.dtypes
-    for number, name in enumerate(shapes):
+    if layout == "auto" and state.container in ("keras", "hdf5"):
+        file = KerasFile(state.layer_names, state.config)
+        found, skipped = stored_weights(state.shapes, file)
+        unit = "layers"
+    else:
+        found, skipped = _tensors(state, layout)
+        unit = "tensors"
+    rows = []
+    for number, weight in enumerate(found):
         if progress is not None:
-            progress(name, number, len(shapes))
-        reason = _unfit(name, shapes[name], dtypes[name])
+            progress(weight.name, number, len(found))
+        try:
+            matrix = weight.matrix(state)
+            shape = weight.view.kernel_shape
+            row = _row(weight.name, weight.kind, shape, weight.note, matrix, seed)
+            rows.append(row)
+        except CheckpointError as error:
+            skipped[weight.name] = str(error).removeprefix(f"{state.origin} ")
+        except ValueError as error:
+            skipped[weight.name] = str(error)
+    return _analysis(rows, skipped, f"{path} ({state.container})", unit)
+
+
+def _tensors(state, layout):
+    """Return every tensor that may be a kernel, and why the others are none."""
+    found, skipped = [], {}
+    shapes, dtypes = state.shapes, state.dtypes
+    for key, shape in shapes.items():
+        reason = _unfit(key, shape, dtypes[key])
         if reason is None:
-            try:
-                array = state[name]
-                kind = "matrix" if array.ndim == 2 else "convolution"
-                matrix = _flattened(name, array, layout)
-                rows.append(_row(name, kind, array.shape, matrix, seed))
-            except CheckpointError as error:
-                reason = str(error).removeprefix(f"{state.origin} ")
-            except ValueError as error:
-                reason = str(error)
-        if reason is not None:
-            skipped[name] = reason
-    return _analysis(rows, skipped, f"{path} ({state.container})", "tensors")
+            found += torch_weights(key, shape, shapes, layout)
+        else:
+            skipped[key] = reason
+    return found, skipped
 
 
 def analyze_model(model, seed=0, where=None):
@@ -217,11 +243,12 @@ def analyze_model(model, seed=0, where=None):
     Source: papers/heavy-tail-compression.md, section 6 and appendix D.
     """
     check_integer("seed", seed, least=0)
-    found, rows, skipped = weights(model, where), [], {}
+    found, rows, skipped = models.weights(model, where), [], {}
     for weight in found:
         matrix = weight.matrix()
         try:
-            rows.append(_row(weight.name, weight.kind, matrix.shape, matrix, seed))
+            shape = weight.slot.view.kernel_shape
+            rows.append(_row(weight.name, weight.kind, shape, None, matrix, seed))
         except ValueError as error:
             skipped[weight.name] = str(error)
     skipped |= {f"{left.name} ({left.kind})": left.reason for left in found.left_out}
@@ -253,24 +280,10 @@ def _unfit(name, shape, dtype):
         return "empty"
     if parts[-1] == "mask":
         return "a mask"
-    if {"norm_states", "rank_states"} & set(parts):
-        return "singular vectors of a wrapper"
     return None
 
 
-def _flattened(name, array, layout):
-    """Return an array as a matrix, filters by what they read."""
-    if array.ndim == 2:
-        return array
-    if layout == "torch":
-        return array.reshape(array.shape[0], -1)
-    if "depthwise" in name:
-        # (height, width, channels, multiplier): every channel is a filter.
-        return array.reshape(math.prod(array.shape[:-2]), -1)
-    return array.reshape(-1, array.shape[-1])
-
-
-def _row(name, kind, shape, matrix, seed):
+def _row(name, kind, shape, note, matrix, seed):
     if min(matrix.shape) < 2:
         raise ValueError(f"a vector of {max(matrix.shape)} numbers")
     if min(matrix.shape) > _LONGEST_SHORT_SIDE:
@@ -295,6 +308,7 @@ def _row(name, kind, shape, matrix, seed):
         name=name,
         kind=kind,
         shape=tuple(shape),
+        note=note,
         spectral_norm=math.sqrt(spectrum.eigenvalues[0]),
         stable_rank=spectrum.stable_rank,
         alpha_pdf=law.alpha_pdf,

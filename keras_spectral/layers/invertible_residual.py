@@ -11,7 +11,7 @@ from keras_spectral.layers.lipschitz_constants import KERNEL_KINDS, lipschitz_co
 from keras_spectral.layers.substitution import call_substituted
 from keras_spectral.linalg import clipping_scale, induced_norm
 from keras_spectral.linalg.norms import wide
-from keras_spectral.models.kinds import check_plain, kernel_slots
+from keras_spectral.models.slots import check_plain, kernel_slots
 from keras_spectral.validation import check_integer, check_positive
 
 

@@ -3,12 +3,17 @@
 import keras
 from keras import layers as kl
 
-from keras_spectral.models.kinds import KINDS, check_plain
+from keras_spectral.models.kinds import KINDS
+from keras_spectral.models.slots import check_plain
 
 # Layers that are a kernel, a bias and an activation, with the name that
 # `linalg.induced_norm` gives to their kernel.
 KERNEL_KINDS = {
-    layer: kind.induced for kind in KINDS if kind.induced for layer in kind.classes
+    getattr(kl, name): kind.induced
+    for kind in KINDS
+    if kind.induced
+    for name in kind.classes
+    if hasattr(kl, name)
 }
 
 # The largest magnitudes of the derivatives, rounded up.

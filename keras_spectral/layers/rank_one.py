@@ -16,7 +16,7 @@ from keras_spectral.linalg import (
     turning_product,
 )
 from keras_spectral.linalg.power_iteration import UPDATE_ORDERS
-from keras_spectral.models.kinds import check_plain
+from keras_spectral.models.slots import check_plain
 from keras_spectral.validation import check_choice, check_integer, check_positive
 
 NORMS = ("reshaped", "operator")

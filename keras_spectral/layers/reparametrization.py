@@ -7,7 +7,7 @@ from keras import ops, tree
 
 from keras_spectral.layers.singular_vectors import SingularVectors
 from keras_spectral.layers.substitution import call_substituted
-from keras_spectral.models.kinds import (
+from keras_spectral.models.slots import (
     check_finite_kernel,
     check_kind,
     check_plain,

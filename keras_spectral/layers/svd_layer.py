@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_spectral.linalg import rank_at_ratio
 from keras_spectral.linalg.norms import wide
-from keras_spectral.models.kinds import check_finite_kernel, kernel_slots
+from keras_spectral.models.slots import check_finite_kernel, kernel_slots
 from keras_spectral.regularizers import Orthonormal
 from keras_spectral.validation import check_ratio
 

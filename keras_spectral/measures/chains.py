@@ -24,7 +24,7 @@ from keras_spectral.measures.steps import (
     each,
     step_of,
 )
-from keras_spectral.models.kinds import kernel_slots
+from keras_spectral.models.slots import kernel_slots
 
 _WEIGHTED = (kl.Dense, kl.Conv2D, MaskedConv2D)
 

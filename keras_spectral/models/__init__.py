@@ -1,5 +1,5 @@
 """What a Keras model is made of: kinds of layers, weights, copies."""
 
-from keras_spectral.models.weights import LeftOut, Weight, Weights, weights
+import lazy_loader
 
-__all__ = ["LeftOut", "Weight", "Weights", "weights"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,47 +1,80 @@
-"""Which kernels a Keras layer has, where it reads them, and what maps they are.
+"""The kinds of layers that have kernels: one row a class.
 
-One table, `KINDS`, knows every kind of layer; everything that treats kernels
-(wrappers, measures, surgery) asks `kernel_slots`.
+A row says where a kernel is, how it is read as a matrix, which linear map it is, which
+norm bounds that, and how PyTorch lays it out. It knows names and shapes alone, so that
+it treats a layer in memory and a layer in a file alike, and starts no backend.
 """
 
-import functools
 from collections.abc import Callable
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
 
-import keras
-import numpy as np
-from keras import layers as kl
-
-from keras_spectral.linalg import (
-    convolution_operator,
-    depthwise_convolution_operator,
-    transposed_convolution_operator,
-)
-from keras_spectral.models.views import KernelSlot, MatrixView
+from keras_spectral.models.layouts import CONVOLUTION, DENSE, DEPTHWISE, SAME, Layout
 
 
-def _last(kernel):
-    return MatrixView(tuple(kernel.shape), (len(kernel.shape) - 1,))
+class Part(Protocol):
+    """A layer, in memory or in a file.
+
+    Args:
+        name: String, the layer's.
+        classes: Tuple of strings: its class, and those that this is derived from.
+    """
+
+    name: str
+    classes: tuple
+
+    def read(self, attribute: str) -> Any:
+        """Return an argument that the layer was made with; `None` if not known."""
+
+    def has(self, attribute: str) -> bool:
+        """Return whether there is a layer inside of that name."""
+
+    def part(self, attribute: str) -> "Part":
+        """Return a layer inside of the layer."""
+
+    def parts(self, attribute: str) -> "list[Part]":
+        """Return a list of layers inside of the layer."""
 
 
-def _plain(attribute, layer, name="kernel", setting="kernel"):
-    view = _last(getattr(layer, attribute))
-    return [KernelSlot(name, layer, attribute, view, setting=setting)]
+def _last(part, rank):
+    return (rank - 1,)
 
 
-def _einsum(layer):
-    kernel = layer._kernel
-    labels, outputs = _einsum_labels(layer)
-    axes = tuple(axis for axis, label in enumerate(labels) if label in outputs)
-    view = MatrixView(tuple(kernel.shape), axes)
-    return [KernelSlot("kernel", layer, "_kernel", view)]
+def _last_but_one(part, rank):
+    return (rank - 2,)
 
 
-def _einsum_labels(layer):
-    """Return the kernel's labels and the set of those that number outputs."""
-    operands, result = layer.equation.replace(" ", "").split("->")
-    inputs, kernel = (part.replace("...", "") for part in operands.split(","))
+def _last_two(part, rank):
+    return (rank - 2, rank - 1)
+
+
+def _all_but_first(part, rank):
+    return tuple(range(1, rank))
+
+
+def _all_but_two(part, rank):
+    return tuple(range(2, rank))
+
+
+def _of_equation(part, rank):
+    if not isinstance(part.read("equation"), str):
+        return None
+    labels, outputs = einsum_labels(part)
+    return tuple(axis for axis, label in enumerate(labels) if label in outputs)
+
+
+def einsum_labels(part):
+    """Return the labels of an EinsumDense's kernel and the set of its outputs'.
+
+    Args:
+        part: A `Part`.
+
+    Raises:
+        ValueError: If no one matrix holds the norm of the layer.
+    """
+    equation = part.read("equation")
+    operands, result = equation.replace(" ", "").split("->")
+    inputs, kernel = (side.replace("...", "") for side in operands.split(","))
     result = result.replace("...", "")
     outputs = {label for label in kernel if label not in inputs}
     shared = [label for label in kernel if label in inputs and label in result]
@@ -50,242 +83,210 @@ def _einsum_labels(layer):
         raise ValueError(
             "`layer` must contract its input with a kernel whose other axes are "
             "all outputs: only then one matrix holds its norm. Received: "
-            f"'{layer.name}' with equation='{layer.equation}'. Split it into "
+            f"'{part.name}' with equation='{equation}'. Split it into "
             "`Dense` layers."
         )
     return kernel, outputs
 
 
-def _geometry(layer):
-    return dict(
-        strides=layer.strides,
-        padding=layer.padding,
-        dilation_rate=layer.dilation_rate,
-    )
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel of a kind of layers.
+
+    Args:
+        name: String, what it is called where a layer has several.
+        attribute: String, the attribute that the `call` of its owner reads.
+        place: Integer, its number among what Keras stores of its owner.
+        outputs: Callable from the owner's `Part` and the kernel's rank to the axes that
+            number outputs; to `None` where the part does not tell.
+        operator: String, the function of `linalg` that makes it a linear operator on
+            images, or `None` where the matrix is the operator.
+        geometry: Tuple of strings, the arguments of that function that the owner has.
+        induced: String, which norm of `linalg.induced_norm` bounds the layer.
+        setting: String: the layer calls the kernel's constraint `<setting>_constraint`
+            and its regularizer `<setting>_regularizer`.
+        torch: Pair of the suffix of PyTorch's key and a `Layout`, or `None`.
+    """
+
+    name: str = "kernel"
+    attribute: str = "_kernel"
+    place: int = 0
+    outputs: Callable = _last
+    operator: str | None = None
+    geometry: tuple = ()
+    induced: str = "dense"
+    setting: str = "kernel"
+    torch: tuple[str, Layout] | None = None
 
 
-def _convolution(layer):
-    operator = functools.partial(convolution_operator, **_geometry(layer))
+class Found(NamedTuple):
+    """A kernel of a layer.
+
+    Args:
+        name: String.
+        kernel: `Kernel`, its row.
+        owner: `Part` that holds the variable.
+        configured: `Part` whose arguments set it, where it is not the owner.
+    """
+
+    name: str
+    kernel: Kernel
+    owner: Part
+    configured: Part | None = None
+
+    def prefixed(self, prefix):
+        """Return it under another name."""
+        return self._replace(name=f"{prefix}_{self.name}")
+
+
+_GEOMETRY = ("strides", "padding", "dilation_rate")
+
+_DENSE = Kernel(torch=("weight", DENSE))
+_EINSUM = Kernel(outputs=_of_equation)
+_CONVOLUTION = Kernel(
+    operator="convolution_operator",
+    geometry=_GEOMETRY,
+    induced="convolution",
+    torch=("weight", CONVOLUTION),
+)
+_TRANSPOSED = Kernel(
+    attribute="kernel",
+    outputs=_last_but_one,
+    operator="transposed_convolution_operator",
+    geometry=(*_GEOMETRY, "output_padding"),
+    induced="transposed",
+    torch=("weight", CONVOLUTION),
+)
+_DEPTHWISE = Kernel(
+    attribute="kernel",
+    outputs=_last_two,
+    operator="depthwise_convolution_operator",
+    geometry=_GEOMETRY,
+    induced="depthwise",
+    setting="depthwise",
+    torch=("weight", DEPTHWISE),
+)
+_SEPARABLE = (
+    replace(
+        _DEPTHWISE, name="depthwise_kernel", attribute="depthwise_kernel", torch=None
+    ),
+    # It acts on each pixel alone: its matrix is its operator.
+    Kernel("pointwise_kernel", "pointwise_kernel", 1, setting="pointwise"),
+)
+_EMBEDDING = Kernel(
+    "embeddings", "_embeddings", setting="embeddings", torch=("weight", SAME)
+)
+# Whatever the rank of its inputs: query, key and value end in (heads, size), and what
+# reads them begins so.
+_ATTENTION = (
+    Kernel("query", outputs=_all_but_first, setting="_kernel"),
+    Kernel("key", outputs=_all_but_first, setting="_kernel"),
+    Kernel("value", outputs=_all_but_first, setting="_kernel"),
+    Kernel("output", outputs=_all_but_two, setting="_kernel"),
+)
+_GATE = Kernel("gate", outputs=_all_but_first, setting="_kernel")
+_CELL = (
+    Kernel("kernel", "kernel"),
+    Kernel("recurrent_kernel", "recurrent_kernel", 1, setting="recurrent"),
+)
+
+CELLS = ("SimpleRNNCell", "LSTMCell", "GRUCell")
+
+
+def _own(*kernels):
+    return lambda part: [Found(kernel.name, kernel, part) for kernel in kernels]
+
+
+def _attention(part):
+    kernels = (*_ATTENTION, _GATE) if part.has("gate_dense") else _ATTENTION
     return [
-        KernelSlot("kernel", layer, "_kernel", _last(layer._kernel), operator),
+        Found(kernel.name, kernel, part.part(f"{kernel.name}_dense"), part)
+        for kernel in kernels
     ]
 
 
-def _transposed(layer):
-    operator = functools.partial(
-        transposed_convolution_operator,
-        output_padding=layer.output_padding,
-        **_geometry(layer),
-    )
-    shape = tuple(layer.kernel.shape)
-    view = MatrixView(shape, (len(shape) - 2,))
-    return [KernelSlot("kernel", layer, "kernel", view, operator)]
-
-
-def _depthwise(layer, name="kernel"):
-    operator = functools.partial(depthwise_convolution_operator, **_geometry(layer))
-    shape = tuple(getattr(layer, name).shape)
-    view = MatrixView(shape, (len(shape) - 2, len(shape) - 1))
-    return [KernelSlot(name, layer, name, view, operator, "depthwise", "depthwise")]
-
-
-def _separable(layer):
-    # The pointwise kernel acts on each pixel alone: its matrix is its operator.
+def _recurrent(part):
+    cell = part.part("cell")
+    if "StackedRNNCells" not in cell.classes:
+        return _own(*_CELL)(cell)
     return [
-        *_depthwise(layer, "depthwise_kernel"),
-        *_plain("pointwise_kernel", layer, "pointwise_kernel", "pointwise"),
+        found.prefixed(f"cell_{index}")
+        for index, cell in enumerate(cell.parts("cells"))
+        for found in _own(*_CELL)(cell)
     ]
 
 
-def _prefixed(prefix, slots):
-    return [replace(slot, name=f"{prefix}_{slot.name}") for slot in slots]
-
-
-def _attention(layer):
-    slots = []
-    for part in ("query", "key", "value", "output"):
-        (slot,) = _einsum(getattr(layer, f"{part}_dense"))
-        slots.append(replace(slot, name=part, setting="_kernel", configured=layer))
-    return slots
-
-
-def _cell(cell):
+def _bidirectional(part):
     return [
-        *_plain("kernel", cell, "kernel"),
-        *_plain("recurrent_kernel", cell, "recurrent_kernel", "recurrent"),
+        found.prefixed(direction)
+        for direction in ("forward", "backward")
+        for found in kernels_of(part.part(f"{direction}_layer"))
     ]
-
-
-def _recurrent(layer):
-    if not isinstance(layer.cell, kl.StackedRNNCells):
-        return _cell(layer.cell)
-    slots = []
-    for index, cell in enumerate(layer.cell.cells):
-        slots += _prefixed(f"cell_{index}", _cell(cell))
-    return slots
-
-
-def _bidirectional(layer):
-    return [
-        *_prefixed("forward", kernel_slots(layer.forward_layer)),
-        *_prefixed("backward", kernel_slots(layer.backward_layer)),
-    ]
-
-
-_CELLS = (kl.SimpleRNNCell, kl.LSTMCell, kl.GRUCell)
 
 
 class Kind(NamedTuple):
     """What is known of a class of layers.
 
     Args:
-        classes: Tuple of classes; subclasses are of their kind, too.
-        slots: Callable, built layer to a list of `KernelSlot`.
-        induced: String, see `KernelSlot`, of layers that are a kernel, a bias and an
+        classes: Tuple of names of classes; subclasses are of their kind, too.
+        kernels: Callable, `Part` to a list of `Found`.
+        induced: String, see `Kernel`, of layers that are a kernel, a bias and an
             activation; `None` for others.
     """
 
     classes: tuple
-    slots: Callable
+    kernels: Callable
     induced: str | None = None
 
 
 KINDS = (
-    Kind((kl.Dense,), functools.partial(_plain, "_kernel"), "dense"),
-    Kind((kl.EinsumDense,), _einsum),
-    Kind((kl.Conv1D, kl.Conv2D, kl.Conv3D), _convolution, "convolution"),
+    Kind(("Dense",), _own(_DENSE), "dense"),
+    Kind(("EinsumDense",), _own(_EINSUM)),
     Kind(
-        (kl.Conv1DTranspose, kl.Conv2DTranspose, kl.Conv3DTranspose),
-        _transposed,
+        ("Conv1D", "Conv2D", "Conv3D", "MaskedConv2D"),
+        _own(_CONVOLUTION),
+        "convolution",
+    ),
+    Kind(
+        ("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),
+        _own(_TRANSPOSED),
         "transposed",
     ),
-    Kind((kl.DepthwiseConv1D, kl.DepthwiseConv2D), _depthwise, "depthwise"),
-    Kind((kl.SeparableConv1D, kl.SeparableConv2D), _separable),
-    Kind(
-        (kl.Embedding,),
-        functools.partial(
-            _plain, "_embeddings", name="embeddings", setting="embeddings"
-        ),
-    ),
-    Kind((kl.MultiHeadAttention,), _attention),
-    Kind((kl.Bidirectional,), _bidirectional),
-    Kind((kl.TimeDistributed,), lambda layer: kernel_slots(layer.layer)),
-    Kind((kl.RNN,), _recurrent),
+    Kind(("DepthwiseConv1D", "DepthwiseConv2D"), _own(_DEPTHWISE), "depthwise"),
+    Kind(("SeparableConv1D", "SeparableConv2D"), _own(*_SEPARABLE)),
+    Kind(("Embedding",), _own(_EMBEDDING)),
+    Kind(("MultiHeadAttention",), _attention),
+    Kind(("Bidirectional",), _bidirectional),
+    Kind(("TimeDistributed",), lambda part: kernels_of(part.part("layer"))),
+    Kind(("RNN", "SimpleRNN", "LSTM", "GRU"), _recurrent),
 )
+_BY_CLASS = {name: kind for kind in KINDS for name in kind.classes}
 
-_SUPPORTED = (
+SUPPORTED = (
     "Dense, EinsumDense, Conv1D/2D/3D and their transposes, DepthwiseConv1D/2D, "
     "SeparableConv1D/2D, Embedding, MultiHeadAttention, SimpleRNN, LSTM, GRU, "
     "Bidirectional and TimeDistributed"
 )
 
 
-def kernel_slots(layer):
-    """Return where a built layer reads its kernels.
+def kind_of(part):
+    """Return the `Kind` of a `Part`, or `None`."""
+    return next((_BY_CLASS[name] for name in part.classes if name in _BY_CLASS), None)
+
+
+def kernels_of(part):
+    """Return the kernels of a layer.
 
     Args:
-        layer: A built `keras.layers.Layer` of a supported kind.
+        part: A `Part` of one of the kinds, see `kind_of`.
 
     Returns:
-        List of `KernelSlot`, one a kernel.
+        List of `Found`.
 
     Raises:
-        ValueError: If the layer is of another kind, see `check_kind`.
-
-    Example:
-    >>> import keras
-    >>> layer = keras.layers.SeparableConv2D(4, 3)
-    >>> layer.build((None, 8, 8, 2))
-    >>> [(slot.name, slot.view.shape) for slot in kernel_slots(layer)]
-    [('depthwise_kernel', (9, 2)), ('pointwise_kernel', (2, 4))]
+        ValueError: If it, or a layer inside, is of no kind.
     """
-    check_kind(layer)
-    kind = next(kind for kind in KINDS if isinstance(layer, kind.classes))
-    slots = kind.slots(layer)
-    return [replace(s, induced=kind.induced) for s in slots] if kind.induced else slots
-
-
-def has_kernels(layer):
-    """Return whether `kernel_slots` treats this layer."""
-    try:
-        check_kind(layer)
-    except ValueError:
-        return False
-    return True
-
-
-def check_kind(layer):
-    """Raise a ValueError, naming the layer, unless `kernel_slots` treats it.
-
-    Args:
-        layer: A `keras.layers.Layer`, built or not.
-
-    Example:
-    >>> import keras
-    >>> check_kind(keras.layers.Dense(2))
-    """
-    if isinstance(layer, kl.TimeDistributed):
-        return check_kind(layer.layer)
-    if isinstance(layer, kl.Bidirectional):
-        return check_kind(layer.forward_layer)
-    if isinstance(layer, kl.RNN):
-        return _check_cells(layer)
-    if not any(isinstance(layer, kind.classes) for kind in KINDS):
-        if isinstance(layer, _CELLS):
-            advice = "Wrap the layer that runs the cell, such as `keras.layers.LSTM`."
-        elif isinstance(layer, keras.Model):
-            advice = "Wrap its layers: `keras_spectral.wrap(model, ...)`."
-        else:
-            advice = "Leave this layer as it is, or build it from those."
-        raise ValueError(
-            f"`layer` must be one of: {_SUPPORTED}. Received: {layer}. {advice}"
-        )
-    if isinstance(layer, kl.EinsumDense):
-        _einsum_labels(layer)
-    check_plain(layer)
-    return None
-
-
-def _check_cells(layer):
-    cell = layer.cell
-    cells = cell.cells if isinstance(cell, kl.StackedRNNCells) else [cell]
-    for cell in cells:
-        if not isinstance(cell, _CELLS):
-            raise ValueError(
-                "`layer` must run SimpleRNN, LSTM or GRU cells. Received: layer "
-                f"'{layer.name}' with a {type(cell).__name__}."
-            )
-
-
-def check_plain(layer):
-    """Raise a ValueError if the layer has LoRA enabled or is quantized."""
-    if getattr(layer, "lora_enabled", False):
-        raise ValueError(
-            "`layer` must not have LoRA enabled: its kernel is then a sum of "
-            f"frozen and trained parts. Received: layer='{layer.name}'. Wrap the "
-            "layer without LoRA."
-        )
-    if getattr(layer, "quantization_mode", None) is not None:
-        raise ValueError(
-            "`layer` must not be quantized: an integer kernel has no spectrum to "
-            f"train. Received: layer='{layer.name}' with "
-            f"quantization_mode={layer.quantization_mode}. Wrap the layer before "
-            "it is quantized."
-        )
-
-
-def check_finite_kernel(kernel, name, layer):
-    """Raise a ValueError, naming the layer, if a kernel holds NaN or infinity.
-
-    Args:
-        kernel: Float array.
-        name: String, what Keras calls the kernel.
-        layer: The `keras.layers.Layer` that computes with it.
-    """
-    broken = int(np.sum(~np.isfinite(kernel.astype("float64"))))
-    if broken:
-        raise ValueError(
-            "`kernel` must be finite to have singular values. Received: "
-            f"'{name}' of layer '{layer.name}', where {broken:,} of {kernel.size:,} "
-            "numbers are NaN or infinite. Go back to an earlier checkpoint."
-        )
+    kind = kind_of(part)
+    if kind is None:
+        raise ValueError(f"`{part.name}` must be a layer of a known kind.")
+    return kind.kernels(part)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import keras
 from keras import layers as kl
 
-from keras_spectral.models.kinds import has_kernels, kernel_slots
-from keras_spectral.models.views import KernelSlot, MatrixView
+from keras_spectral.models.slots import KernelSlot, has_kernels, kernel_slots
+from keras_spectral.models.views import MatrixView
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def imported(kind, flavour, rng, negative, normalize=SpectralNormalization):
 
 
 def kernel_norm(layer):
-    slot = ks.models.kinds.kernel_slots(layer)[0]
+    slot = ks.models.slots.kernel_slots(layer)[0]
     matrix = slot.view.flatten(np.asarray(slot.value, "float64"))
     return np.linalg.norm(matrix, 2)
 

@@ -13,79 +13,86 @@ from hypothesis import strategies as st
 
 from keras_spectral import convert, zoo
 from keras_spectral.convert import MismatchError, reference, rules, torch_weights
-from keras_spectral.convert.rules import _Row
+from keras_spectral.models.layouts import SAME
 from tests.convert.reference import random_network
 
 NAME = "resnet20_cifar10"
 
 
-def replaced_row(monkeypatch, kind, suffix, row):
-    """Give one rule of the converter a bug."""
+def changed_rows(monkeypatch, kind, **changes):
+    """Give the rows of one kind of layer a bug, by suffix."""
+    right = rules._rows
 
-    def changed(kinds, rows):
-        kinds = kinds if isinstance(kinds, tuple) else (kinds,)
-        if kind not in kinds:
+    def wrong(layer):
+        rows = right(layer)
+        if rows is None or not isinstance(layer, kind):
             return rows
-        return tuple(row if old.suffix == suffix else old for old in rows)
+        unchanged = {row.suffix: lambda row: row for row in rows}
+        return [{**unchanged, **changes}[row.suffix](row) for row in rows]
 
-    table = [(kinds, changed(kinds, rows)) for kinds, rows in rules._RULES]
-    monkeypatch.setattr(rules, "_RULES", table)
+    monkeypatch.setattr(rules, "_rows", wrong)
 
 
 def convolution(to_keras):
-    def mutate(monkeypatch):
-        right = rules._CONVOLUTION
-        row = right._replace(to_keras=lambda a, _: to_keras(right.to_keras(a, _)))
-        replaced_row(monkeypatch, keras.layers.Conv2D, "weight", row)
+    """Change what the right rule makes of a convolution's kernel."""
 
-    return mutate
+    def change(row):
+        right = row.layout.to_keras
+        layout = row.layout._replace(to_keras=lambda a, s: to_keras(right(a, s), a))
+        return row._replace(layout=layout)
+
+    return lambda monkeypatch: changed_rows(
+        monkeypatch, keras.layers.Conv2D, weight=change
+    )
 
 
-def square_swapped(kernel):
+def square_swapped(kernel, _):
     square = kernel.shape[2] == kernel.shape[3]
     return kernel.transpose(0, 1, 3, 2) if square else kernel
 
 
-def reshaped(monkeypatch):
-    row = rules._CONVOLUTION._replace(to_keras=lambda a, shape: a.reshape(shape))
-    replaced_row(monkeypatch, keras.layers.Conv2D, "weight", row)
+def swapped(first, second):
+    """Exchange two of a normalization's variables."""
+    attributes = dict(NORMALIZATION)
 
-
-def normalization(suffix, attribute):
     def mutate(monkeypatch):
-        kind = keras.layers.BatchNormalization
-        others = {"gamma": "beta", "beta": "gamma"}
-        others |= {"moving_mean": "moving_variance", "moving_variance": "moving_mean"}
-        replaced_row(monkeypatch, kind, suffix, _Row(suffix, others[attribute]))
-        (second,) = [
-            row
-            for kinds, rows in rules._RULES
-            if kinds is kind
-            for row in rows
-            if row.attribute == others[attribute] and row.suffix != suffix
-        ]
-        row = _Row(second.suffix, attribute)
-        replaced_row(monkeypatch, kind, second.suffix, row)
+        changes = {
+            here: lambda row, other=attributes[there]: row._replace(attribute=other)
+            for here, there in ((first, second), (second, first))
+        }
+        changed_rows(monkeypatch, keras.layers.BatchNormalization, **changes)
 
     return mutate
 
 
+NORMALIZATION = {
+    "weight": "gamma",
+    "bias": "beta",
+    "running_mean": "moving_mean",
+    "running_var": "moving_variance",
+}
+
+
 def statistics_left(monkeypatch):
-    for suffix, attribute, value in (
-        ("running_mean", "moving_mean", 0),
-        ("running_var", "moving_variance", 1),
-    ):
-        row = _Row(suffix, attribute, lambda a, _, value=value: np.full_like(a, value))
-        replaced_row(monkeypatch, keras.layers.BatchNormalization, suffix, row)
+    def at(value):
+        layout = SAME._replace(to_keras=lambda a, _: np.full_like(a, value))
+        return lambda row: row._replace(layout=layout)
+
+    changed_rows(
+        monkeypatch,
+        keras.layers.BatchNormalization,
+        running_mean=at(0),
+        running_var=at(1),
+    )
 
 
 MISTAKES = {
-    "height and width swapped": convolution(lambda k: k.transpose(1, 0, 2, 3)),
-    "kernels flipped": convolution(lambda k: k[::-1, ::-1]),
+    "height and width swapped": convolution(lambda k, _: k.transpose(1, 0, 2, 3)),
+    "kernels flipped": convolution(lambda k, _: k[::-1, ::-1]),
     "inputs and outputs swapped": convolution(square_swapped),
-    "raw reshape": reshaped,
-    "gamma and beta": normalization("weight", "gamma"),
-    "mean and variance": normalization("running_mean", "moving_mean"),
+    "raw reshape": convolution(lambda k, raw: raw.reshape(k.shape)),
+    "gamma and beta": swapped("weight", "bias"),
+    "mean and variance": swapped("running_mean", "running_var"),
     "statistics left at their start": statistics_left,
 }
 FIRST_BAD = {

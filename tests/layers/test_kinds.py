@@ -14,7 +14,7 @@ from keras_spectral.layers import (
     StableRankNormalization,
 )
 from keras_spectral.layers.reparametrization import restart_power_iteration
-from keras_spectral.models.kinds import kernel_slots
+from keras_spectral.models.slots import kernel_slots
 from tests.layers.kinds import KINDS, attention, images, numpy, tokens
 
 METHODS = {

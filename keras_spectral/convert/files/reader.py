@@ -11,6 +11,7 @@ from keras_spectral.convert.files import tensor_files, torch_files
 from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
 from keras_spectral.convert.files.pickles import read_pickle
 from keras_spectral.convert.files.placeholders import Call
+from keras_spectral.convert.files.records import Contents
 from keras_spectral.convert.files.state import StateDict, find_state_dict
 
 _AGAIN = "Download or save it again."
@@ -57,8 +58,8 @@ def read_checkpoint(path, entry=None):
     """
     path = Path(path)
     try:
-        container, found, notes = _read(path, entry)
-        state = StateDict(found, str(path), container, notes)
+        container, (records, *known) = _read(path, entry)
+        state = StateDict(records, str(path), container, *known)
     except UnsafeCheckpointError as error:
         _refuse(path, error, _RESAVE)
     except CheckpointError as error:
@@ -80,7 +81,7 @@ def _refuse(path, error, remedy):
 
 
 def _read(path, entry):
-    """Return (container, {key: record}, notes)."""
+    """Return (container, `Contents`)."""
     if path.is_dir():
         raise CheckpointError("is a folder, not a checkpoint. Name a file in it.")
     try:
@@ -100,7 +101,7 @@ def _read(path, entry):
             raise CheckpointError(
                 f"holds one set of tensors. Received: entry={entry!r}. Leave it out."
             )
-        return container, read(path), []
+        return container, read(path)
     if container == "pickle":
         return _plain_pickle(path)
     reader = (
@@ -108,7 +109,9 @@ def _read(path, entry):
     )
     root, record = reader(path)
     found, notes = find_state_dict(root, entry)
-    return container, {key: record(value) for key, value in found.items()}, notes
+    return container, Contents(
+        {key: record(value) for key, value in found.items()}, notes
+    )
 
 
 _ARRAYS = {

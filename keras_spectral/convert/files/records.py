@@ -4,6 +4,7 @@ import math
 import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,6 +35,22 @@ class TensorRecord:
     def nbytes(self):
         """Bytes of the stored values."""
         return math.prod(self.shape) * numpy_dtype(self.dtype).itemsize
+
+
+class Contents(NamedTuple):
+    """What a file holds.
+
+    Args:
+        records: Dict from key to `TensorRecord`.
+        notes: List of strings, how it was found.
+        layer_names: Dict from a layer's path in a file of Keras' to its name.
+        config: Dict, from which Keras would make the model; `None` if not there.
+    """
+
+    records: dict
+    notes: list = []
+    layer_names: dict = {}
+    config: dict | None = None
 
 
 def numpy_dtype(name):

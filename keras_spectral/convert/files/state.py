@@ -166,10 +166,21 @@ class StateDict(Mapping):
         origin: String that errors begin with.
         container: String, the kind of file.
         notes: List of strings, what was unwrapped.
+        layer_names: Dict from a layer's path in a file of Keras' to its name.
+        config: Dict, from which Keras would make the model; `None` if not there.
     """
 
-    def __init__(self, records, origin="The state dict", container="memory", notes=()):
+    def __init__(
+        self,
+        records,
+        origin="The state dict",
+        container="memory",
+        notes=(),
+        layer_names=None,
+        config=None,
+    ):
         self.origin, self.container, self.notes = origin, container, list(notes)
+        self.layer_names, self.config = layer_names or {}, config
         if not isinstance(records, Mapping):
             raise CheckpointError(
                 f"{origin} must be a dict from string to tensor. "

@@ -9,6 +9,7 @@ import numpy as np
 from keras_spectral.convert.files.archives import Archive, Part
 from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
 from keras_spectral.convert.files.records import (
+    Contents,
     TensorRecord,
     check_shape,
     check_total,
@@ -24,10 +25,12 @@ _SAFETENSORS = {
     "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
     "BOOL": "bool", "C64": "complex64",
 }  # fmt: skip
+# Some hundred times what the config of a network of a thousand layers takes.
+_LARGEST_CONFIG = 2**26
 
 
 def read_safetensors(path):
-    """Return {key: `TensorRecord`} of a safetensors file.
+    """Return the `Contents` of a safetensors file.
 
     The library would read it whole, or leave out what NumPy has no type for; and it
     takes the last of two tensors of one name.
@@ -66,7 +69,7 @@ def read_safetensors(path):
     if start + end != size:
         what = "is cut off" if start + end > size else "is damaged (it is too long)"
         raise CheckpointError(what)
-    return {key: records[key] for key in header}
+    return Contents({key: records[key] for key in header})
 
 
 def _once(pairs):
@@ -99,7 +102,7 @@ def _plain(path, start, dtype, shape):
 
 
 def read_npz(path):
-    """Return {key: `TensorRecord`} of an `.npz` file of plain arrays."""
+    """Return the `Contents` of an `.npz` file of plain arrays."""
     archive = Archive(path)
     records = {}
     for name in archive.names:
@@ -127,7 +130,7 @@ def read_npz(path):
             dtype.name,
             _member(archive, name, head.tell(), shape, fortran, dtype),
         )
-    return records
+    return Contents(records)
 
 
 def _member(archive, name, skip, shape, fortran, dtype):
@@ -141,7 +144,7 @@ def _member(archive, name, skip, shape, fortran, dtype):
 
 
 def read_keras(path):
-    """Return {path in the file: `TensorRecord`} of a `.keras` model's weights."""
+    """Return the `Contents` of a `.keras` model."""
     archive = Archive(path)
     name = "model.weights.h5"
     if name not in archive.names:
@@ -150,11 +153,30 @@ def read_keras(path):
     with archive.open(name) as file:
         while file.read(2**20):
             pass
-    return read_hdf5(archive.open(name, seekable=True), archive.size(name))
+    contents = read_hdf5(archive.open(name, seekable=True), archive.size(name))
+    return contents._replace(config=_config(archive))
+
+
+def _config(archive):
+    """Return the JSON from which Keras would make the model."""
+    name = "config.json"
+    if archive.size(name) > _LARGEST_CONFIG:
+        raise UnsafeCheckpointError(
+            f"has a {name} of {archive.size(name):,} bytes, which no model needs"
+        )
+    with archive.open(name) as file:
+        text = file.read()
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"is damaged (its {name})") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"is damaged (its {name})")
+    return config
 
 
 def read_hdf5(file, size):
-    """Return {path in the file: `TensorRecord`} of an HDF5 file.
+    """Return the `Contents` of an HDF5 file.
 
     Args:
         file: `pathlib.Path`, or binary file object.
@@ -167,12 +189,13 @@ def read_hdf5(file, size):
         datasets = dict(_datasets(root, ""))
         total = sum(math.prod(d.shape) * d.dtype.itemsize for d in datasets.values())
         check_total(total, size)
-        return {
+        records = {
             key: TensorRecord(
                 check_shape(dataset.shape), dataset.dtype.name, _dataset(dataset)
             )
             for key, dataset in datasets.items()
         }
+        return Contents(records, layer_names=_layer_names(root, datasets))
     except CheckpointError:
         raise
     except Exception as error:  # HDF5 raises nearly anything on a damaged file.
@@ -199,6 +222,29 @@ def _datasets(group, prefix):
             raise UnsafeCheckpointError(f"keeps `{key}` in another file")
         elif item.shape is not None and item.dtype.kind in "fiubc":
             yield key, item
+
+
+def _layer_names(root, datasets):
+    """Return {path of a layer: its name}, as Keras notes it beside the tensors."""
+    groups = {key.rpartition("/")[0] for key in datasets}
+    # A layer without tensors of its own, such as attention, holds layers that have.
+    paths = {
+        "/".join(parts[:end])
+        for parts in (group.split("/") for group in groups)
+        for end in range(len(parts))
+    }
+    found = {}
+    for path in sorted(paths):
+        inner = f"{path}/vars" if path else "vars"
+        if inner not in root or "name" not in root[inner].attrs:
+            continue
+        attributes = root[inner].attrs
+        if attributes.get_id("name").get_storage_size() > 2**10:
+            continue
+        name = attributes["name"]
+        if isinstance(name, str) and len(name) <= 2**10 and name.isprintable():
+            found[path] = name
+    return found
 
 
 def _dataset(dataset):

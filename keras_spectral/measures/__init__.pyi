@@ -1,0 +1,39 @@
+from .alpha_stable import (
+    AlphaStableFit as AlphaStableFit,
+    alpha_stable_density as alpha_stable_density,
+    alpha_stable_tail as alpha_stable_tail,
+    fit_alpha_stable as fit_alpha_stable,
+    sample_alpha_stable as sample_alpha_stable,
+)
+from .cushions import (
+    CushionRow as CushionRow,
+    Cushions as Cushions,
+    cushions as cushions,
+)
+from .eigenvalues import (
+    EigenvalueFit as EigenvalueFit,
+    fit_eigenvalues as fit_eigenvalues,
+    random_edge as random_edge,
+    squared_singular_values as squared_singular_values,
+)
+from .linear_mixture import (
+    LinearMixture as LinearMixture,
+    fit_linear_mixture as fit_linear_mixture,
+)
+from .margins import (
+    margin_loss as margin_loss,
+    margins as margins,
+)
+from .power_law import (
+    ComparisonRow as ComparisonRow,
+    GoodnessOfFit as GoodnessOfFit,
+    PowerLawFit as PowerLawFit,
+    compare_power_law as compare_power_law,
+    fit_power_law as fit_power_law,
+    goodness_of_fit as goodness_of_fit,
+)
+from .spectrum import (
+    Spectrum as Spectrum,
+    SpectrumRow as SpectrumRow,
+    spectrum as spectrum,
+)
