@@ -62,7 +62,7 @@ def speed(folder):
     model = keras.Sequential([keras.Input((ROWS,)), layer])
     path = folder / "model.safetensors"
     for replacement in ("zero", "matched"):
-        compressed = compression.apply(model, ["dense"], replacement=replacement)
+        compressed = compression.compress(model, replacement=replacement)
         start = time.process_time()
         compression.save_compressed(compressed, path)
         middle = time.process_time()

@@ -117,6 +117,7 @@ def test_compress_writes_rows_figure_and_model(tmp_path, capfd, rng):
     assert (
         run(
             *("compress", WEIGHTS, "--model", "resnet20_digits", "--trials", "2"),
+            *("--layer", "output"),
             *("--data", tmp_path / "mine.npz", "--output", tmp_path / "out"),
         )
         == 0
@@ -137,6 +138,28 @@ def test_compress_a_keras_file_without_data(tmp_path, capfd):
     model.save(tmp_path / "mine.keras")
     assert run("compress", tmp_path / "mine.keras", "--layer", "head") == 0
     assert "zero" in capfd.readouterr().out
+
+
+def test_compress_takes_all_kernels_or_those_that_are_named(tmp_path, capfd):
+    layers = [keras.Input((5, 8)), keras.layers.LSTM(6, name="lstm")]
+    model = keras.Sequential([*layers, keras.layers.Dense(10, name="head")])
+    model.save(tmp_path / "mine.keras")
+    out = tmp_path / "out"
+    for arguments, name in [
+        ([], "lstm/kernel, lstm/recurrent_kernel, head"),
+        (["--layer", "head", "--layer", "lstm/kernel"], "lstm/kernel, head"),
+    ]:
+        arguments = [*arguments, "--trials", "2", "--output", out]
+        assert run("compress", tmp_path / "mine.keras", *arguments) == 0
+        rows = json.loads((out / "compression.json").read_text())
+        assert {row["name"] for row in rows} == {name}
+        small = keras.models.load_model(out / "compressed.keras")
+        same = [
+            np.mean(keras.ops.convert_to_numpy(new) == keras.ops.convert_to_numpy(old))
+            for new, old in zip(small.weights, model.weights, strict=True)
+        ]
+        assert (same[1] == 1) == (name == "lstm/kernel, head") and same[0] < 1
+    capfd.readouterr()
 
 
 def test_names_are_printed_as_they_are(tmp_path, capfd):
@@ -233,7 +256,7 @@ def folder(tmp_path, monkeypatch):
             ["export", "prelu.keras", "--output", "out.safetensors"],
             "there is no rule",
         ),
-        (["compress", "prelu.keras"], "without a Dense layer"),
+        (["compress", "prelu.keras"], "a kernel that can be compressed"),
         (["compress", "prelu.keras", "--data", "digits"], "images of a fixed size"),
         (
             ["compress", "prelu.keras", "--model", "resnet20_digits"],

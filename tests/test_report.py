@@ -25,7 +25,7 @@ def texts(axes):
 
 
 def test_the_demo_figure_shows_the_rows(model, tmp_path):
-    rows = compression.compress(model, trials=2, evaluate=lambda model: 0.9)
+    rows = compression.compare_replacements(model, trials=2, evaluate=lambda model: 0.9)
     spectra = {"plain": measures.spectrum(model), "other": measures.spectrum(model)}
     training = [Training("plain", 1.0, 0.95), Training("other", 0.9, 0.92)]
     figure = report.demo_figure(training, spectra, rows)
@@ -42,11 +42,11 @@ def test_the_demo_figure_shows_the_rows(model, tmp_path):
 
 def test_rows_without_accuracies_are_refused(model):
     with pytest.raises(ValueError, match="evaluate"):
-        report.compression_figure(compression.compress(model, trials=2))
+        report.compression_figure(compression.compare_replacements(model, trials=2))
 
 
 def test_a_wrong_suffix_leaves_nothing(model, tmp_path):
-    rows = compression.compress(model, trials=2, evaluate=lambda model: 0.9)
+    rows = compression.compare_replacements(model, trials=2, evaluate=lambda model: 0.9)
     with pytest.raises(ValueError):
         report.save(report.compression_figure(rows), tmp_path / "figure.docx")
     assert list(tmp_path.iterdir()) == []
@@ -55,7 +55,9 @@ def test_a_wrong_suffix_leaves_nothing(model, tmp_path):
 def test_every_point_is_in_view(model):
     """Also where compression raises the accuracy."""
     answers = iter([0.5, *[0.7, 0.8] * 9])
-    rows = compression.compress(model, trials=2, evaluate=lambda model: next(answers))
+    rows = compression.compare_replacements(
+        model, trials=2, evaluate=lambda model: next(answers)
+    )
     low, high = report.compression_figure(rows).axes[0].get_ylim()
     for row in rows:
         mean, sd = row.compressed_accuracy_mean, row.compressed_accuracy_sd
@@ -63,7 +65,7 @@ def test_every_point_is_in_view(model):
 
 
 def test_a_product_of_norms_that_overflows(model):
-    rows = compression.compress(model, trials=2, evaluate=lambda model: 0.9)
+    rows = compression.compare_replacements(model, trials=2, evaluate=lambda model: 0.9)
     training = [Training("deep", 1.0, 0.95, log_product_of_spectral_norms=1000.0)]
     figure = report.demo_figure(training, {"deep": measures.spectrum(model)}, rows)
     # log10(e^1000) = 434.3
@@ -71,7 +73,7 @@ def test_a_product_of_norms_that_overflows(model):
 
 
 def test_spectra_of_models_with_other_layers_are_refused(model):
-    rows = compression.compress(model, trials=2, evaluate=lambda model: 0.9)
+    rows = compression.compare_replacements(model, trials=2, evaluate=lambda model: 0.9)
     dense = keras.layers.Dense(4, name="tail")
     other = measures.spectrum(keras.Sequential([keras.Input((30,)), dense]))
     spectra = {"plain": measures.spectrum(model), "other": other}

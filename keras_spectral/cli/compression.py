@@ -26,7 +26,10 @@ def compress(
     data: Data = None,
     layer: Annotated[
         list[str] | None,
-        typer.Option(help="Layer to compress; repeat for more. Default: last Dense."),
+        typer.Option(
+            help="Layer, or kernel such as mha/query, to compress; repeat for more. "
+            "Default: all kernels. The paper compresses the final dense layer alone."
+        ),
     ] = None,
     trials: Annotated[int, typer.Option(help="Compressions a replacement.")] = 10,
     seed: Annotated[int, typer.Option(help="Seed of the replacements.")] = 0,
@@ -35,7 +38,7 @@ def compress(
         typer.Option(help="Folder for compression.json, figure and compressed.keras."),
     ] = None,
 ):
-    """Replace the small weights of a layer by noise, and measure what it costs."""
+    """Replace the small weights of kernels by noise, and measure what it costs."""
     if output is not None:
         from keras_spectral.files import output_folder
 
@@ -49,8 +52,8 @@ def compress(
     evaluate = None
     if data is not None:
         evaluate = evaluator(test_data(data, network))
-    rows = compression.compress(
-        network, layers=layer, trials=trials, seed=seed, evaluate=evaluate
+    rows = compression.compare_replacements(
+        network, where=layer, trials=trials, seed=seed, evaluate=evaluate
     )
     console.print(rows)
     if output is None:
@@ -58,8 +61,8 @@ def compress(
     write_json(output / "compression.json", rows.to_dicts())
     if evaluate is not None:
         report.save(report.compression_figure(rows), output / "compression.png")
-    compressed = compression.apply(
-        network, layers=layer, replacement="matched", seed=seed
+    compressed = compression.compress(
+        network, where=layer, replacement="matched", seed=seed
     )
     with replacing(output / "compressed.keras") as temporary:
         compressed.save(temporary)

@@ -14,7 +14,8 @@ from keras_spectral.compression.certification import (
 from keras_spectral.compression.factorization import FactorizationRow, factorize
 from keras_spectral.compression.heavy_tail import (
     CompressionRow,
-    apply,
+    CompressionRows,
+    compare_replacements,
     compress,
     compress_matrix,
 )
@@ -40,15 +41,16 @@ __all__ = [
     "AssumptionRow",
     "CertificateRow",
     "CompressionRow",
+    "CompressionRows",
     "ErrorCertificate",
     "FactorizationRow",
     "ReplacedKernel",
     "StorageRow",
     "Truncation",
-    "apply",
     "approximate_matrix",
     "certify_error",
     "check_assumptions",
+    "compare_replacements",
     "compress",
     "compress_matrix",
     "compression_of",
@@ -65,3 +67,8 @@ __all__ = [
     "split",
     "truncate",
 ]
+
+
+def __getattr__(name):
+    hint = ". It is `compress` now." if name == "apply" else ""
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")

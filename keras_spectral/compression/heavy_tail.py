@@ -1,20 +1,18 @@
 """Heavy-tailed weights: the large ones kept, the small ones replaced by noise."""
 
 import dataclasses
-import difflib
 
-import keras
 import numpy as np
 
+from keras_spectral.compression.kernels import compressible, summary
 from keras_spectral.compression.masks import (
     ReplacedKernel,
+    as_numpy,
     compression_of,
     remember,
 )
-from keras_spectral.layers import MaskedConv2D
 from keras_spectral.measures import fit_power_law
 from keras_spectral.models.copying import copy_model
-from keras_spectral.models.weights import leaf_layers
 from keras_spectral.results import Rows
 from keras_spectral.validation import check_choice, check_integer, check_positive
 
@@ -28,7 +26,7 @@ def _column(label=None, form=None, table=True):
 
 @dataclasses.dataclass(frozen=True)
 class CompressionRow:
-    """What one rule and replacement did to the layers and to the accuracy."""
+    """What one rule and replacement did to the kernels and to the accuracy."""
 
     name: str = _column(table=False)
     rule: str = _column("rule")
@@ -41,6 +39,20 @@ class CompressionRow:
     original_accuracy: float | None = _column("before", ".2%")
     compressed_accuracy_mean: float | None = _column("after", ".2%")
     compressed_accuracy_sd: float | None = _column("sd", ".2%")
+
+
+class CompressionRows(Rows):
+    """Rows of `CompressionRow`.
+
+    Args:
+        rows: List of `CompressionRow`.
+        left_out: List of `models.LeftOut`, what was not compressed and why.
+        **kwargs: `title` and `caption`, see `Rows`.
+    """
+
+    def __init__(self, rows, left_out=(), **kwargs):
+        super().__init__(rows, **kwargs)
+        self.left_out = list(left_out)
 
 
 def compress_matrix(
@@ -108,102 +120,6 @@ def _replace(weights, rule, replacement, seed, deviations, key=()):
     return np.where(kept, weights, record.frozen(weights.dtype.name)), record
 
 
-def _chosen_layers(model, names):
-    """Return the layers to compress, by name; by default the last Dense."""
-    leaves = list(dict.fromkeys(leaf_layers(model)))
-    found = {}
-    for layer in leaves:
-        found.setdefault(layer.name, []).append(layer)
-    if names is None:
-        dense = [
-            layer
-            for layer in leaves
-            if isinstance(getattr(layer, "layer", layer), keras.layers.Dense)
-        ]
-        if not dense:
-            raise ValueError(
-                "`layers` must be given for a model without a Dense layer. "
-                f"Received: layers=None for '{model.name}'."
-            )
-        chosen = dense[-1:]
-    elif isinstance(names, str) and names == "all":
-        kinds = (keras.layers.Dense, keras.layers.Conv2D)
-        chosen = [
-            layer
-            for layer in leaves
-            if isinstance(getattr(layer, "layer", layer), kinds)
-            and not isinstance(layer, MaskedConv2D)
-        ]
-        if not chosen:
-            raise ValueError(
-                f"`model` must hold a Dense or Conv2D layer. Received: '{model.name}'"
-            )
-    elif isinstance(names, str) or not names or len(set(names)) < len(names):
-        raise ValueError(
-            "`layers` must be a list of different layer names, or 'all'. "
-            f"Received: layers={names!r}"
-        )
-    else:
-        chosen = [_named(model, found, name) for name in names]
-    for layer in chosen:
-        _check_layer(layer)
-    return chosen
-
-
-def _named(model, found, name):
-    """Return the one layer called `name`."""
-    if name not in found:
-        near = difflib.get_close_matches(name, found, n=3)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(
-            f"`layers` must name layers of '{model.name}'. Received: {name!r}.{hint}"
-        )
-    if len(found[name]) > 1:
-        raise ValueError(
-            f"`layers` must name one layer each. Received: {name!r}, the name of "
-            f"{len(found[name])} layers in the nested models of '{model.name}'. "
-            "Compress the nested model itself."
-        )
-    return found[name][0]
-
-
-def _check_layer(layer):
-    """Raise a ValueError unless the layer computes with a float kernel of its own."""
-    name = layer.name
-    if hasattr(layer, "effective_kernel"):
-        raise ValueError(
-            f"`layers` must name plain layers: '{name}' computes with a function "
-            "of its kernel. Take the plain model: `keras_spectral.unwrap(model)`."
-        )
-    if isinstance(layer, MaskedConv2D):
-        raise ValueError(
-            f"`layers` must name plain layers: '{name}' is sparse already, and what "
-            "lies under its mask is no weight of the network. Leave it out."
-        )
-    if not isinstance(layer, (keras.layers.Dense, keras.layers.Conv2D)):
-        raise ValueError(
-            f"`layers` must name Dense or Conv2D layers. Received: '{name}', "
-            f"a {type(layer).__name__}."
-        )
-    if not layer.built:
-        raise ValueError(
-            f"`model` must be built. Received: a model whose layer '{name}' has no "
-            "weights yet. Call it on a batch first."
-        )
-    if getattr(layer, "lora_enabled", False):
-        raise ValueError(
-            f"`layers` must name plain layers: '{name}' adds a LoRA adapter to its "
-            "kernel. `model.save_weights` merges the two; load them into the plain "
-            "model."
-        )
-    dtype = keras.backend.standardize_dtype(layer.kernel.dtype)
-    if not keras.backend.is_float_dtype(dtype):
-        raise ValueError(
-            f"`layers` must name layers with float kernels. Received: '{name}', "
-            f"quantized to {dtype}. Compress the model before quantizing it."
-        )
-
-
 def _accuracy(evaluate, model):
     accuracy = float(evaluate(model))
     if not 0 <= accuracy <= 1:
@@ -212,6 +128,18 @@ def _accuracy(evaluate, model):
             f"Received: {accuracy} (a percentage must be divided by 100)."
         )
     return accuracy
+
+
+def _kernels(chosen):
+    """Return the arrays of `Weights`, all finite."""
+    kernels = [as_numpy(weight.variable) for weight in chosen]
+    for weight, kernel in zip(chosen, kernels, strict=True):
+        if not np.isfinite(kernel).all():
+            raise ValueError(
+                "`model` must have finite kernels. Received: NaN or infinity in "
+                f"'{weight.name}'. Use an earlier checkpoint."
+            )
+    return kernels
 
 
 def _compressed_kernels(kernels, rule, replacement, seed, deviations, trial):
@@ -223,9 +151,86 @@ def _compressed_kernels(kernels, rule, replacement, seed, deviations, trial):
     ]
 
 
+def _joined(names):
+    """Return what a row is called: all of its kernels, or the ends of a long list."""
+    if len(names) > 4:
+        return f"{names[0]} ... {names[-1]} ({len(names)} kernels)"
+    return ", ".join(names)
+
+
 def compress(
     model,
-    layers=None,
+    where=None,
+    rule="magnitude",
+    replacement="matched",
+    seed=0,
+    deviations=1.0,
+    **others,
+):
+    """Return a copy of a model with its small weights replaced, once.
+
+    Args:
+        model: A built `keras.Model`; it is left as it is.
+        where: Which kernels, see `models.weights`: a list of names, of kernels
+            (`mha/query`) or of layers (all that they have), or a callable that gets a
+            `Weight` and returns a boolean. By default all, of every kind of layer.
+            Masked and quantized kernels and those with a LoRA adapter are left out
+            unless they are named; those in a wrapper are refused, see `unwrap`.
+            The paper compresses the final dense layer only.
+        rule: See `compress_matrix`; each kernel has a threshold of its own.
+        replacement: See `compress_matrix`.
+        seed: Integer >= 0. The result is that of the first trial of
+            `compare_replacements`.
+        deviations: See `compress_matrix`.
+        **others: None: those of `compare_replacements` are refused by name.
+
+    Returns:
+        A `keras.Model` of the same architecture. What was kept and how the noise was
+        made is remembered with it, for `save_compressed` and `keep_mask`;
+        `compression_of` has it. It is compiled as `model` is, with a new optimizer; if
+        Keras cannot save what `model` was compiled with, such as a loss of your own,
+        compile the copy yourself.
+
+    Raises:
+        TypeError: On an argument of `compare_replacements`.
+        ValueError: As `compare_replacements`.
+
+    Example:
+    >>> import keras
+    >>> model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(10)])
+    >>> copy = compress(model, replacement="zero")
+    >>> copy.count_params() == model.count_params()
+    True
+
+    Source: papers/heavy-tail-compression.md, Appendix E.
+    """
+    if others:
+        raise TypeError(
+            f"compress() got an unexpected keyword argument '{next(iter(others))}'. It "
+            "returns a compressed copy of the model; the table of rules and "
+            "replacements is `compare_replacements`, and `layers=` is `where=` in both."
+        )
+    chosen = compressible(model, where)
+    results = _compressed_kernels(
+        _kernels(chosen), rule, replacement, seed, deviations, 0
+    )
+    # By place: a callable may know the layers of the model, and those of the copy not.
+    places = {id(variable): index for index, variable in enumerate(model.weights)}
+    copy = copy_model(model)
+    variables = copy.weights
+    # What an earlier compression froze in other kernels was copied with the weights.
+    compression = compression_of(model)
+    for weight, (array, record) in zip(chosen, results, strict=True):
+        place = places[id(weight.variable)]
+        variables[place].assign(array)
+        compression[place] = record
+    remember(copy, compression)
+    return copy
+
+
+def compare_replacements(
+    model,
+    where=None,
     rules=RULES,
     replacements=REPLACEMENTS,
     trials=10,
@@ -233,15 +238,14 @@ def compress(
     evaluate=None,
     deviations=1.0,
 ):
-    """Compress chosen layers several times and tabulate what it costs.
+    """Compress a model by each rule and replacement, and tabulate what it costs.
 
     Every rule and replacement is one row, the control `"zero"` among them by
     default. The model is left as it was.
 
     Args:
         model: A built `keras.Model`.
-        layers: List of names of Dense or Conv2D layers, or `"all"`; default the
-            last Dense.
+        where: Which kernels, as in `compress`; by default all.
         rules: Tuple of rules, see `compress_matrix`.
         replacements: Tuple of replacements, see `compress_matrix`.
         trials: Integer >= 2, draws of the noise; the control has one outcome
@@ -252,20 +256,21 @@ def compress(
         deviations: Float > 0, the threshold in standard deviations.
 
     Returns:
-        `Rows` of `CompressionRow`: the exponents fitted to |w| of the layers'
-        weights, the fraction kept, the mean relative error in Frobenius norm,
-        and accuracy before, mean and standard deviation after.
+        `CompressionRows` of `CompressionRow`: the exponents fitted to |w| of the
+        chosen kernels together, the fraction kept, the mean relative error in
+        Frobenius norm, and accuracy before, mean and standard deviation after;
+        `.left_out` lists the other kernels and weighted layers, and why.
 
     Raises:
-        ValueError: On unknown or ambiguous names, a layer that is wrapped,
-            quantized or has a LoRA adapter, weights that are not finite, or
-            arguments out of range, all before anything is evaluated; and when
-            `evaluate` returns no accuracy.
+        ValueError: On unknown or ambiguous names, a kernel that is wrapped, or is
+            named and masked, quantized or has a LoRA adapter, kernels that are not
+            finite, or arguments out of range, all before anything is evaluated; and
+            when `evaluate` returns no accuracy.
 
     Example:
     >>> import keras
     >>> model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(10)])
-    >>> rows = compress(model, rules=("magnitude",), trials=2)
+    >>> rows = compare_replacements(model, rules=("magnitude",), trials=2)
     >>> [row.replacement for row in rows]
     ['gaussian', 'matched', 'zero']
 
@@ -278,15 +283,15 @@ def compress(
         check_choice("rules", rule, RULES)
     for replacement in replacements:
         check_choice("replacements", replacement, REPLACEMENTS)
-    chosen = _chosen_layers(model, layers)
-    kernels = [keras.ops.convert_to_numpy(layer.kernel) for layer in chosen]
+    chosen = compressible(model, where)
+    kernels = _kernels(chosen)
     weights = np.concatenate([kernel.ravel() for kernel in kernels])
     # Wide, because the squares of float16 weights overflow.
     weights = weights.astype("float64")
     norm = np.linalg.norm(weights)
     fit = fit_power_law(weights)
     original = None if evaluate is None else _accuracy(evaluate, model)
-    rows = []
+    rows, name = [], _joined([weight.name for weight in chosen])
     try:
         for rule in rules:
             for replacement in replacements:
@@ -303,8 +308,8 @@ def compress(
                     errors.append(np.linalg.norm(change) / norm if norm else 0.0)
                     if evaluate is None:
                         continue
-                    for layer, (array, _) in zip(chosen, results, strict=True):
-                        layer.kernel.assign(array)
+                    for weight, (array, _) in zip(chosen, results, strict=True):
+                        weight.variable.assign(array)
                     accuracies.append(_accuracy(evaluate, model))
                 mean = deviation = None
                 if accuracies:
@@ -313,7 +318,7 @@ def compress(
                     deviation = float(np.std(accuracies, ddof=1)) if draws > 1 else 0.0
                 rows.append(
                     CompressionRow(
-                        name=", ".join(layer.name for layer in chosen),
+                        name=name,
                         rule=rule,
                         replacement=replacement,
                         trials=draws,
@@ -327,66 +332,20 @@ def compress(
                     )
                 )
     finally:
-        for layer, kernel in zip(chosen, kernels, strict=True):
-            layer.kernel.assign(kernel)
+        for weight, kernel in zip(chosen, kernels, strict=True):
+            weight.variable.assign(kernel)
     share = weights.size / model.count_params()
-    return Rows(
+    told = ""
+    if (where is None or callable(where)) and chosen.left_out:
+        told = f" Left out: {summary(chosen.left_out)}."
+    return CompressionRows(
         rows,
-        title=f"{model.name}: small weights of {', '.join(x.name for x in chosen)} "
+        chosen.left_out,
+        title=f"{model.name}: small weights of {name} "
         f"replaced ({weights.size:,} weights, {100 * share:.2g}% of the network)",
         caption=f"{trials} trials each. alpha: density exponent of the power law of "
         f"|w| (the tail's is one less), +- {fit.standard_error:.2g}, fitted to "
         f"{fit.tail_size} weights, {fit.status}. error: relative, Frobenius norm. "
         "before, after: accuracy. zero: the control, one outcome; "
-        "noise that does not beat it has not helped.",
+        f"noise that does not beat it has not helped.{told}",
     )
-
-
-def apply(
-    model,
-    layers=None,
-    rule="magnitude",
-    replacement="matched",
-    seed=0,
-    deviations=1.0,
-):
-    """Return a copy of a model with chosen layers compressed once.
-
-    Args:
-        model: A built `keras.Model`; it is left as it is.
-        layers: List of names, or `"all"`, as in `compress`.
-        rule: See `compress_matrix`.
-        replacement: See `compress_matrix`.
-        seed: Integer >= 0. The result is that of the first trial of `compress`.
-        deviations: See `compress_matrix`.
-
-    Returns:
-        A `keras.Model` of the same architecture. What was kept and how the noise was
-        made is remembered with it, for `save_compressed` and `keep_mask`. It is
-        compiled as `model` is, with a new optimizer; if Keras cannot save what `model`
-        was compiled with, such as a loss of your own, compile the copy yourself.
-
-    Raises:
-        ValueError: As `compress`.
-
-    Example:
-    >>> import keras
-    >>> model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(10)])
-    >>> copy = apply(model, replacement="zero")
-    >>> copy.count_params() == model.count_params()
-    True
-
-    Source: papers/heavy-tail-compression.md, Appendix E.
-    """
-    copy = copy_model(model)
-    chosen = _chosen_layers(copy, layers)
-    kernels = [keras.ops.convert_to_numpy(layer.kernel) for layer in chosen]
-    results = _compressed_kernels(kernels, rule, replacement, seed, deviations, 0)
-    # What an earlier compression froze in other layers was copied with the weights.
-    compression = compression_of(model)
-    places = {id(weight): index for index, weight in enumerate(copy.weights)}
-    for layer, (array, record) in zip(chosen, results, strict=True):
-        layer.kernel.assign(array)
-        compression[places[id(layer.kernel)]] = record
-    remember(copy, compression)
-    return copy

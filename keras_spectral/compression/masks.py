@@ -80,7 +80,7 @@ def _without_zero_kernels(compression):
 
 
 def compression_of(model):
-    """Return what `apply` or `load_compressed` froze in a model's kernels.
+    """Return what `compress` or `load_compressed` froze in a model's kernels.
 
     It is the `compression=` of `save_compressed` and `keep_mask` for another model of
     the same weights, such as one that went through `keras.models.load_model`.
@@ -98,7 +98,7 @@ def compression_of(model):
     >>> model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(10)])
     >>> compression_of(model)
     {}
-    >>> compression_of(compression.apply(model))[0].replacement
+    >>> compression_of(compression.compress(model))[0].replacement
     'matched'
     """
     return dict(_COMPRESSIONS.get(model, {}))
@@ -205,7 +205,7 @@ def keep_mask(model, compression=None):
     >>> import keras, numpy as np
     >>> from keras_spectral import compression
     >>> model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(10)])
-    >>> model = compression.apply(model, replacement="zero")
+    >>> model = compression.compress(model, replacement="zero")
     >>> zeros = model.get_weights()[0] == 0
     >>> keep_mask(model)
     >>> model.compile("adam", "mse")
@@ -220,8 +220,8 @@ def keep_mask(model, compression=None):
     if not masks:
         raise ValueError(
             f"`model` must be compressed: '{model.name}' has no kernel of zeros and "
-            "nothing is known of it. Take the model that `compression.apply` returns, "
-            "or pass `compression=`."
+            "nothing is known of it. Take the model that `compression.compress` "
+            "returns, or pass `compression=`."
         )
     weights = model.weights
     for index in masks:

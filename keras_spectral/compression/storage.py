@@ -165,7 +165,7 @@ def save_compressed(
 ):  # fmt: skip
     """Save a compressed model in few bytes, with its architecture.
 
-    Of a kernel that `apply` compressed, the file holds the kept values, where they
+    Of a kernel that `compress` compressed, the file holds the kept values, where they
     are, and the seed of the noise; other weights are stored as they are. A kernel of
     which nothing is known but that is a tenth zeros or more, pruned by whatever tool,
     is stored by its nonzero values. The optimizer is not stored.
@@ -182,7 +182,7 @@ def save_compressed(
     was before.
 
     Args:
-        model: A built `keras.Model`, such as `apply` returns, fine-tuned with
+        model: A built `keras.Model`, such as `compress` returns, fine-tuned with
             `keep_mask` or not, which stays as it is. Its config must rebuild it; one
             with wrappers must be `keras.Sequential` or functional.
         path: Path that ends in `.safetensors`.
@@ -212,7 +212,7 @@ def save_compressed(
     >>> from keras_spectral import compression
     >>> model = keras.Sequential([keras.Input((200,)), keras.layers.Dense(100)])
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.safetensors"
-    >>> rows = save_compressed(compression.apply(model, replacement="zero"), path)
+    >>> rows = save_compressed(compression.compress(model, replacement="zero"), path)
     >>> rows[-1].bytes == path.stat().st_size
     True
     >>> load_compressed(path).count_params()
@@ -338,7 +338,7 @@ def load_compressed(path, *, custom_objects=None, memory_limit=None):
     >>> from keras_spectral import compression
     >>> model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(10)])
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.safetensors"
-    >>> rows = save_compressed(compression.apply(model), path, values="float32")
+    >>> rows = save_compressed(compression.compress(model), path, values="float32")
     >>> model = load_compressed(path)
     >>> compression.compression_of(model)[0].replacement
     'matched'

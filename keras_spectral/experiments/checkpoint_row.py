@@ -12,7 +12,7 @@ from keras_spectral.experiments import inputs
 from keras_spectral.experiments.checkpoint_task import file_digest
 from keras_spectral.measures import fit_power_law
 from keras_spectral.models.copying import deep_graphs
-from keras_spectral.models.weights import leaf_layers
+from keras_spectral.models.weights import leaf_layers, weights
 from keras_spectral.results import Rows
 
 
@@ -39,7 +39,8 @@ class SweepRow:
         stable_rank: Float, of the layer, by an exact SVD in float64; at most `classes`,
             however heavy the tail.
         original_accuracy: Float in [0, 1]; `None` without data.
-        compressions: List of `CompressionRow`, see `compression.compress`.
+        compressions: List of `CompressionRow`, see
+            `compression.compare_replacements`.
         note: String, why there are no accuracies.
         error: String, why there is no row; then the numbers are `None`.
     """
@@ -147,11 +148,16 @@ def _measure(task):
     if task.data is not None:
         dataset = inputs.test_data(task.data, model)
         evaluate = head_evaluator(model, dataset)
-    rows = compression.compress(
-        model, trials=task.trials, seed=task.seed, evaluate=evaluate
+    weight = _final_dense(model)
+    # Not by name: in nested models another layer may have it, too.
+    rows = compression.compare_replacements(
+        model,
+        where=lambda other: other.layer is weight.layer,
+        trials=task.trials,
+        seed=task.seed,
+        evaluate=evaluate,
     )
-    layer = _final_dense(model)
-    kernel = keras.ops.convert_to_numpy(layer.kernel).astype("float64")
+    kernel = keras.ops.convert_to_numpy(weight.variable).astype("float64")
     fit = fit_power_law(kernel)
     parameters = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
     return SweepRow(
@@ -161,7 +167,7 @@ def _measure(task):
         settings=task.settings,
         dataset=task.dataset,
         classes=kernel.shape[-1],
-        layer=layer.name,
+        layer=weight.name,
         compressed=kernel.size,
         parameters=parameters,
         share=kernel.size / parameters,
@@ -178,9 +184,23 @@ def _measure(task):
 
 
 def _final_dense(model):
-    """Return the layer that `compress` takes by default."""
-    layers = [x for x in leaf_layers(model) if isinstance(x, keras.layers.Dense)]
-    return layers[-1]
+    """Return the `models.Weight` of the layer that the paper compresses.
+
+    One in a wrapper counts, and is then refused: not an earlier layer in its place.
+    """
+    layers = [
+        layer
+        for layer in leaf_layers(model)
+        if isinstance(getattr(layer, "layer", layer), keras.layers.Dense)
+    ]
+    for weight in weights(model):
+        if layers and weight.layer is layers[-1]:
+            return weight
+    received = f"'{layers[-1].name}', which is quantized" if layers else "none"
+    raise ValueError(
+        f"`model` must have a final dense layer with a kernel of floats. Received: "
+        f"{received}, in '{model.name}'."
+    )
 
 
 def _stable_rank(kernel):

@@ -305,9 +305,9 @@ class Demo:
         # Only the head changes, so the layers before it run once.
         trunk = keras.Model(network.inputs, head.input)
         features = trunk.predict(dataset.x_test, batch_size=64, verbose=0)
-        rows = compression.compress(
+        rows = compression.compare_replacements(
             network,
-            layers=[head.name],
+            where=[head.name],
             trials=self.trials,
             seed=self.seed,
             evaluate=lambda _: _accuracy(
@@ -317,8 +317,8 @@ class Demo:
         self.results["compression"] = rows.to_dicts()
         self._write("running")
         self.console.print(rows)
-        compressed = compression.apply(
-            network, layers=[head.name], replacement="matched", seed=self.seed
+        compressed = compression.compress(
+            network, where=[head.name], replacement="matched", seed=self.seed
         )
         self._save(compressed, f"{CHECKPOINT}_compressed")
         return rows

@@ -114,15 +114,15 @@ def draw_compression(axes, rows):
 
     Args:
         axes: Matplotlib axes.
-        rows: Rows of `compression.compress` with accuracies.
+        rows: Rows of `compression.compare_replacements` with accuracies.
 
     Raises:
         ValueError: If the rows hold no accuracies.
     """
     if any(row.compressed_accuracy_mean is None for row in rows):
         raise ValueError(
-            "`rows` must hold accuracies. Received: rows of `compress` without "
-            "`evaluate`. Pass `evaluate=` to `compress`."
+            "`rows` must hold accuracies. Received: rows without `evaluate`. "
+            "Pass `evaluate=` to `compression.compare_replacements`."
         )
     replacements = list(dict.fromkeys(row.replacement for row in rows))
     rules = list(dict.fromkeys(row.rule for row in rows))
@@ -171,14 +171,14 @@ def draw_compression(axes, rows):
         frameon=False, fontsize=9, title="replaced by", title_fontsize=9,
         loc="lower left", ncols=len(replacements), alignment="left",
     )  # fmt: skip
-    _finish(axes, f"Compressing layer {rows[0].name}")
+    _finish(axes, f"Compressing {rows[0].name}")
 
 
 def compression_figure(rows):
-    """Return a figure of `compression.compress` rows with accuracies.
+    """Return a figure of `compression.compare_replacements` rows with accuracies.
 
     Args:
-        rows: Rows of `compression.compress`.
+        rows: Rows of `compression.compare_replacements`.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -187,7 +187,9 @@ def compression_figure(rows):
     >>> import keras
     >>> from keras_spectral import compression
     >>> model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(10)])
-    >>> rows = compression.compress(model, trials=2, evaluate=lambda model: 0.5)
+    >>> rows = compression.compare_replacements(
+    ...     model, trials=2, evaluate=lambda model: 0.5
+    ... )
     >>> len(compression_figure(rows).axes)
     1
     """

@@ -8,9 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import stats
 
-import keras_spectral
-from keras_spectral import compression, convert, zoo
-from keras_spectral.layers import SpectralNormalization
+from keras_spectral import compression
 from keras_spectral.models.copying import deep_graphs
 
 # Closed forms for |w| <= one standard deviation: fraction kept and squared
@@ -101,7 +99,9 @@ def test_rows_and_restored_weights(model):
         seen.append(model.get_layer("head").kernel.numpy())
         return len(seen) / 100
 
-    rows = compression.compress(model, trials=3, seed=5, evaluate=evaluate)
+    rows = compression.compare_replacements(
+        model, ["head"], trials=3, seed=5, evaluate=evaluate
+    )
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
     assert [(row.rule, row.replacement, row.trials) for row in rows] == [
@@ -121,8 +121,8 @@ def test_rows_and_restored_weights(model):
     np.testing.assert_array_equal(seen[7], expected)
     error = np.linalg.norm(expected - before[2]) / np.linalg.norm(before[2])
     assert rows[2].relative_error == pytest.approx(error)
-    again = compression.compress(model, trials=3, seed=5)
-    other = compression.compress(model, trials=3, seed=6)
+    again = compression.compare_replacements(model, ["head"], trials=3, seed=5)
+    other = compression.compare_replacements(model, ["head"], trials=3, seed=6)
     assert again[0].relative_error == first.relative_error != other[0].relative_error
     assert again[0].compressed_accuracy_mean is None
     assert "head" in rows.title and "control" in rows.caption
@@ -140,14 +140,14 @@ def test_weights_are_restored_when_evaluation_fails(model, error):
         return 0.5
 
     with pytest.raises(error):
-        compression.compress(model, trials=4, evaluate=evaluate)
+        compression.compare_replacements(model, trials=4, evaluate=evaluate)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 
 
-def test_apply_returns_a_compressed_copy(model):
+def test_compress_returns_a_compressed_copy(model):
     before = model.get_weights()
-    copy = compression.apply(model, ["hidden"], "magnitude", "zero")
+    copy = compression.compress(model, ["hidden"], "magnitude", "zero")
     expected, _ = compression.compress_matrix(before[0], "magnitude", "zero")
     np.testing.assert_array_equal(copy.get_weights()[0], expected)
     for index in (1, 2, 3):
@@ -155,93 +155,20 @@ def test_apply_returns_a_compressed_copy(model):
     np.testing.assert_array_equal(model.get_weights()[0], before[0])
 
 
-def test_names_are_checked_before_anything_is_evaluated(model):
-    def evaluate(model):
-        raise AssertionError("evaluated")
-
-    for layers, match in [
-        (["haed"], "Did you mean head"),
-        ("head", "`layers` must be a list"),
-        ([], "`layers` must be a list"),
-        (["head", "head"], "`layers` must be a list of different"),
-    ]:
-        with pytest.raises(ValueError, match=match):
-            compression.compress(model, layers, evaluate=evaluate)
-    for arguments in (
-        {"trials": 1},
-        {"trials": True},
-        {"seed": -1},
-        {"rules": ("small",)},
-        {"replacements": ("noise",)},
-    ):
-        with pytest.raises(ValueError, match=f"`{next(iter(arguments))}`"):
-            compression.compress(model, evaluate=evaluate, **arguments)
-
-
-def test_wrapped_layers_are_refused_with_the_way_on(rng):
-    wrapped = zoo.cifar_resnet(8, 10, normalize=SpectralNormalization)
-    with pytest.raises(ValueError, match="keras_spectral.unwrap"):
-        compression.compress(wrapped)
-    # ... which works, and is what an export gives.
-    plain = keras_spectral.unwrap(wrapped)
-    x = rng.standard_normal((2, 32, 32, 3)).astype("float32")
-    np.testing.assert_allclose(plain(x), wrapped(x), rtol=1e-4, atol=1e-5)
-    assert len(compression.compress(plain, trials=2)) == 6
-    other = convert.from_torch(convert.to_torch(wrapped), zoo.cifar_resnet(8, 10))
-    np.testing.assert_array_equal(other(x), plain(x))
-
-
-def test_broken_weights_and_models_without_a_dense(model):
+def test_broken_weights_and_models_without_a_kernel(model):
     model.get_layer("head").kernel.assign(np.full((20, 10), np.nan))
-    with pytest.raises(ValueError, match="NaN"):
-        compression.compress(model)
+    for function in (compression.compare_replacements, compression.compress):
+        with pytest.raises(ValueError, match="NaN or infinity in 'head'"):
+            function(model)
     with pytest.raises(ValueError, match="NaN"):
         compression.compress_matrix(np.array([np.nan]))
     with pytest.raises(ValueError, match="empty"):
         compression.compress_matrix(np.zeros((0, 3)))
     flat = keras.Sequential([keras.Input((3,)), keras.layers.PReLU(name="act")])
-    with pytest.raises(ValueError, match="without a Dense"):
-        compression.compress(flat)
-    with pytest.raises(ValueError, match="a PReLU"):
-        compression.compress(flat, ["act"])
-
-
-def test_layers_of_one_name_in_nested_models():
-    def block(name):
-        dense = keras.layers.Dense(9, name="a")
-        return keras.Sequential([keras.Input((9,)), dense], name=name)
-
-    first, last = block("first"), block("last")
-    middle = keras.layers.Dense(9, name="b")
-    model = keras.Sequential([keras.Input((9,)), first, middle, last])
-    before = model.get_weights()
-    with pytest.raises(ValueError, match="'a', the name of 2 layers"):
-        compression.compress(model, ["a"], trials=2)
-    # The default is the last one all the same.
-    after = compression.apply(model, replacement="zero").get_weights()
-    same = [np.array_equal(old, new) for old, new in zip(before, after, strict=True)]
-    assert same == [True, True, True, True, False, True]
-
-
-def test_the_default_passes_over_a_wrapped_convolution():
-    wrapped = SpectralNormalization(keras.layers.Conv2D(1, 1, name="conv"))
-    layers = [keras.layers.Dense(8, name="dense"), wrapped]
-    model = keras.Sequential([keras.Input((4, 4, 6)), *layers])
-    assert compression.compress(model, trials=2)[0].name == "dense"
-
-
-def test_kernels_that_cannot_be_replaced_are_refused(model):
-    unbuilt = keras.Sequential([keras.layers.Dense(3)])
-    with pytest.raises(ValueError, match="`model` must be built"):
-        compression.compress(unbuilt, trials=2)
-    model.get_layer("hidden").enable_lora(2)
-    model.get_layer("head").quantize("int8")
-    before = model.get_weights()
-    for name, match in [("hidden", "LoRA"), ("head", "quantized to int8")]:
-        with pytest.raises(ValueError, match=match):
-            compression.compress(model, [name], trials=2, evaluate=lambda model: 0.5)
-    for old, new in zip(before, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(old, new)
+    with pytest.raises(ValueError, match=r"a kernel that .* act \(PReLU\): no rule"):
+        compression.compare_replacements(flat)
+    with pytest.raises(ValueError, match=r"act \(PReLU\): no rule .* Leave it out"):
+        compression.compare_replacements(flat, ["act"])
 
 
 @pytest.mark.parametrize("accuracy", [95.0, -0.1, math.nan])
@@ -249,7 +176,9 @@ def test_an_accuracy_is_between_zero_and_one(model, accuracy):
     before = model.get_weights()
     answers = iter([0.9, 0.8, accuracy])
     with pytest.raises(ValueError, match=r"`evaluate`.*\[0, 1\]"):
-        compression.compress(model, trials=2, evaluate=lambda model: next(answers))
+        compression.compare_replacements(
+            model, trials=2, evaluate=lambda model: next(answers)
+        )
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 
@@ -257,11 +186,13 @@ def test_an_accuracy_is_between_zero_and_one(model, accuracy):
 def test_weights_that_are_zero_or_overflow_when_squared(rng):
     layer = keras.layers.Dense(40, kernel_initializer="zeros", dtype="float16")
     model = keras.Sequential([keras.Input((40,)), layer])
-    rows = compression.compress(model, trials=2)
+    rows = compression.compare_replacements(model, trials=2)
     assert {row.relative_error for row in rows} == {0.0}
     kernel = (100 * rng.normal(size=(40, 40))).astype("float16")
     layer.kernel.assign(kernel)
-    row = compression.compress(model, rules=["magnitude"], replacements=["zero"])[0]
+    row = compression.compare_replacements(
+        model, rules=["magnitude"], replacements=["zero"]
+    )[0]
     expected, _ = compression.compress_matrix(
         kernel.astype("float64"), "magnitude", "zero"
     )
@@ -298,25 +229,27 @@ def test_shares_and_errors_have_closed_forms(law, tau, rng):
         assert abs(mask.mean() - kept) < spread + 0.01 * kept
 
 
-def test_masked_layers_are_refused():
-    model = zoo.build("xdensenet40_2_k24_bc_cifar10")
-    name = "features-stage1-unit1-conv1-conv"
-    with pytest.raises(ValueError, match="sparse already"):
-        compression.apply(model, layers=[name])
-    with pytest.raises(ValueError, match="`deviations`"):
-        compression.compress_matrix(np.ones(3), deviations=0)
+@pytest.mark.parametrize(
+    "former",
+    [
+        {"rules": ["magnitude"]},
+        {"replacements": ["zero"]},
+        {"trials": 3},
+        {"evaluate": lambda model: 0.5},
+        {"layers": ["head"]},
+    ],
+)
+def test_old_calls_of_compress_name_what_to_call_now(model, former):
+    with pytest.raises(TypeError, match="`compare_replacements`.*`where=`") as error:
+        compression.compress(model, **former)
+    assert f"'{next(iter(former))}'" in str(error.value)
 
 
-def test_all_layers_at_once():
-    model = zoo.build("resnet20_cifar10")
-    copy = compression.apply(model, "all", replacement="zero")
-    frozen = compression.compression_of(copy)
-    assert len(frozen) == 22
-    for index, record in frozen.items():
-        weights = keras.ops.convert_to_numpy(copy.weights[index])
-        np.testing.assert_array_equal(weights != 0, record.kept)
-    with pytest.raises(ValueError, match="Dense or Conv2D"):
-        compression.apply(keras.Sequential([keras.Input((3,))]), "all")
+def test_apply_is_gone():
+    with pytest.raises(AttributeError, match="'apply'.*`compress` now"):
+        compression.apply  # noqa: B018
+    with pytest.raises(AttributeError, match="'aply'$"):
+        compression.aply  # noqa: B018
 
 
 def _own_loss(truth, prediction):
@@ -325,26 +258,26 @@ def _own_loss(truth, prediction):
 
 @pytest.mark.parametrize("loss", [_own_loss, lambda y, p: _own_loss(y, p)])
 @pytest.mark.parametrize("functional", [False, True])
-def test_apply_takes_a_model_with_a_loss_that_keras_cannot_save(loss, functional):
+def test_compress_takes_a_model_with_a_loss_that_keras_cannot_save(loss, functional):
     model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(10)])
     if functional:
         model = keras.Model(model.inputs, model.outputs)
     model.compile("adam", loss)
-    copy = compression.apply(model, replacement="zero")
+    copy = compression.compress(model, replacement="zero")
     assert model.compiled and not copy.compiled
     assert 0 < np.mean(copy.get_weights()[0] == 0) < 1
     model.compile("adam", "mse")
-    assert compression.apply(model).compiled
+    assert compression.compress(model).compiled
 
 
-def test_apply_takes_a_network_of_hundreds_of_layers():
+def test_compress_takes_a_network_of_hundreds_of_layers():
     tensor = inputs = keras.Input((3,))
     # Keras recurses once a layer and a few times more, and Python stops at 1000.
     for _ in range(1200):
         tensor = keras.layers.Identity()(tensor)
     with deep_graphs():
         model = keras.Model(inputs, keras.layers.Dense(4)(tensor))
-    copy = compression.apply(model, replacement="zero")
+    copy = compression.compress(model, replacement="zero")
     assert len(copy.layers) == len(model.layers)
 
 
@@ -353,5 +286,5 @@ def test_a_compressed_copy_keeps_the_statistics_of_normalization():
     normalization = keras.layers.Normalization()
     normalization.adapt(x)
     model = keras.Sequential([keras.Input((4,)), normalization, keras.layers.Dense(2)])
-    copy = compression.apply(model, replacement="zero", deviations=1e-9)
+    copy = compression.compress(model, replacement="zero", deviations=1e-9)
     np.testing.assert_allclose(copy(x), model(x), rtol=1e-5, atol=1e-6)

@@ -25,7 +25,7 @@ def equal(model, other):
 @pytest.mark.parametrize("rule", ["magnitude", "signed"])
 @pytest.mark.parametrize("replacement", ["gaussian", "matched", "zero"])
 def test_float32_comes_back_bit_for_bit(model, path, rule, replacement, index):
-    compressed = compression.apply(
+    compressed = compression.compress(
         model, ["hidden", "head"], rule, replacement, seed=2**40
     )
     rows = compression.save_compressed(compressed, path, values="float32", index=index)
@@ -47,7 +47,7 @@ def test_float32_comes_back_bit_for_bit(model, path, rule, replacement, index):
 
 @pytest.mark.parametrize("values", ["float16", "bfloat16", "int8"])
 def test_narrow_values_are_rounded_and_the_rest_is_exact(model, path, values):
-    compressed = compression.apply(model, ["hidden"], replacement="matched", seed=4)
+    compressed = compression.compress(model, ["hidden"], replacement="matched", seed=4)
     rows = compression.save_compressed(compressed, path, values=values)
     loaded = compression.load_compressed(path)
     kept = compression.compression_of(compressed)[0].kept
@@ -95,7 +95,7 @@ def test_sizes_are_near_the_entropy(rng, path, values, bits, deviations):
 
 
 def test_rows_compare_with_plain_files(model, path, tmp_path):
-    rows = compression.save_compressed(compression.apply(model), path)
+    rows = compression.save_compressed(compression.compress(model, ["head"]), path)
     weights = {str(i): w for i, w in enumerate(model.get_weights())}
     plain = tmp_path / "plain.safetensors"
     sizes = {}
@@ -141,7 +141,7 @@ def test_other_types_and_models(rng, path):
     inner = keras.Sequential([keras.Input((100,)), layers.Dense(100, name="shared")])
     y = layers.Dense(7, dtype="float16", name="half")(inner(inner(y)))
     model = keras.Model(x, y)
-    compressed = compression.apply(model, ["shared", "half"])
+    compressed = compression.compress(model, ["shared", "half"])
     rows = compression.save_compressed(compressed, path, values="float32")
     assert [row.stored for row in rows if row.kept] == [
         "bitmap, float32", "bitmap, float16",
@@ -175,7 +175,9 @@ def test_fine_tuning_keeps_the_mask(model, path, replacement, optimizer):
     if optimizer is keras.optimizers.SGD:
         arguments = {"momentum": 0.9, "use_ema": True, "ema_momentum": 0.9}
     optimizer = optimizer(1e-4, **arguments)
-    compressed = compression.apply(model, ["hidden", "head"], replacement=replacement)
+    compressed = compression.compress(
+        model, ["hidden", "head"], replacement=replacement
+    )
     before = compressed.get_weights()
     masks = compression.compression_of(compressed)
     compression.keep_mask(compressed)
@@ -201,16 +203,16 @@ def test_fine_tuning_keeps_the_mask(model, path, replacement, optimizer):
 
 
 def test_a_model_that_was_traced_before_keeps_its_mask_too(model, path):
-    compressed = compression.apply(model, ["hidden"], replacement="zero")
+    compressed = compression.compress(model, ["hidden"], replacement="zero")
     compile_and_fit(compressed)
     with pytest.raises(ValueError, match="have changed since it was compressed"):
         compression.save_compressed(compressed, path)
     assert not path.exists()
-    compressed = compression.apply(model, ["hidden"], replacement="zero")
+    compressed = compression.compress(model, ["hidden"], replacement="zero")
     compressed.compile("adam", "mse")
     x, y = np.ones((8, 60), "float32"), np.ones((8, 10))
     compressed.train_on_batch(x, y)
-    pruned = compression.apply(model, ["hidden"], replacement="zero")
+    pruned = compression.compress(model, ["hidden"], replacement="zero")
     compressed.set_weights(pruned.get_weights())
     compression.keep_mask(compressed)
     compressed.train_on_batch(x, y)
@@ -220,7 +222,7 @@ def test_a_model_that_was_traced_before_keeps_its_mask_too(model, path):
 def test_keras_files_hold_no_constraint_and_masks_can_be_handed_on(
     model, path, tmp_path
 ):
-    compressed = compression.apply(model, ["hidden"], replacement="matched")
+    compressed = compression.compress(model, ["hidden"], replacement="matched")
     compression.keep_mask(compressed)
     compressed.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
@@ -243,7 +245,7 @@ def test_what_keep_mask_and_save_refuse(model, path):
     for index in (0, 99):
         with pytest.raises(ValueError, match="`compression` must be one of 'net'"):
             compression.save_compressed(model, path, compression={index: record})
-    compressed = compression.apply(model, ["head"])
+    compressed = compression.compress(model, ["head"])
     for arguments, match in [
         ({"values": "int4"}, "`values`"),
         ({"index": "csr"}, "`index`"),
@@ -255,7 +257,7 @@ def test_what_keep_mask_and_save_refuse(model, path):
     compressed.get_layer("head").kernel.constraint = keras.constraints.NonNeg()
     with pytest.raises(ValueError, match="NonNeg"):
         compression.keep_mask(compressed)
-    large = compression.apply(model, ["head"])
+    large = compression.compress(model, ["head"])
     kernel = np.array(large.get_layer("head").kernel)
     kernel[compression.compression_of(large)[6].kept] = 1e5
     large.get_layer("head").kernel.assign(kernel)
@@ -275,7 +277,7 @@ def test_a_kernel_of_zeros_alone_is_no_mask_and_trains(tmp_path, rng):
     adapter = keras.layers.Dense(20, kernel_initializer="zeros", name="adapter")
     tensor = keras.layers.Add()([inputs, adapter(inputs)])
     model = keras.Model(inputs, keras.layers.Dense(10, name="head")(tensor))
-    model = compression.apply(model, ["head"], replacement="zero")
+    model = compression.compress(model, ["head"], replacement="zero")
     path = tmp_path / "model.safetensors"
     compression.save_compressed(model, path)
     x, y = rng.normal(size=(32, 20)), rng.normal(size=(32, 10))

@@ -27,7 +27,7 @@ SAVED = []
 @pytest.fixture
 def saved(model, path):
     if not SAVED:  # One model for all of the tests, for time.
-        compressed = compression.apply(model, ["hidden", "head"])
+        compressed = compression.compress(model, ["hidden", "head"])
         compression.save_compressed(compressed, path, index="bitmap")
         SAVED.append(path.read_bytes())
     path.write_bytes(SAVED[0])

@@ -108,7 +108,7 @@ def test_rounding_moves_the_norm_by_no_more_than_is_said(values, rng, path):
     for name in ("conv", "hidden"):
         kernel = model.get_layer(name).kernel
         kernel.assign(rng.laplace(size=kernel.shape))
-    pruned = compression.apply(model, ["conv", "hidden"], replacement="zero")
+    pruned = compression.compress(model, ["conv", "hidden"], replacement="zero")
     wrapped = ks.wrap(pruned, SpectralNormalization, ["conv", "hidden"], bound=BOUND)
     compression.keep_mask(wrapped)
     wrapped.compile(keras.optimizers.SGD(0.1), "mse")
@@ -132,7 +132,7 @@ def test_rounding_moves_the_norm_by_no_more_than_is_said(values, rng, path):
 
 def test_masks_of_plain_layers_beside_wrapped_ones(rng, path):
     model = network(WRAPPERS["stable rank"], rng)
-    compressed = compression.apply(model, replacement="matched", seed=3)
+    compressed = compression.compress(model, ["head"], replacement="matched", seed=3)
     ((index, record),) = compression.compression_of(compressed).items()
     for given in (None, {index: record}):
         rows = compression.save_compressed(
@@ -154,7 +154,7 @@ def test_what_was_frozen_in_a_trained_kernel(rng, path):
     model = keras.Sequential([keras.Input((9,)), kl.Dense(6, name="head")])
     model.layers[0].kernel.assign(rng.standard_normal((9, 6)))
     for replacement in ("zero", "matched"):
-        small = compression.apply(model, replacement=replacement)
+        small = compression.compress(model, replacement=replacement)
         known = compression.compression_of(small)
         # Zeros are zeros in any scale; noise is another, unless nothing is scaled.
         for wrapper, arguments, fits in [

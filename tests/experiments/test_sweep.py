@@ -15,6 +15,7 @@ from keras_spectral.experiments import (
 from keras_spectral.experiments.checkpoint_files import find_checkpoints, network_name
 from keras_spectral.experiments.checkpoint_task import CheckpointTask
 from keras_spectral.experiments.inputs import evaluator
+from keras_spectral.layers import SpectralNormalization
 from tests.experiments.sweeps import QUIET, small, sweeping
 
 
@@ -24,7 +25,9 @@ def test_a_row_is_what_the_parts_say(tmp_path, folder):
     row, model = rows[1], small(0)
     digits = data.load("digits", image_size=8, channels=1)
     evaluate = evaluator(digits)
-    expected = compression.compress(model, trials=2, evaluate=evaluate)
+    expected = compression.compare_replacements(
+        model, ["head"], trials=2, evaluate=evaluate
+    )
     assert row.compressions == list(expected)
     assert row.original_accuracy == evaluate(model)
     kernel = model.get_layer("head").kernel.numpy().astype("float64")
@@ -251,6 +254,41 @@ def test_the_command_line(tmp_path, folder, capfd):
     assert run("--models", "paper", *out) == 2
     error = capfd.readouterr().err
     assert "resnet20_cifar10.pth" in error and str(folder) in error
+
+
+def test_which_layer_is_the_final_dense_one(tmp_path):
+    """None before it is measured in its place, and names decide nothing."""
+    inputs, dense = keras.Input((8, 8, 1)), keras.layers.Dense
+    flat = keras.layers.Flatten()(inputs)
+    hidden = dense(12, name="hidden")(flat)
+    inner = keras.Sequential([keras.Input((12,)), dense(12, name="head")])
+    models = {
+        "nested": dense(10, name="head")(inner(hidden)),
+        "wrapped": SpectralNormalization(dense(10, name="head"))(hidden),
+        "quantized": dense(10, name="head")(hidden),
+        "without": keras.layers.Reshape((64,))(inputs),
+        "timed": keras.layers.TimeDistributed(dense(7), name="head")(
+            keras.layers.Reshape((4, 3))(hidden)
+        ),
+    }
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    for name, outputs in models.items():
+        model = keras.Model(inputs, outputs)
+        if name == "quantized":
+            model.get_layer("head").quantize("int8")
+        model.save(folder / f"{name}_none.keras")
+    rows = {row.name.split("_")[0]: row for row in sweeping(tmp_path, folder)}
+    nested = rows["nested"]
+    assert (nested.layer, nested.compressed, nested.error) == ("head", 120, None)
+    assert {row.name for row in nested.compressions} == {"head"}
+    assert (rows["timed"].compressed, rows["timed"].classes) == (21, 7)
+    for name, match in [
+        ("wrapped", "keras_spectral.unwrap"),
+        ("quantized", "'head', which is quantized"),
+        ("without", "final dense layer"),
+    ]:
+        assert match in rows[name].error and rows[name].alpha_pdf is None
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5])
