@@ -226,6 +226,8 @@ def _reason(layer):
         return None
     if isinstance(layer, kl.BatchNormalization):
         return "scales channels, not folded into the layer before"
+    if getattr(inner, "lora_enabled", False):
+        return "adds a LoRA adapter to its kernel"
     if getattr(layer, "quantization_mode", None):
         return f"{layer.quantization_mode} kernel"
     return "no rule for its kernel"
