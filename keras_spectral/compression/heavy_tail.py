@@ -77,7 +77,7 @@ def compress_matrix(
     >>> compress_matrix(w, replacement="zero")[0].tolist()
     [-3.0, 0.0, 0.0, 3.0]
 
-    Source: papers/heavy-tail-compression.md, Appendix E.
+    Source: [shin2021], Appendix E.
     """
     compressed, record = _replace(weights, rule, replacement, seed, deviations)
     return compressed, record.kept
@@ -269,7 +269,7 @@ def compress(
     >>> [row.replacement for row in rows]
     ['gaussian', 'matched', 'zero']
 
-    Source: papers/heavy-tail-compression.md, Appendix E and Table 1.
+    Source: [shin2021], Appendix E and Table 1.
     """
     check_integer("trials", trials, least=2)
     check_integer("seed", seed, least=0)
@@ -376,7 +376,7 @@ def apply(
     >>> copy.count_params() == model.count_params()
     True
 
-    Source: papers/heavy-tail-compression.md, Appendix E.
+    Source: [shin2021], Appendix E.
     """
     copy = copy_model(model)
     chosen = _chosen_layers(copy, layers)
