@@ -81,7 +81,7 @@ class LipschitzClip(keras.constraints.Constraint):
     >>> keras.ops.convert_to_numpy(clipped).diagonal().round(4).tolist()
     [2.0, 1.0]
 
-    Source: papers/lipschitz-slides.md, eq. 16 (Gouk et al. 2018, Algorithm 1).
+    Source: [zhang2020], eq. 16 ([gouk2018], Algorithm 1).
     """
 
     def __init__(self, bound=1.0, p=2, kind=None, tolerance=0.08):
@@ -177,7 +177,7 @@ class SpectralClip(_SpectrumConstraint):
     >>> keras.ops.convert_to_numpy(clipped).diagonal().round(4).tolist()
     [2.0, 1.0]
 
-    Source: papers/stable-rank-normalization.md, Algorithm 3 and eq. 18.
+    Source: [sanyal2020], Algorithm 3 and eq. 18.
     """
 
     def __init__(self, bound=1.0, output_axis=-1):
@@ -217,7 +217,7 @@ class StableRank(_SpectrumConstraint):
     >>> round(float(keras.ops.sum(capped**2)), 4)
     2.0
 
-    Source: papers/stable-rank-normalization.md, Theorem 1, Algorithm 1.
+    Source: [sanyal2020], Theorem 1, Algorithm 1.
     """
 
     def __init__(
@@ -276,7 +276,7 @@ class MaxRank(_SpectrumConstraint):
     >>> keras.ops.convert_to_numpy(cut).diagonal().round(4).tolist()
     [4.0, 3.0, 0.0, 0.0]
 
-    Source: papers/low-rank-gans.md, section 3.1 and eq. 4.
+    Source: [garg2019], section 3.1 and eq. 4.
     """
 
     def __init__(self, rank_ratio=None, output_axis=-1, rank=None):
@@ -320,7 +320,7 @@ class Orthonormal(_SpectrumConstraint):
     >>> keras.ops.convert_to_numpy(nearest).diagonal().round(4).tolist()
     [1.0, 1.0]
 
-    Source: Fan and Hoffman 1955, Theorem 1 (the polar factor).
+    Source: [fan1955], Theorem 1 (the polar factor).
     """
 
     def __init__(self, gain=1.0, output_axis=-1):

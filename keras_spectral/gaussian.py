@@ -13,7 +13,7 @@ import numpy as np
 
 _BLOCK = 2**18
 
-# Wichura 1988, Algorithm AS 241, PPND16: the middle and the tail to exp(-25).
+# [wichura1988], Algorithm AS 241, PPND16: the middle and the tail to exp(-25).
 _MIDDLE = (
     (
         3.3871328727963666080e0, 1.3314166789178437745e2, 1.9715909503065514427e3,
@@ -77,7 +77,7 @@ def inverse_normal(p):
     >>> inverse_normal(np.array([0.5, 0.975])).round(4).tolist()
     [0.0, 1.96]
 
-    Source: Wichura 1988, Algorithm AS 241, PPND16.
+    Source: [wichura1988], Algorithm AS 241, PPND16.
     """
     p = np.asarray(p, "float64")
     q = p - 0.5

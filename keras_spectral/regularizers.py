@@ -77,8 +77,8 @@ class SpectralNorm(_SpectralRegularizer):
     >>> float(SpectralNorm(0.5)(np.diag([2.0, 1.0])))
     1.0
 
-    Source: Yoshida and Miyato 2017, which papers/lipschitz-slides.md cites after
-    eq. 15. They estimate the norm by power iteration.
+    Source: [yoshida2017], which [zhang2020] cites after eq. 15. They estimate the norm
+    by power iteration.
     """
 
     def penalty(self, matrix):
@@ -98,7 +98,7 @@ class Frobenius(_SpectralRegularizer):
     >>> float(Frobenius(0.5)(np.diag([2.0, 1.0])))
     2.5
 
-    Source: papers/lipschitz-slides.md, eq. 15.
+    Source: [zhang2020], eq. 15.
     """
 
     def penalty(self, matrix):
@@ -111,7 +111,7 @@ class Orthonormal(_SpectralRegularizer):
 
     With G the Gram matrix of the smaller side, the one that can be orthonormal,
     it is factor * ||G - I||_F^2; with `diagonal=False` only the entries off the
-    diagonal count (Brock et al.), which leaves the norms free.
+    diagonal count ([brock2019]), which leaves the norms free.
 
     Args:
         factor: Float > 0.
@@ -123,7 +123,7 @@ class Orthonormal(_SpectralRegularizer):
     >>> float(Orthonormal(0.5)(np.diag([2.0, 1.0])))
     4.5
 
-    Source: papers/low-rank-gans.md, section 3.2; Brock et al. 2019, eq. 3.
+    Source: [garg2019], section 3.2; [brock2019], eq. 3.
     """
 
     def __init__(self, factor, diagonal=True, output_axis=-1):
@@ -166,7 +166,7 @@ class StableRank(_SpectralRegularizer):
     >>> float(StableRank(0.5)(np.diag([2.0, 2.0])))
     1.0
 
-    Source: papers/stable-rank-normalization.md, Definition 2.1.
+    Source: [sanyal2020], Definition 2.1.
     """
 
     def penalty(self, matrix):
@@ -237,7 +237,7 @@ class DOptimal(_SpectrumRegularizer):
     >>> round(float(DOptimal(1.0)(np.array([2.0, 1.0]))), 4)
     0.6931
 
-    Source: papers/low-rank-gans.md, eq. 5 (Jiang et al. 2019).
+    Source: [garg2019], eq. 5 ([jiang2019]).
     """
 
     def spectrum_penalty(self, ratios):
@@ -270,8 +270,8 @@ class Divergence(_SpectrumRegularizer):
     >>> round(float(Divergence(1.0, width=0.5)(np.array([2.0, 1.0]))), 4)
     1.6931
 
-    Source: the idea is Jiang et al. 2019's divergence regularizer; the constants
-    are those of the density above and were not compared with that paper.
+    Source: the idea is [jiang2019]'s divergence regularizer; the constants are those of
+    the density above and were not compared with that paper.
     """
 
     def __init__(self, factor, width=0.1, epsilon=1e-7, output_axis=-1):

@@ -31,7 +31,7 @@ def split(weights, threshold, rule="magnitude"):
     >>> small.tolist(), large.tolist()
     ([0.0, 0.5, 0.0], [-3.0, 0.0, 2.0])
 
-    Source: papers/heavy-tail-compression.md, section 3.2 (A and B).
+    Source: [shin2021], section 3.2 (A and B).
     """
     check_choice("rule", rule, _RULES)
     if not math.isfinite(threshold):
@@ -75,7 +75,7 @@ def approximate_matrix(
     >>> bool(0 < kept.mean() < 1)
     True
 
-    Source: papers/heavy-tail-compression.md, Algorithm 1 and section 3.2.
+    Source: [shin2021], Algorithm 1 and section 3.2.
     """
     check_integer("seed", seed, least=0)
     weights = np.asarray(weights)

@@ -69,7 +69,7 @@ def check_assumptions(model, cushions=None, trials=49, seed=0):
     >>> [r.status for r in rows if r.assumption == "sign-symmetric weights"]
     ['PASS']
 
-    Source: papers/heavy-tail-compression.md, section 3, appendices A and C; remark 3.
+    Source: [shin2021], section 3, appendices A and C; remark 3.
     """
     check_integer("trials", trials, least=1)
     check_integer("seed", seed, least=0)

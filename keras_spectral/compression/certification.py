@@ -35,7 +35,7 @@ def quantize_large_weights(weights, kept, value_bits):
     >>> quantize_large_weights(np.array([0.1, -1.0, 0.7, 0.2]), 0.5, 2).tolist()
     [0.0, -0.75, 0.75, 0.0]
 
-    Source: papers/compression-bounds-notes.md, Theorem 1 (r discrete values).
+    Source: [orton2018], Theorem 1 (r discrete values).
     """
     check_share("kept", kept)
     check_integer("value_bits", value_bits, least=1)
@@ -136,7 +136,7 @@ def certify_error(
     >>> certify_error(model, x, y, kept=(0.25,), value_bits=(1,)).best.vacuous
     False
 
-    Source: papers/compression-bounds-notes.md, Theorem 1; Langford 2005.
+    Source: [orton2018], Theorem 1; [langford2005].
     """
     check_choice("untouched_bits", untouched_bits, (16, 32))
     check_integer("batch_size", batch_size, least=1)

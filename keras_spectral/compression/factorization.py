@@ -94,7 +94,7 @@ def factorize(model, delta=None, rank_ratio=None, layers=None, only_if_smaller=T
     >>> model.count_params(), copy.count_params()
     (2080, 800)
 
-    Source: papers/compression-bounds-notes.md, Lemma 5 and Theorem 4's proof.
+    Source: [orton2018], Lemma 5 and Theorem 4's proof.
     """
     if (delta is None) == (rank_ratio is None):
         raise ValueError(

@@ -89,7 +89,7 @@ def compress_matrix(
     >>> compress_matrix(w, replacement="zero")[0].tolist()
     [-3.0, 0.0, 0.0, 3.0]
 
-    Source: papers/heavy-tail-compression.md, Appendix E.
+    Source: [shin2021], Appendix E.
     """
     compressed, record = _replace(weights, rule, replacement, seed, deviations)
     return compressed, record.kept
@@ -202,7 +202,7 @@ def compress(
     >>> copy.count_params() == model.count_params()
     True
 
-    Source: papers/heavy-tail-compression.md, Appendix E.
+    Source: [shin2021], Appendix E.
     """
     if others:
         raise TypeError(
@@ -274,7 +274,7 @@ def compare_replacements(
     >>> [row.replacement for row in rows]
     ['gaussian', 'matched', 'zero']
 
-    Source: papers/heavy-tail-compression.md, Appendix E and Table 1.
+    Source: [shin2021], Appendix E and Table 1.
     """
     check_integer("trials", trials, least=2)
     check_integer("seed", seed, least=0)

@@ -60,7 +60,7 @@ def truncate(matrix, delta=None, rank=None):
     >>> found.rank, found.spectral_error, found.left.shape
     (2, 1.0, (3, 2))
 
-    Source: papers/compression-bounds-notes.md, Lemma 5.
+    Source: [orton2018], Lemma 5.
     """
     if (delta is None) == (rank is None):
         raise ValueError(
@@ -116,7 +116,7 @@ def round_factors(truncation, variant="corrected"):
     >>> round(quantum, 4), left.round(4).tolist()
     (0.5, [[2.0], [0.0]])
 
-    Source: papers/compression-bounds-notes.md, the claim after Theorem 4's proof.
+    Source: [orton2018], the claim after Theorem 4's proof.
     """
     check_choice("variant", variant, _VARIANTS)
     left, right = truncation.left, truncation.right

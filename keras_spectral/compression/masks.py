@@ -213,8 +213,7 @@ def keep_mask(model, compression=None):
     >>> bool((model.get_weights()[0][zeros] == 0).all())
     True
 
-    Source: papers/heavy-tail-compression.md, section 3.2: W(t) = sqrt(t) G + B, of
-    which B is trained.
+    Source: [shin2021], section 3.2: W(t) = sqrt(t) G + B, of which B is trained.
     """
     masks = _without_zero_kernels(find_masks(model, compression))
     if not masks:

@@ -105,7 +105,7 @@ def project_vector(vector, margin, eta, seed, variant="corrected", rounding=Fals
     >>> len(z), bool(abs(c_hat @ c - 1) <= 0.25)
     (240, True)
 
-    Source: papers/compression-bounds-notes.md, Algorithm 1 and Lemma 2.
+    Source: [orton2018], Algorithm 1 and Lemma 2.
     """
     vector = _finite("vector", vector, 1)
     count = vector_projections(margin, eta, variant, rounding)
@@ -141,7 +141,7 @@ def rebuild_vector(coefficients, seed, size):
     >>> rebuild_vector([1.0, -1.0], seed=0, size=3).shape
     (3,)
 
-    Source: papers/compression-bounds-notes.md, Algorithm 1.
+    Source: [orton2018], Algorithm 1.
     """
     check_integer("size", size, least=1)
     return _combination(normals, coefficients, size, seed)
@@ -176,7 +176,7 @@ def project_matrix(matrix, epsilon, eta, seed, variant="corrected"):
     >>> z.shape, bool(abs(A_hat[0, 0] - 1) <= 0.5 * 10**0.5)
     ((96,), True)
 
-    Source: papers/compression-bounds-notes.md, Algorithm 2 and Lemma 8.
+    Source: [orton2018], Algorithm 2 and Lemma 8.
     """
     matrix = _finite("matrix", matrix, 2)
     count = matrix_projections(epsilon, eta, variant)
@@ -202,7 +202,7 @@ def rebuild_matrix(coefficients, seed, shape):
     >>> rebuild_matrix([3.0], seed=0, shape=(2, 3)).ravel().tolist()
     [3.0, 3.0, 3.0, 3.0, -3.0, 3.0]
 
-    Source: papers/compression-bounds-notes.md, Algorithm 2.
+    Source: [orton2018], Algorithm 2.
     """
     for side in shape:
         check_integer("shape", side, least=1)

@@ -218,7 +218,7 @@ def save_compressed(
     >>> load_compressed(path).count_params()
     20100
 
-    Source: papers/heavy-tail-compression.md, section 3.2 and Appendix E.
+    Source: [shin2021], section 3.2 and Appendix E.
     """
     check_choice("values", values, coding.VALUES)
     check_choice("index", index, ("auto", *coding.INDICES))
@@ -343,7 +343,7 @@ def load_compressed(path, *, custom_objects=None, memory_limit=None):
     >>> compression.compression_of(model)[0].replacement
     'matched'
 
-    Source: papers/heavy-tail-compression.md, section 3.2.
+    Source: [shin2021], section 3.2.
     """
     if memory_limit is not None:
         check_integer("memory_limit", memory_limit, least=0)

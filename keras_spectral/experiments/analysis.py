@@ -176,7 +176,7 @@ def analyze_checkpoint(path, entry=None, layout="auto", seed=0, progress=None):
     >>> len(found), found[-1].name, round(found[-1].stable_rank, 2)
     (22, 'output.weight', 5.98)
 
-    Source: papers/heavy-tail-compression.md, section 6 and appendix D.
+    Source: [shin2021], section 6 and appendix D.
     """
     check_choice("layout", layout, _LAYOUTS)
     check_integer("seed", seed, least=0)
@@ -240,7 +240,7 @@ def analyze_model(model, seed=0, where=None):
     >>> analyze_model(keras.Sequential(layers))[0].name
     'head'
 
-    Source: papers/heavy-tail-compression.md, section 6 and appendix D.
+    Source: [shin2021], section 6 and appendix D.
     """
     check_integer("seed", seed, least=0)
     found, rows, skipped = models.weights(model, where), [], {}

@@ -98,7 +98,7 @@ def run_sweep(
     >>> rows[0].compressed, round(rows[0].share, 5)
     (640, 0.00235)
 
-    Source: papers/heavy-tail-compression.md, Table 1, Figure 3, appendices D and E.
+    Source: [shin2021], Table 1, Figure 3, appendices D and E.
     """
     check_integer("trials", trials, least=2)
     check_integer("seed", seed, least=0)

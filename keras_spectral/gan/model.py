@@ -48,7 +48,7 @@ class GAN(keras.Model):
     >>> gan.generate(4, seed=0).shape
     (4, 32, 32, 3)
 
-    Source: papers/stable-rank-normalization.md, section 5.3 and appendix E.
+    Source: [sanyal2020], section 5.3 and appendix E.
     """
 
     def __init__(

@@ -34,9 +34,9 @@ def _non_saturating(fake):
     return ops.mean(ops.softplus(-fake))
 
 
-# "hinge": papers/stable-rank-normalization.md, section 5.3 (Miyato et al. 2018).
-# "logistic": papers/low-rank-gans.md, eq. 1 with phi = log and a sigmoid; the generator
-# takes Goodfellow's loss that does not saturate.
+# "hinge": [sanyal2020], appendix E.1 ([miyato2018]).
+# "logistic": [garg2019], eq. 1 with phi = log and a sigmoid; the generator takes
+# Goodfellow's loss that does not saturate.
 OBJECTIVES = {
     "hinge": Objective(_hinge, _minus_mean),
     "logistic": Objective(_logistic, _non_saturating),

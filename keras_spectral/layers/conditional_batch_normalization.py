@@ -32,7 +32,7 @@ class ConditionalBatchNormalization(keras.layers.Layer):
     >>> tuple(layer([np.ones((2, 4, 4, 3), "float32"), np.array([3, 7])]).shape)
     (2, 4, 4, 3)
 
-    Source: papers/stable-rank-normalization.md, section 5.3 (Dumoulin et al. 2017).
+    Source: [sanyal2020], appendix E.1 ([dumoulin2017]).
     """
 
     def __init__(self, classes, momentum=0.9, epsilon=2e-5, **kwargs):

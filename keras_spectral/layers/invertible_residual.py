@@ -74,8 +74,7 @@ class InvertibleResidual(kl.Layer):
     >>> bool(np.abs(keras.ops.convert_to_numpy(found.x) - x).max() < 1e-4)
     True
 
-    Source: papers/lipschitz-slides.md, theorem of eqs. 1 and 2 (Behrmann et al.
-    2019, Theorem 1).
+    Source: [zhang2020], theorem of eqs. 1 and 2 ([behrmann2019], Theorem 1).
     """
 
     def __init__(self, function, bound=0.9, **kwargs):
@@ -196,7 +195,7 @@ class InvertibleResidual(kl.Layer):
         Raises:
             RuntimeError: If the tolerance is not reached, or y is not finite.
 
-        Source: Behrmann et al. 2019, Algorithm 1.
+        Source: [behrmann2019], Algorithm 1.
         """
         check_positive("tolerance", tolerance)
         check_integer("max_iterations", max_iterations, least=1)
@@ -281,7 +280,7 @@ class InvertibleResidual(kl.Layer):
         Returns:
             Tensor (batch,), at least float32.
 
-        Source: Behrmann et al. 2019, section 3.2, Algorithm 2.
+        Source: [behrmann2019], section 3.2, Algorithm 2.
         """
         check_integer("power_terms", power_terms, least=1)
         check_integer("probes", probes, least=1)
@@ -319,7 +318,7 @@ class InvertibleResidual(kl.Layer):
         Returns:
             Float, dimensions * sum over k > power_terms of Lip(g)^k / k.
 
-        Source: Behrmann et al. 2019, Theorem 4.
+        Source: [behrmann2019], Theorem 4.
         """
         check_integer("power_terms", power_terms, least=1)
         check_integer("dimensions", dimensions, least=1)

@@ -39,7 +39,7 @@ class LipschitzBatchNormalization(keras.layers.Wrapper):
     >>> round(float(layer(np.ones((1, 2), "float32"))[0, 0]), 4)
     0.5
 
-    Source: Gouk et al. 2018, section 3.3; papers/lipschitz-slides.md, eq. 16.
+    Source: [gouk2018], section 3.3; [zhang2020], eq. 16.
     """
 
     def __init__(self, layer, bound=1.0, **kwargs):

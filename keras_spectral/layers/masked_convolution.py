@@ -35,8 +35,7 @@ class MaskedConv2D(keras.layers.Conv2D):
     >>> mask.shape, int(mask.sum())
     ((3, 3, 4, 6), 108)
 
-    Source: papers/heavy-tail-compression.md, appendix D (X-DenseNet); Prabhu et al.
-    2018, section 3.
+    Source: [shin2021], appendix D (X-DenseNet); [prabhu2018], section 3.
     """
 
     def __init__(self, filters, kernel_size, expand_ratio=2, seed=0, **kwargs):

@@ -45,7 +45,7 @@ class OptimalSpectralNormalization(Reparametrization):
     >>> keras.ops.convert_to_numpy(layer.effective_kernel()).round(4).tolist()
     [[2.0, 0.0], [0.0, 1.0]]
 
-    Source: papers/stable-rank-normalization.md, Algorithm 3 and eq. 18.
+    Source: [sanyal2020], Algorithm 3 and eq. 18.
     """
 
     def __init__(self, layer, bound=1.0, **kwargs):

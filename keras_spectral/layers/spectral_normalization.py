@@ -72,8 +72,8 @@ class SpectralNormalization(RankOneReparametrization):
     >>> bool(abs(np.linalg.norm(effective, 2) - 1) < 1e-4)
     True
 
-    Source: papers/lipschitz-slides.md, eq. 17 (Miyato et al. 2018) and, with
-    `clip=True`, eq. 16 (Gouk et al. 2018).
+    Source: [zhang2020], eq. 17 ([miyato2018]) and, with `clip=True`, eq. 16
+    ([gouk2018]).
     """
 
     keeps_zeros = True

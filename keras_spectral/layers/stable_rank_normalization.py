@@ -88,7 +88,7 @@ class StableRankNormalization(RankOneReparametrization):
     >>> bool((singular**2).sum() / singular[0] ** 2 < 1.1 * 4)
     True
 
-    Source: papers/stable-rank-normalization.md, Algorithm 2.
+    Source: [sanyal2020], Algorithm 2.
     """
 
     def __init__(

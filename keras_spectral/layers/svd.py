@@ -42,7 +42,7 @@ class SVDDense(SVDLayer):
     >>> layer.rank, layer.count_params()
     (5, 4066)
 
-    Source: papers/low-rank-gans.md, section 3.2, eqs. 3 to 5.
+    Source: [garg2019], section 3.2, eqs. 3 to 5.
     """
 
     plain_layer = kl.Dense
@@ -83,7 +83,7 @@ class SVDConv2D(SVDLayer):
     >>> layer(np.ones((1, 28, 28, 1), "float32")).shape[1:], layer.count_params()
     (TensorShape([24, 24, 20]), 251)
 
-    Source: papers/low-rank-gans.md, section 3.2, eqs. 3 to 5.
+    Source: [garg2019], section 3.2, eqs. 3 to 5.
     """
 
     plain_layer = kl.Conv2D
@@ -149,7 +149,7 @@ class SVDConv2DTranspose(SVDLayer):
     >>> layer(np.ones((1, 8, 8, 6), "float32")).shape[1:]
     TensorShape([16, 16, 3])
 
-    Source: papers/low-rank-gans.md, section 3.2, eqs. 3 to 5.
+    Source: [garg2019], section 3.2, eqs. 3 to 5.
     """
 
     plain_layer = kl.Conv2DTranspose

@@ -80,7 +80,7 @@ def block_iterate(operator, left, right, kept=0):
     >>> abs(ops.convert_to_numpy(left)[0]).round(4).tolist()
     [1.0, 0.0, 0.0]
 
-    Source: Knyazev 2001 (LOBPCG) for A'A, with one application of it.
+    Source: [knyazev2001] (LOBPCG) for A'A, with one application of it.
     """
     if operator.matrix is not None:
         return _iterate_dense(operator.matrix, left, right, kept=kept)
@@ -156,7 +156,7 @@ def leading_left_vectors(matrix, count, depth=8):
     >>> abs(rows).round(4).tolist()
     [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
 
-    Source: Musco and Musco 2015, Algorithm 2, above 512.
+    Source: [musco2015], Algorithm 2, above 512.
     """
     scale = largest_entry(matrix)
     if scale is None:
@@ -228,7 +228,7 @@ def krylov_left_vectors(apply, adjoint, outputs, count, depth=8, dtype="float32"
     >>> abs(rows[-1]).round(4).tolist()
     [1.0, 0.0, 0.0]
 
-    Source: Musco and Musco 2015, Algorithm 2.
+    Source: [musco2015], Algorithm 2.
     """
     rows = _completed(np.zeros((0, outputs), dtype), count)
     space = [rows]

@@ -53,7 +53,7 @@ def induced_norm(kernel, p=2, kind="dense", tolerance=None):
     >>> float(induced_norm(np.array([[1.0, -2.0], [3.0, 4.0]]), p=math.inf))
     6.0
 
-    Source: Gouk et al. 2018, section 3; papers/lipschitz-slides.md, eq. 16.
+    Source: [gouk2018], section 3; [zhang2020], eq. 16.
     """
     check_choice("p", p, (1, 2, math.inf))
     check_choice("kind", kind, KINDS)
@@ -114,7 +114,7 @@ def unfolding_norm_bound(kernel):
     >>> float(unfolding_norm_bound(np.ones((3, 3, 1, 1))))
     9.0
 
-    Source: Singla and Feizi 2021, Theorem 1.
+    Source: [singla2021], Theorem 1.
     """
     kernel = wide(kernel)
     rank = len(kernel.shape) - 2
@@ -268,9 +268,8 @@ def convolution_norm_bound(kernel, iterations=6, groups=1, tolerance=None):
     >>> 1.0 <= float(convolution_norm_bound(mean)) < 1.01
     True
 
-    Source: Sedghi et al. 2019 (Fourier spectrum), Ehlich and Zeller 1964 (grid
-    factor), Delattre et al. 2023 (Gram iteration), Wolkowicz and Styan 1980, eq. 2.1
-    (the largest eigenvalue by two traces).
+    Source: [sedghi2019] (Fourier spectrum), [ehlich1964] (grid factor), [delattre2023]
+    (Gram iteration), [wolkowicz1980], eq. 2.1 (the largest eigenvalue by two traces).
     """
     kernel = wide(kernel)
     *taps, inputs, filters = kernel.shape

@@ -41,7 +41,7 @@ def singular_values(matrix):
     >>> ops.convert_to_numpy(singular_values(np.diag([3.0, 4.0]))).tolist()
     [4.0, 3.0]
 
-    Source: papers/lipschitz-slides.md, eq. 11.
+    Source: [zhang2020], eq. 11.
     """
     matrix = wide(matrix)
     finite = ops.isfinite(matrix)
@@ -66,7 +66,7 @@ def spectral_norm(matrix):
     >>> float(spectral_norm(np.diag([3.0, 4.0])))
     4.0
 
-    Source: papers/lipschitz-slides.md, eq. 11.
+    Source: [zhang2020], eq. 11.
     """
     return ops.max(singular_values(matrix))
 
@@ -86,7 +86,7 @@ def frobenius_norm(weight):
     >>> float(frobenius_norm(np.array([3.0, 4.0])))
     5.0
 
-    Source: papers/lipschitz-slides.md, eq. 13.
+    Source: [zhang2020], eq. 13.
     """
     weight = wide(weight)
     scale = magnitude(weight)
@@ -135,7 +135,7 @@ def stable_rank(matrix):
     >>> round(float(stable_rank(np.eye(5))), 6)
     5.0
 
-    Source: papers/stable-rank-normalization.md, Definition 2.1.
+    Source: [sanyal2020], Definition 2.1.
     """
     matrix = wide(matrix)
     # Scaled, since norms and squares leave float32 before their ratio does.

@@ -50,7 +50,7 @@ def reshaped_matrix(kernel):
     >>> reshaped_matrix(np.zeros((3, 3, 8, 16))).shape
     TensorShape([16, 72])
 
-    Source: Miyato et al. 2018 as used by stable rank normalization, section 4.
+    Source: [miyato2018], as [sanyal2020], section 4, uses it.
     """
     kernel = ops.convert_to_tensor(kernel)
     return ops.transpose(ops.reshape(kernel, (-1, kernel.shape[-1])))

@@ -70,8 +70,7 @@ def iterate(operator, u, v, iterations=1, update_order="v_first"):
     >>> ops.convert_to_numpy(u).round(6).tolist()
     [1.0, 0.0]
 
-    Source: papers/stable-rank-normalization.md, Algorithm 2, line 2 (where
-    the second `W^T v` must read `W v`).
+    Source: [sanyal2020], Algorithm 2, line 2 (the second `W^T v` must read `W v`).
     """
     for _ in range(iterations):
         if update_order == "v_first":
@@ -202,7 +201,7 @@ def power_iteration(
     >>> round(float(triplet.sigma), 6)
     3.0
 
-    Source: papers/lipschitz-slides.md, "Power Iteration".
+    Source: [zhang2020], "Power Iteration".
     """
     check_integer("iterations", iterations, least=1)
     check_choice("update_order", update_order, UPDATE_ORDERS)

@@ -26,7 +26,7 @@ def normalizing_scale(norm, bound=1.0, epsilon=1e-12):
     >>> float(normalizing_scale(np.array(4.0), bound=0.5))
     0.125
 
-    Source: papers/lipschitz-slides.md, eq. 17 (Miyato et al. 2018).
+    Source: [zhang2020], eq. 17 ([miyato2018]).
     """
     return _normalizing_scale(norm, bound=bound, epsilon=epsilon)
 
@@ -52,7 +52,7 @@ def clipping_scale(norm, bound=1.0):
     >>> float(clipping_scale(np.array(4.0), bound=8.0))
     1.0
 
-    Source: papers/lipschitz-slides.md, eq. 16 (Gouk et al. 2018).
+    Source: [zhang2020], eq. 16 ([gouk2018]).
     """
     return _reciprocal(ops.maximum(norm / bound, 1.0))
 
@@ -81,7 +81,7 @@ def divide_by_norm(weight, norm, bound=1.0, epsilon=1e-12):
     >>> float(divide_by_norm(np.array(4.0), np.array(4.0), bound=0.5))
     0.5
 
-    Source: papers/lipschitz-slides.md, eq. 17 (Miyato et al. 2018).
+    Source: [zhang2020], eq. 17 ([miyato2018]).
     """
     return weight * normalizing_scale(norm, bound, epsilon)
 
@@ -104,7 +104,7 @@ def clip_norm(weight, norm, bound=1.0):
     >>> float(clip_norm(np.array(4.0), np.array(4.0), bound=8.0))
     4.0
 
-    Source: papers/lipschitz-slides.md, eq. 16 (Gouk et al. 2018).
+    Source: [zhang2020], eq. 16 ([gouk2018]).
     """
     return weight * clipping_scale(norm, bound)
 
@@ -160,7 +160,7 @@ def clip_singular_values(matrix, bound=1.0):
     >>> ops.convert_to_numpy(clipped).round(6).tolist()
     [[2.0, 0.0], [0.0, 1.0]]
 
-    Source: papers/stable-rank-normalization.md, Algorithm 3, eq. 18.
+    Source: [sanyal2020], Algorithm 3, eq. 18.
     """
     check_positive("bound", bound)
     matrix = ops.convert_to_tensor(matrix)
@@ -202,8 +202,7 @@ def rank_at_ratio(rank_ratio, full_rank):
     >>> rank_at_ratio(0.75, 50), rank_at_ratio(0.29, 100), rank_at_ratio(0.25, 1)
     (37, 29, 1)
 
-    Source: papers/low-rank-gans.md, eq. 4, with the floor that its counts of
-    parameters imply.
+    Source: [garg2019], eq. 4, with the floor that its counts of parameters imply.
     """
     check_ratio("rank_ratio", rank_ratio)
     check_integer("full_rank", full_rank, least=1)
@@ -233,7 +232,7 @@ def truncate_rank(matrix, rank):
     >>> ops.convert_to_numpy(truncated).tolist()
     [[3.0, 0.0], [0.0, 0.0]]
 
-    Source: papers/low-rank-gans.md, section 3.1 (Eckart and Young 1936).
+    Source: [garg2019], section 3.1 ([eckart1936]).
     """
     check_integer("rank", rank, least=1)
     matrix = ops.convert_to_tensor(matrix)
@@ -264,7 +263,7 @@ def nearest_orthonormal(matrix):
     >>> ops.convert_to_numpy(nearest).round(6).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
 
-    Source: Fan and Hoffman 1955, Theorem 1.
+    Source: [fan1955], Theorem 1.
     """
     matrix = ops.convert_to_tensor(matrix)
     wide = ops.cast(matrix, "float32") if "16" in str(matrix.dtype) else matrix

@@ -70,7 +70,7 @@ def operator_singular_values(operator, count=6):
     >>> operator_singular_values(operator, count=1).round(6).tolist()
     [2.0]
 
-    Source: Golub and Kahan 1965 (Lanczos), by ARPACK.
+    Source: [golub1965] (Lanczos), by ARPACK.
     """
     check_integer("count", count, least=1)
     outputs, inputs = (
@@ -195,7 +195,7 @@ def circular_convolution_singular_values(kernel, input_size, strides=1):
     >>> circular_convolution_singular_values(kernel, (2, 2)).tolist()
     [2.0, 2.0, 2.0, 2.0]
 
-    Source: Sedghi et al. 2019, Theorem 6.
+    Source: [sedghi2019], Theorem 6.
     """
     blocks, weights = _transforms(kernel, input_size, strides)
     if np.isfinite(blocks).all():

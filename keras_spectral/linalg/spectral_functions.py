@@ -89,8 +89,7 @@ def spectral_function(matrix, function):
     >>> ops.convert_to_numpy(result).round(6).tolist()
     [[6.0, 0.0], [0.0, 2.0]]
 
-    Source: Noferini 2017, "A formula for the Frechet derivative of a generalized
-    matrix function"; Daleckii and Krein 1965.
+    Source: [noferini2017]; [daleckii1965].
     """
     matrix = ops.convert_to_tensor(matrix)
     shape = tuple(matrix.shape)

@@ -41,8 +41,7 @@ def remainder_factor(squares, sigma, stable_rank, full_rank=None):
     >>> round(float(factor), 6)
     0.5
 
-    Source: papers/stable-rank-normalization.md, Theorem 1 and Algorithm 2,
-    lines 6 to 10.
+    Source: [sanyal2020], Theorem 1 and Algorithm 2, lines 6 to 10.
     """
     squares = ops.convert_to_tensor(squares)
     sigma = ops.convert_to_tensor(sigma)
@@ -153,7 +152,7 @@ def project_stable_rank(matrix, stable_rank, preserved=1):
     >>> sorted(ops.convert_to_numpy(ops.diagonal(projected)).round(4).tolist())
     [0.7071, 0.7071, 1.0]
 
-    Source: papers/stable-rank-normalization.md, Theorem 1, Algorithm 1, eq. 5.
+    Source: [sanyal2020], Theorem 1, Algorithm 1, eq. 5.
     """
     matrix = ops.convert_to_tensor(matrix)
     wide = _prepared(matrix, stable_rank, preserved)
@@ -198,7 +197,7 @@ def normalize_stable_rank(matrix, stable_rank, preserved=1, new_norm=None):
     >>> sorted(ops.convert_to_numpy(ops.diagonal(result)).round(4).tolist())
     [1.4142, 1.4142, 2.0]
 
-    Source: papers/stable-rank-normalization.md, Theorem 1, Algorithm 1 and 2.
+    Source: [sanyal2020], Theorem 1, Algorithms 1 and 2.
     """
     matrix = ops.convert_to_tensor(matrix)
     wide = _prepared(matrix, stable_rank, preserved)

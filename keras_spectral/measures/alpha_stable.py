@@ -79,7 +79,7 @@ def alpha_stable_density(x, alpha, beta=0.0, scale=1.0, location=0.0):
     >>> round(float(alpha_stable_density(0.0, 1.0)), 6)  # Cauchy: 1 / pi
     0.31831
 
-    Source: papers/heavy-tail-compression.md, footnote 3 and Figure 1.
+    Source: [shin2021], footnote 3 and Figure 1.
     """
     _check_law(alpha, beta, scale)
     from scipy.stats import levy_stable
@@ -112,7 +112,7 @@ def alpha_stable_tail(x, alpha, scale=1.0, sides="one"):
     >>> round(float(alpha_stable_tail(100.0, 1.5)), 5)
     0.0002
 
-    Source: papers/heavy-tail-compression.md, equation 12.
+    Source: [shin2021], equation 12.
     """
     _check_law(alpha, 0, scale)
     check_choice("sides", sides, ("one", "both"))
@@ -142,8 +142,7 @@ def sample_alpha_stable(shape, alpha, beta=0.0, scale=1.0, location=0.0, seed=0)
     >>> sample_alpha_stable(3, 2.0).shape
     (3,)
 
-    Source: Chambers, Mallows and Stuck 1976; papers/heavy-tail-compression.md,
-    footnote 3.
+    Source: [chambers1976]; [shin2021], footnote 3.
     """
     _check_law(alpha, beta, scale)
     rng = np.random.default_rng(seed)
@@ -191,8 +190,7 @@ def fit_alpha_stable(x, method="characteristic_function", trials=0, seed=0):
     >>> abs(fit_alpha_stable(x).alpha - 1.5) < 0.06
     True
 
-    Source: papers/heavy-tail-compression.md, section 5.2; Koutrouvelis 1980;
-    McCulloch 1986.
+    Source: [shin2021], section 5.2; [koutrouvelis1980]; [mcculloch1986].
     """
     check_choice("method", method, _METHODS)
     check_integer("trials", trials, least=0)

@@ -159,8 +159,7 @@ def cushions(
     >>> round(float(rows.interlayer_cushions[0, 0]), 6), rows[0].jacobian_norms
     (0.333333, 'exact')
 
-    Source: papers/heavy-tail-compression.md, eqs. 50 to 54;
-    papers/compression-bounds-notes.md, section 3 (Arora et al. 2018).
+    Source: [shin2021], eqs. 50 to 54; [orton2018], section 3 ([arora2018]).
     """
     check_integer("batch_size", batch_size, least=1)
     check_ratio("delta", delta)

@@ -98,7 +98,7 @@ def random_edge(shape, deviation=1.0):
     >>> round(random_edge((1000, 1000)) / 4000, 3)
     1.012
 
-    Source: Johnstone 2001, Theorem 1.1.
+    Source: [johnstone2001], Theorem 1.1.
     """
     rows, columns = max(shape), min(shape)
     root = math.sqrt(max(rows - 1, 1)) + math.sqrt(columns)
@@ -155,7 +155,7 @@ def fit_eigenvalues(matrix, seed=0):
     >>> fit_eigenvalues(w).spikes
     1
 
-    Source: papers/heavy-tail-compression.md, Remark 1; Martin and Mahoney 2021.
+    Source: [shin2021], Remark 1; [martin2021].
     """
     check_integer("seed", seed, least=0)
     matrix = np.asarray(matrix)

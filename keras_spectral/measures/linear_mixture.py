@@ -90,7 +90,7 @@ def fit_linear_mixture(x, y, components=(1, 2, 3), restarts=20, seed=0):
     >>> fit_linear_mixture(x, y).slopes.round(1).tolist()
     [0.1, 0.8]
 
-    Source: papers/heavy-tail-compression.md, Figure 3 and appendix D.
+    Source: [shin2021], Figure 3 and appendix D.
     """
     x, y = _points(x, y)
     if not len(components):

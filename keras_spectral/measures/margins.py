@@ -22,8 +22,7 @@ def margins(logits, labels):
     >>> margins(np.array([[2.0, 0.5], [0.0, 1.0]]), [0, 0]).tolist()
     [1.5, -1.0]
 
-    Source: papers/heavy-tail-compression.md, equation 1;
-    papers/stable-rank-normalization.md, section 5.2.
+    Source: [shin2021], equation 1; [sanyal2020], section 5.2.
     """
     logits, labels = np.asarray(logits, "float64"), np.asarray(labels)
     if logits.ndim != 2 or logits.shape[1] < 2 or labels.shape != logits.shape[:1]:
@@ -71,7 +70,7 @@ def margin_loss(logits, labels, margin=0.0, ties="errors"):
     >>> margin_loss(np.array([[2.0, 0.5], [1.0, 1.0]]), [0, 0])
     0.5
 
-    Source: papers/heavy-tail-compression.md, equation 1.
+    Source: [shin2021], equation 1.
     """
     check_choice("ties", ties, ("errors", "correct"))
     if not margin >= 0:

@@ -96,7 +96,7 @@ def fit_power_law(x, sides="abs", engine="exact"):
     >>> abs(fit_power_law(x).alpha_tail - 2.5) < 0.5
     True
 
-    Source: papers/heavy-tail-compression.md, section 6 (Clauset et al. 2009).
+    Source: [shin2021], section 6 ([clauset2009]).
     """
     check_choice("engine", engine, _ENGINES)
     x = _on_side(x, sides)
@@ -141,7 +141,7 @@ class GoodnessOfFit:
 
     Args:
         p_value: Float in (0, 1], (1 + trials as far) / (1 + trials). Small: the data
-            is no power law. Clauset et al. rule it out at 0.1.
+            is no power law. [clauset2009] rules it out at 0.1.
         standard_error: Float, of the p-value, from the number of trials.
         trials: Integer.
     """
@@ -175,7 +175,7 @@ def goodness_of_fit(x, sides="abs", trials=200, seed=0):
     >>> goodness_of_fit(x, trials=50).p_value < 0.1
     True
 
-    Source: Clauset et al. 2009, section 4.1.
+    Source: [clauset2009], section 4.1.
     """
     check_integer("trials", trials, least=1)
     check_integer("seed", seed, least=0)
@@ -245,7 +245,7 @@ def compare_power_law(x, sides="abs", alternatives=_ALTERNATIVES):
     >>> compare_power_law(x, alternatives=("exponential",))[0].favoured
     'power_law'
 
-    Source: Clauset et al. 2009, section 5; Vuong 1989.
+    Source: [clauset2009], section 5; [vuong1989].
     """
     for alternative in alternatives:
         check_choice("alternatives", alternative, _ALTERNATIVES)

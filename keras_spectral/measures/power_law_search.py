@@ -121,7 +121,7 @@ def find_tail(x):
         A `Tail`; NaN and of size 0 if in every tail the numbers are equal but for
         rounding.
 
-    Source: Clauset, Shalizi and Newman 2009, sections 3.1 and 3.3.
+    Source: [clauset2009], sections 3.1 and 3.3.
     """
     data = _Data(x)
     alive = np.flatnonzero(data.fitted)

@@ -87,7 +87,7 @@ def spectrum(model, where=None):
     >>> spectrum(keras.Sequential(layers))[0].shape
     (2, 3)
 
-    Source: papers/stable-rank-normalization.md, Definition 2.1.
+    Source: [sanyal2020], Definition 2.1.
     """
     found, rows = weights(model, where), []
     for weight in found:

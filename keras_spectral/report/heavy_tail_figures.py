@@ -35,7 +35,7 @@ def figure_1(alphas=(2.0, 1.5, 1.0, 0.5), reach=100.0):
     >>> len(figure_1(alphas=(1.0,)).axes)
     2
 
-    Source: papers/heavy-tail-compression.md, Figure 1.
+    Source: [shin2021], Figure 1.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -96,7 +96,7 @@ def figure_2(scale=1.3, levels=5, columns=64, steps=59):
     >>> len(figure_2(steps=4).axes)
     4
 
-    Source: papers/heavy-tail-compression.md, equation 16 and Figure 2.
+    Source: [shin2021], equation 16 and Figure 2.
     """
     edges = np.linspace(0.1, 2, steps + 1)
     alphas = (edges[:-1] + edges[1:]) / 2
@@ -204,7 +204,7 @@ def figure_3(rows, mixture=None):
     >>> len(figure_3([row]).axes)
     1
 
-    Source: papers/heavy-tail-compression.md, Figure 3 and appendix D.
+    Source: [shin2021], Figure 3 and appendix D.
     """
     rows = list(rows)
     if not rows:

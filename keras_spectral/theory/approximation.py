@@ -37,7 +37,7 @@ def failure_probability(epsilon, threshold, variance=0.0, variant="corrected"):
     >>> round(failure_probability(3.0, 1.0), 4)
     0.0222
 
-    Source: papers/heavy-tail-compression.md, Proposition 1.1 and appendix A.
+    Source: [shin2021], Proposition 1.1 and appendix A.
     """
     check_choice("variant", variant, tuple(_VARIANTS))
     check_positive("epsilon", epsilon)
@@ -83,7 +83,7 @@ def approximation_threshold(epsilon, eta, variance=0.0, variant="corrected"):
     >>> round(failure_probability(1.0, tau), 6)
     0.01
 
-    Source: papers/heavy-tail-compression.md, Algorithm 1, step 1.
+    Source: [shin2021], Algorithm 1, step 1.
     """
     check_choice("variant", variant, tuple(_VARIANTS))
     check_positive("epsilon", epsilon)

@@ -26,7 +26,7 @@ def inverse_kl(error, budget):
     >>> round(inverse_kl(0.0, math.log(2)), 6)
     0.5
 
-    Source: Langford 2005, the relative-entropy form of Chernoff's bound.
+    Source: [langford2005], the relative-entropy form of Chernoff's bound.
     """
     check_share("error", error)
     if not budget >= 0:
@@ -76,8 +76,7 @@ def description_bits(size, kept, value_bits, scale_bits=_SCALE_BITS):
     >>> round(description_bits(4, 2, 3, scale_bits=0), 4)  # log2(5) + log2(6) + 6
     10.9069
 
-    Source: papers/heavy-tail-compression.md, Theorem 2 with its index bits;
-    papers/compression-bounds-notes.md, Theorem 1.
+    Source: [shin2021], Theorem 2 with its index bits; [orton2018], Theorem 1.
     """
     check_integer("size", size, least=1)
     check_integer("value_bits", value_bits, least=1)
@@ -166,8 +165,8 @@ def occam_bound(training_error, bits, samples, delta=0.05, classes=None):
     >>> round(found.bound, 3), found.vacuous
     (0.506, False)
 
-    Source: papers/compression-bounds-notes.md, Theorem 1, with the relative entropy in
-    place of equation 3; Langford 2005.
+    Source: [orton2018], Theorem 1, with the relative entropy in place of equation 3;
+    [langford2005].
     """
     check_share("training_error", training_error)
     if not 0 <= bits < math.inf:

@@ -39,7 +39,7 @@ def vector_projections(margin, eta, variant="corrected", rounding=False):
     >>> vector_projections(0.5, 0.1), vector_projections(0.5, 0.1, "as_printed")
     (240, 148)
 
-    Source: papers/compression-bounds-notes.md, Algorithm 1 and Lemma 2.
+    Source: [orton2018], Algorithm 1 and Lemma 2.
     """
     check_positive("margin", margin)
     check_probability("eta", eta)
@@ -73,7 +73,7 @@ def rounding_quantum(margin, eta, size, variant="corrected"):
     >>> round(rounding_quantum(0.5, 0.1, 100), 3)
     0.432
 
-    Source: papers/compression-bounds-notes.md, Algorithm 1 and Lemma 2.
+    Source: [orton2018], Algorithm 1 and Lemma 2.
     """
     check_integer("size", size, least=1)
     count = vector_projections(margin, eta, variant, rounding=True)
@@ -110,7 +110,7 @@ def matrix_projections(epsilon, eta, variant="corrected"):
     >>> [matrix_projections(0.5, 0.1, variant) for variant in _MATRIX_VARIANTS]
     [96, 10, 48]
 
-    Source: papers/compression-bounds-notes.md, Algorithm 2 and Lemma 8.
+    Source: [orton2018], Algorithm 2 and Lemma 8.
     """
     check_positive("epsilon", epsilon)
     check_probability("eta", eta)

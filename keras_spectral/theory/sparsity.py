@@ -31,7 +31,7 @@ def large_weight_probability(threshold, alpha_tail, xmin):
     >>> large_weight_probability(2.0, 1.0, 1.0)
     0.5
 
-    Source: papers/heavy-tail-compression.md, equation 5.
+    Source: [shin2021], equation 5.
     """
     if not alpha_tail > 0:
         raise ValueError(
@@ -68,7 +68,7 @@ def sparsity_probability(k, size, probability, method="chernoff"):
     >>> round(sparsity_probability(110, 1000, 0.1, "exact"), 3)
     0.158
 
-    Source: papers/heavy-tail-compression.md, equations 6 and 11, Proposition 1.2.
+    Source: [shin2021], equations 6 and 11, Proposition 1.2.
     """
     check_choice("method", method, _METHODS)
     _check_counts(k, size, probability)
@@ -127,7 +127,7 @@ def sparsity_bound(size, probability, delta, method="chernoff"):
     >>> sparsity_bound(640, 0.3173, 0.01), sparsity_bound(640, 0.3173, 0.01, "exact")
     (240, 232)
 
-    Source: papers/heavy-tail-compression.md, Proposition 1.2, solved for k.
+    Source: [shin2021], Proposition 1.2, solved for k.
     """
     check_choice("method", method, ("chernoff", "exact"))
     _check_counts(0, size, probability)
@@ -167,7 +167,7 @@ def spiked_second_moment(x, alpha_tail, xmin, threshold, variant="symmetric"):
     >>> spiked_second_moment(np.array([1.0, 0.0]), 3.0, 1.0, 1.0)
     3.0
 
-    Source: papers/heavy-tail-compression.md, equations 9 and 10.
+    Source: [shin2021], equations 9 and 10.
     """
     check_choice("variant", variant, _VARIANTS)
     large_weight_probability(threshold, alpha_tail, xmin)
@@ -207,7 +207,7 @@ def bracket_probability(index, alpha, scale, method="as_printed"):
     >>> round(bracket_probability(3, 1.9, 1.3, "exact"), 3)
     0.054
 
-    Source: papers/heavy-tail-compression.md, equations 13 and 14.
+    Source: [shin2021], equations 13 and 14.
     """
     check_choice("method", method, ("as_printed", "exact"))
     check_integer("index", index, least=0)
@@ -269,7 +269,7 @@ def resilient_classification(alphas=(1.0, 1.5, 1.9), scale=1.3, levels=5, column
     >>> [row.valid for row in rows]
     [False, False, False, False, False, False]
 
-    Source: papers/heavy-tail-compression.md, equation 15 and Figure 2.
+    Source: [shin2021], equations 15 and 16, Figure 2.
     """
     check_integer("levels", levels, least=1)
     check_integer("columns", columns, least=1)

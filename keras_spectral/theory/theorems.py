@@ -41,8 +41,7 @@ def allowed_output_change(margin, norm="max", variant="corrected"):
     >>> allowed_output_change(1.0)
     0.5
 
-    Source: papers/compression-bounds-notes.md, Definition 2.1 and Theorem 1;
-    papers/heavy-tail-compression.md, Lemma 2.3.
+    Source: [orton2018], Definition 2.1 and Theorem 1; [shin2021], Lemma 2.3.
     """
     check_positive("margin", margin)
     check_choice("norm", norm, ("max", "euclidean"))
@@ -74,8 +73,7 @@ def compression_gap(parameters, values, samples, delta=None):
     >>> round(compression_gap(1000, 16, 50_000), 4)
     0.2355
 
-    Source: papers/heavy-tail-compression.md, Theorem 1;
-    papers/compression-bounds-notes.md, Theorem 1.
+    Source: [shin2021], Theorem 1; [orton2018], Theorem 1.
     """
     check_integer("parameters", parameters, least=1)
     check_integer("values", values, least=2)
@@ -107,7 +105,7 @@ def compression_bound(margin_loss, gap, uncompressed=0.0):
     >>> round(compression_bound(0.1, 0.25, uncompressed=0.02), 2)
     0.37
 
-    Source: papers/compression-bounds-notes.md, Theorem 1 and its comment.
+    Source: [orton2018], Theorem 1 and its comment.
     """
     check_share("margin_loss", margin_loss)
     check_share("uncompressed", uncompressed)
@@ -133,7 +131,7 @@ def sparsity_measure(kept, samples):
     >>> sparsity_measure([300, 100], 40_000)
     0.1
 
-    Source: papers/heavy-tail-compression.md, Theorem 2.
+    Source: [shin2021], Theorem 2.
     """
     check_integer("samples", samples, least=1)
     return math.sqrt(sum(kept) / samples)
@@ -156,7 +154,7 @@ def margin_measure(margin, samples):
     >>> round(margin_measure(0.1, 10_000), 3)
     0.1
 
-    Source: papers/compression-bounds-notes.md, Lemma 3.
+    Source: [orton2018], Lemma 3.
     """
     check_positive("margin", margin)
     check_integer("samples", samples, least=1)
@@ -181,8 +179,7 @@ def margin_error(margin, largest_output):
     >>> margin_error(3.0, 2.0) is None
     True
 
-    Source: papers/heavy-tail-compression.md, Lemma 2.3;
-    papers/compression-bounds-notes.md, Lemma 10.
+    Source: [shin2021], Lemma 2.3; [orton2018], Lemma 10.
     """
     check_positive("margin", margin)
     check_positive("largest_output", largest_output)
@@ -229,7 +226,7 @@ def layer_tolerances(
     >>> round(e, 6), eta
     (0.005, 2.5e-05)
 
-    Source: papers/heavy-tail-compression.md, Lemmas 2.1 and 2.2.
+    Source: [shin2021], Lemmas 2.1 and 2.2.
     """
     check_ratio("epsilon", epsilon)
     check_probability("delta", delta)
@@ -267,8 +264,7 @@ def perturbation_bound(spectral_norms, perturbation_norms, input_norm):
     >>> round(perturbation_bound([2.0, 1.0], [0.1, 0.2], 1.0), 4)
     1.3591
 
-    Source: papers/heavy-tail-compression.md, Lemma 2.4;
-    papers/compression-bounds-notes.md, Lemmas 6 and 11.
+    Source: [shin2021], Lemma 2.4; [orton2018], Lemmas 6 and 11.
     """
     pairs = list(zip(spectral_norms, perturbation_norms, strict=True))
     for index, (norm, change) in enumerate(pairs):
@@ -307,7 +303,7 @@ def entropy_integral(parameters, kappa, upper):
     >>> round(entropy_integral(1, 1.0, 1.0), 4)
     1.2562
 
-    Source: papers/heavy-tail-compression.md, equation 102.
+    Source: [shin2021], equation 102.
     """
     check_integer("parameters", parameters, least=1)
     check_positive("kappa", kappa)
@@ -353,7 +349,7 @@ def projection_parameters(
     >>> projection_parameters(1.0, [0.5], [0.1], 1.0, 10, 100) > 10_000
     True
 
-    Source: papers/compression-bounds-notes.md, Lemma 9.
+    Source: [orton2018], Lemma 9.
     """
     check_ratio("epsilon", epsilon)
     check_probability("delta", delta)
@@ -389,7 +385,7 @@ def cushion_measure(
     >>> round(cushion_measure([0.5], [0.1], 1.0, 1.0, 1.0, 40_000), 3)
     0.1
 
-    Source: papers/compression-bounds-notes.md, Theorem 7.
+    Source: [orton2018], Theorem 7.
     """
     check_positive("margin", margin)
     check_integer("samples", samples, least=1)

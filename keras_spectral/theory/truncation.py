@@ -27,7 +27,7 @@ def truncation_tolerance(spectral_norms, input_norm, margin):
     >>> round(truncation_tolerance([1.0, 1.0], 1.0, 1.0), 4)
     0.1839
 
-    Source: papers/compression-bounds-notes.md, proof of Theorem 4.
+    Source: [orton2018], proof of Theorem 4.
     """
     delta = math.exp(_log_tolerance(spectral_norms, input_norm, margin))
     return min(delta, 1 / len(spectral_norms))
@@ -74,7 +74,7 @@ def truncation_parameters(
     >>> round(truncation_parameters([1.0], [2.0], 10, 1.0, 1.0), 1)
     295.6
 
-    Source: papers/compression-bounds-notes.md, Theorem 4.
+    Source: [orton2018], Theorem 4.
     """
     check_choice("variant", variant, _VARIANTS)
     check_integer("width", width, least=1)
@@ -118,7 +118,7 @@ def truncation_measure(
     >>> round(truncation_measure([1.0], [2.0], 10, 1.0, 1.0, 2000), 3)
     0.1
 
-    Source: papers/compression-bounds-notes.md, equations 10 and 12.
+    Source: [orton2018], equations 10 and 12.
     """
     check_integer("samples", samples, least=1)
     count = truncation_parameters(

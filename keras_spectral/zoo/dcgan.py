@@ -29,8 +29,8 @@ def dcgan_generator(filters=(512, 256, 128, 64), latent=100, channels=3, name=No
     >>> dcgan_generator((64, 32, 16)).output_shape
     (None, 32, 32, 3)
 
-    Source: Radford et al. 2016; papers/low-rank-gans.md, section 5.1; the module names
-    of PyTorch's example.
+    Source: [radford2016]; [garg2019], section 5.1; the module names of PyTorch's
+    example.
     """
     latents = keras.Input((latent,), name="latents")
     x = layers.Reshape((1, 1, latent), name="pixel")(latents)
@@ -94,7 +94,7 @@ def dcgan_discriminator(
     >>> sum(int(w.numpy().size) for w in model.trainable_weights)
     1488287
 
-    Source: Radford et al. 2016; papers/low-rank-gans.md, sections 3 and 5.1.
+    Source: [radford2016]; [garg2019], sections 3 and 5.1.
     """
     normalize = normalize or (lambda layer: layer)
     kind = layers.Conv2D

@@ -50,9 +50,8 @@ def cifar_densenet(
     >>> sum(int(w.numpy().size) for w in model.trainable_weights)
     176122
 
-    Source: Huang et al. 2017; papers/stable-rank-normalization.md, appendix D;
-    papers/heavy-tail-compression.md, appendix D; pytorchcv 0.0.67 `CIFARDenseNet`,
-    `CIFARXDenseNet`.
+    Source: [huang2017]; [sanyal2020], appendix D; [shin2021], appendix D; pytorchcv
+    0.0.67 `CIFARDenseNet`, `CIFARXDenseNet`.
     """
     check_integer("growth_rate", growth_rate, least=1)
     check_integer("expand_ratio", expand_ratio, least=1)

@@ -40,7 +40,7 @@ def srn_resnet_gan(
     >>> gan.discriminator.get_layer("block2-c1").stable_rank_ratio
     0.7
 
-    Source: papers/stable-rank-normalization.md, section 5.3 and appendix E.
+    Source: [sanyal2020], section 5.3 and appendix E.
     """
     normalize = functools.partial(
         StableRankNormalization, stable_rank_ratio=stable_rank_ratio
@@ -78,7 +78,7 @@ def sn_resnet_gan(
     >>> sn_resnet_gan(width=16, generator_width=16).discriminator_steps
     5
 
-    Source: papers/stable-rank-normalization.md, section 5.3; Miyato et al. 2018.
+    Source: [sanyal2020], appendix E.1; [miyato2018].
     """
     return _resnet_gan(
         SpectralNormalization, resolution, classes, width, generator_width, channels,
@@ -127,7 +127,7 @@ def low_rank_dcgan(
     >>> low_rank_dcgan(filters=(8, 16, 32)).generator.output_shape
     (None, 32, 32, 3)
 
-    Source: papers/low-rank-gans.md, sections 3 and 5.1.
+    Source: [garg2019], sections 3 and 5.1.
     """
     discriminator = dcgan_discriminator(
         filters,

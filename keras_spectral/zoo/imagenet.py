@@ -43,7 +43,7 @@ def imagenet_vgg(
     >>> tuple(model.get_layer("classifier-0").kernel.shape)
     (512, 4096)
 
-    Source: Simonyan and Zisserman 2015; torchvision's module names.
+    Source: [simonyan2015]; torchvision's module names.
     """
     check_depth(depth)
     check_integer("classes", classes, least=1)
@@ -84,7 +84,7 @@ def imagenet_alexnet(
     >>> model.output_shape
     (None, 2)
 
-    Source: Krizhevsky 2014; torchvision's module names.
+    Source: [krizhevsky2014]; torchvision's module names.
     """
     check_integer("classes", classes, least=1)
     blocks = Blocks(normalize, use_bias=True)

@@ -31,7 +31,7 @@ def mnist_convnet(rank_ratio=None, orthogonal_factor=0.0, normalize=None, name=N
     >>> sum(int(w.numpy().size) for w in model.trainable_weights)
     8547
 
-    Source: papers/low-rank-gans.md, section 5.
+    Source: [garg2019], section 5.
     """
     if rank_ratio is not None and normalize is not None:
         raise ValueError(

@@ -55,8 +55,8 @@ def cifar_preresnet(
     >>> sum(int(w.numpy().size) for w in model.trainable_weights)
     272282
 
-    Source: He et al. 2016b; papers/heavy-tail-compression.md, appendix D; pytorchcv
-    0.0.67 `CIFARPreResNet`, `CIFARSEPreResNet`.
+    Source: [he2016b]; [shin2021], appendix D; pytorchcv 0.0.67 `CIFARPreResNet`,
+    `CIFARSEPreResNet`.
     """
     blocks = Blocks(normalize)
     count = units_per_stage(depth, 3 if bottleneck else 2, stages=len(filters))
@@ -121,8 +121,7 @@ def cifar_wrn(
     >>> tuple(model.get_layer("output").kernel.shape)
     (128, 10)
 
-    Source: Zagoruyko and Komodakis 2016; papers/stable-rank-normalization.md, appendix
-    D; pytorchcv 0.0.67 `CIFARWRN`.
+    Source: [zagoruyko2016]; [sanyal2020], appendix D; pytorchcv 0.0.67 `CIFARWRN`.
     """
     check_integer("width", width, least=1)
     blocks = Blocks(normalize)

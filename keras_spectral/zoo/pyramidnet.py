@@ -1,4 +1,4 @@
-"""Pyramidal residual networks for 32x32 images (Han et al. 2017)."""
+"""Pyramidal residual networks for 32x32 images."""
 
 import keras
 from keras import layers, ops
@@ -72,8 +72,7 @@ def cifar_pyramidnet(
     >>> tuple(model.get_layer("output").kernel.shape)
     (64, 10)
 
-    Source: papers/heavy-tail-compression.md, appendix D; pytorchcv 0.0.67
-    `CIFARPyramidNet`.
+    Source: [han2017]; [shin2021], appendix D; pytorchcv 0.0.67 `CIFARPyramidNet`.
     """
     check_integer("alpha", alpha, least=1)
     blocks = Blocks(normalize)

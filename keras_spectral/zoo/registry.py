@@ -89,7 +89,7 @@ def heavy_tail_models():
     >>> len(heavy_tail_models())
     43
 
-    Source: papers/heavy-tail-compression.md, appendix D and Table 1.
+    Source: [shin2021], appendix D and Table 1.
     """
     file = _DATA / "heavy_tail_paper.json"
     return json.loads(file.read_text(encoding="utf-8"))["models"]

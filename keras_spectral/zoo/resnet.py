@@ -1,4 +1,4 @@
-"""Residual networks for 32x32 images (He et al. 2016), with squeeze-excitation too."""
+"""Residual networks for 32x32 images, with squeeze-excitation too."""
 
 import keras
 from keras import layers
@@ -51,8 +51,8 @@ def cifar_resnet(
     >>> sum(int(w.numpy().size) for w in model.trainable_weights)
     272474
 
-    Source: He et al. 2016, section 4.2; Hu et al. 2018; papers/heavy-tail-compression,
-    appendix D; pytorchcv 0.0.67 `CIFARResNet`, `CIFARSEResNet`.
+    Source: [he2016], section 4.2; [hu2018]; [shin2021], appendix D; pytorchcv 0.0.67
+    `CIFARResNet`, `CIFARSEResNet`.
     """
     blocks = Blocks(normalize)
     count = units_per_stage(depth, 3 if bottleneck else 2, stages=len(filters))

@@ -112,8 +112,8 @@ def resnet_generator(
     >>> generator.output_shape
     (None, 32, 32, 3)
 
-    Source: papers/stable-rank-normalization.md, section 5.3 and appendix E; Miyato et
-    al. 2018, table 3; mimicry's module names.
+    Source: [sanyal2020], section 5.3 and appendix E; [miyato2018], tables 4 to 6;
+    mimicry's module names.
     """
     check_choice("resolution", resolution, tuple(_GENERATORS))
     check_choice("upsampling", upsampling, ("nearest", "bilinear"))
@@ -201,8 +201,8 @@ def resnet_discriminator(
     >>> discriminator.output_shape
     (None, 1)
 
-    Source: papers/stable-rank-normalization.md, section 5.3 and appendix E; Miyato et
-    al. 2018, tables 3 and 4; Miyato and Koyama 2018; mimicry's module names.
+    Source: [sanyal2020], section 5.3 and appendix E; [miyato2018], tables 4 to 6;
+    [miyato2018b]; mimicry's module names.
     """
     check_choice("resolution", resolution, tuple(_DISCRIMINATORS))
     check_choice("shortcut_from", shortcut_from, ("input", "relu"))

@@ -50,7 +50,7 @@ def cifar_vgg(
     >>> model.layers[-1].name
     'classifier'
 
-    Source: Simonyan and Zisserman 2015; papers/stable-rank-normalization.md, app. D.
+    Source: [simonyan2015]; [sanyal2020], appendix D.
     """
     check_depth(depth)
     check_integer("classes", classes, least=1)
@@ -109,7 +109,7 @@ def cifar_alexnet(classes, normalize=None, input_shape=(32, 32, 3), name=None):
     >>> sum(int(w.numpy().size) for w in model.trainable_weights)
     2495396
 
-    Source: Krizhevsky et al. 2012; papers/stable-rank-normalization.md, appendix D.
+    Source: [krizhevsky2012]; [sanyal2020], appendix D.
     """
     check_integer("classes", classes, least=1)
     blocks = Blocks(normalize, use_bias=True)
