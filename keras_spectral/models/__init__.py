@@ -1,4 +1,4 @@
-"""What a Keras model is made of: kinds of layers, weights, copies."""
+"""What a Keras model is made of: layers, weights, a graph; and copies of it."""
 
 from keras_spectral.models.weights import LeftOut, Weight, Weights, weights
 
