@@ -1,10 +1,9 @@
 """Wrap the layers of a model that stands, and take the wrappers off again."""
 
-import keras
-from keras import layers as kl
-
 from keras_spectral.layers.reparametrization import Reparametrization
-from keras_spectral.models.copying import clone, finalize
+from keras_spectral.models.copying import compile_like, finalize, rebuilt
+from keras_spectral.models.graph import check_graph
+from keras_spectral.models.keras_internals import flatten_layers
 from keras_spectral.models.slots import has_kernels, kernel_slots
 from keras_spectral.models.weights import (
     check_names,
@@ -48,14 +47,13 @@ def wrap(model, wrapper, where=None, **arguments):
     >>> type(wrapped.get_layer("head")).__name__
     'SpectralNormalization'
     """
-    _check_model(model)
+    check_graph(model)
     chosen = _chosen(model, where)
 
     def replace(layer):
-        copy = _copy(layer)
-        return wrapper(copy, **arguments) if id(layer) in chosen else copy
+        return wrapper(_copy(layer), **arguments) if id(layer) in chosen else None
 
-    return _transformed(model, replace)
+    return _replaced(model, replace).model
 
 
 def unwrap(model):
@@ -90,8 +88,7 @@ def unwrap(model):
     >>> type(plain.get_layer("head")).__name__
     'Dense'
     """
-    _check_model(model)
-    return _transformed(model, _unwrapped_layer)
+    return _replaced(model, _unwrapped_layer).model
 
 
 def without_wrappers(model):
@@ -112,8 +109,7 @@ def without_wrappers(model):
     >>> bool((plain.get_weights()[0] == model.get_weights()[0]).all())
     True
     """
-    _check_model(model)
-    return _transformed(model, _unwrapped_layer, effective=False)
+    return _replaced(model, _unwrapped_layer, effective=False).model
 
 
 def effective_copy(model):
@@ -138,13 +134,13 @@ def effective_copy(model):
     >>> len(model.weights) > 2, effective_copy(model)[1]
     (True, {0: 0, 1: 1})
     """
-    _check_model(model)
-    copy, pairs = _replaced(model, _without_reparametrization)
+    copy, kept, replaced = _replaced(model, _without_reparametrization)
     indices = {id(weight): index for index, weight in enumerate(copy.weights)}
+    pairs = kept + [(layer.layer, other) for layer, (other,) in replaced]
     new = {
         id(ours): indices[id(theirs)]
         for layer, other in pairs
-        for ours, theirs in zip(_inner(layer).weights, other.weights, strict=True)
+        for ours, theirs in zip(layer.weights, other.weights, strict=True)
     }
     places = {i: new[id(w)] for i, w in enumerate(model.weights) if id(w) in new}
     return copy, places
@@ -222,7 +218,7 @@ def _state_weights(layer):
     inner = {id(weight) for weight in _inner(layer).weights}
     unused = set()
     if getattr(layer, "method", None) == "power_iteration":
-        for state in layer._flatten_layers(include_self=False):
+        for state in flatten_layers(layer, include_self=False):
             unused |= {id(weight) for weight in getattr(state, "block_weights", [])}
     if _inner(layer) is layer:
         return []
@@ -235,23 +231,6 @@ def _inner(layer):
 
 def _copy(layer):
     return type(layer).from_config(layer.get_config())
-
-
-def _check_model(model):
-    # Keras has no public name for functional models.
-    if not isinstance(model, keras.Sequential) and not (
-        isinstance(model, keras.Model) and hasattr(model, "_operations")
-    ):
-        raise ValueError(
-            "`model` must be a `keras.Sequential` or a functional `keras.Model`: the "
-            "layers of another cannot be replaced from outside. Received: "
-            f"{model!r}. Wrap, or unwrap, its layers where it makes them."
-        )
-    if not model.built:
-        raise ValueError(
-            f"`model` must be built. Received: '{model.name}', which has no weights "
-            "yet. Call it on a batch first."
-        )
 
 
 def _chosen(model, where):
@@ -300,35 +279,20 @@ def _named(model, layers, where):
     return [layer for layer in layers if id(layer) in taken or layer.name in names]
 
 
-def _transformed(model, replace, effective=True):
-    return _replaced(model, replace, effective)[0]
-
-
 def _replaced(model, replace, effective=True):
-    """Return a copy of `model` with other layers and its weights, and pairs of layers.
+    """Return `rebuilt` of a model, compiled alike, with weights in all layers.
 
     Args:
         model: A built `keras.Model`.
-        replace: Callable from a layer to its new one.
+        replace: Callable from a layer to its new one, or `None` to keep it.
         effective: Boolean, whether layers that lose their wrapper get its effective
             kernels.
     """
-    pairs = []
-
-    def replaced(layer):
-        # A functional model also holds plain operations, such as `x + y`.
-        if isinstance(layer, kl.InputLayer) or not isinstance(layer, kl.Layer):
-            return type(layer).from_config(layer.get_config())
-        copy = replace(layer)
-        pairs.append((layer, copy))
-        return copy
-
-    copy = clone(model, clone_function=replaced, recursive=True)
-    if not copy.built:
-        copy.build(model.input_shape)
-    for old, new in pairs:
+    done = rebuilt(model, replace)
+    for old, (new,) in done.replaced:
         _move_weights(old, new, effective)
-    return copy, pairs
+    compile_like(done.model, model)
+    return done
 
 
 def _unwrapped_layer(layer):
@@ -340,7 +304,7 @@ def _unwrapped_layer(layer):
 def _without_reparametrization(layer):
     if isinstance(layer, Reparametrization):
         return _copy(layer.layer)
-    for inside in layer._flatten_layers(include_self=False):
+    for inside in flatten_layers(layer, include_self=False):
         if isinstance(inside, Reparametrization):
             raise ValueError(
                 "`model` must have its wrappers outermost. Received: "
@@ -348,7 +312,7 @@ def _without_reparametrization(layer):
                 f"{type(inside).__name__}. Wrap the {type(layer).__name__} instead, "
                 "or make the model of its layers."
             )
-    return _copy(layer)
+    return None
 
 
 def _move_weights(old, new, effective):

@@ -4,7 +4,6 @@ import dataclasses
 import difflib
 import math
 
-import keras
 import numpy as np
 from keras import layers as kl
 
@@ -12,7 +11,8 @@ from keras_spectral.compression.low_rank import truncate
 from keras_spectral.compression.masks import as_numpy, is_float
 from keras_spectral.layers.reparametrization import Reparametrization
 from keras_spectral.linalg import rank_at_ratio
-from keras_spectral.models.copying import deep_graphs, finalize
+from keras_spectral.models.copying import rebuilt
+from keras_spectral.models.graph import check_graph, has_graph
 from keras_spectral.models.slots import has_kernels
 from keras_spectral.results import Rows
 from keras_spectral.validation import check_ratio
@@ -105,7 +105,7 @@ def factorize(model, delta=None, rank_ratio=None, layers=None, only_if_smaller=T
         check_ratio("rank_ratio", rank_ratio)
     elif not 0 <= delta <= 1:
         raise ValueError(f"`delta` must be in [0, 1]. Received: delta={delta}")
-    _check_model(model)
+    check_graph(model)
     found = list(dict.fromkeys(_leaves(model)))
     _check_names(model, found, layers)
     plans = {}
@@ -120,8 +120,7 @@ def factorize(model, delta=None, rank_ratio=None, layers=None, only_if_smaller=T
         else:
             plan = _Plan(reason="not among `layers`")
         plans[layer] = plan
-    with deep_graphs():
-        copy = _Copier(model, plans).copy
+    copy = _factorized(model, plans)
     rows = [
         _row(layer, plan)
         for layer, plan in plans.items()
@@ -144,30 +143,9 @@ class _Plan:
     unfit: bool = False
 
 
-def _enterable(layer):
-    # Keras has no public name for functional models.
-    return isinstance(layer, keras.Sequential) or (
-        isinstance(layer, keras.Model) and hasattr(layer, "_operations")
-    )
-
-
-def _check_model(model):
-    if not _enterable(model):
-        raise ValueError(
-            "`model` must be a `keras.Sequential` or a functional `keras.Model`: the "
-            "layers of another cannot be replaced from outside. Received: "
-            f"{model!r}. Build it with two layers where it makes one."
-        )
-    if not model.built:
-        raise ValueError(
-            f"`model` must be built. Received: '{model.name}', which has no weights "
-            "yet. Call it on a batch first."
-        )
-
-
 def _leaves(model):
     for layer in model.layers:
-        if _enterable(layer):
+        if has_graph(layer):
             yield from _leaves(layer)
         else:
             yield layer
@@ -234,105 +212,55 @@ def _plan(layer, delta, rank_ratio, only_if_smaller):
     return _Plan(truncation=found)
 
 
-class _Copier:
-    """Copies a model with the planned layers replaced; shared layers stay shared."""
+def _factorized(model, plans):
+    names = {layer.name for layer in plans}
 
-    def __init__(self, model, plans):
-        self.plans = plans
-        self.names = {layer.name for layer in plans}
-        self.copies = {}
-        self.copy = self._model(model)
-        for old, new in self.copies.items():
-            if old in plans:
-                _assign(old, new, plans[old].truncation)
+    def replace(layer):
+        found = plans[layer].truncation
+        return _factors(layer, found.rank, names) if found else None
 
-    def _layers(self, layer):
-        """Return the layers that stand for `layer`, in a row."""
-        if layer not in self.copies:
-            if _enterable(layer):
-                self.copies[layer] = (self._model(layer),)
-            elif getattr(self.plans.get(layer), "truncation", None):
-                self.copies[layer] = self._factors(layer)
-            else:
-                self.copies[layer] = (type(layer).from_config(layer.get_config()),)
-        return self.copies[layer]
+    copy, _, replaced = rebuilt(model, replace)
+    for layer, (first, second) in replaced:
+        found = plans[layer].truncation
+        first.kernel.assign(found.left.reshape(first.kernel.shape))
+        second.kernel.assign(found.right.reshape(second.kernel.shape))
+        if layer.use_bias:
+            second.bias.assign(layer.bias)
+    return copy
 
-    def _model(self, model):
-        if isinstance(model, keras.Sequential):
-            return self._sequential(model)
-        seconds = {}
 
-        def clone(layer):
-            first, *rest = self._layers(layer)
-            if rest:
-                seconds[first] = rest[0]
-            return first
-
-        def call(layer, *args, **kwargs):
-            outputs = layer(*args, **kwargs)
-            return seconds[layer](outputs) if layer in seconds else outputs
-
-        # Keras would compile the copy too, and fails where the loss is a lambda.
-        compiled, model.compiled = model.compiled, False
-        try:
-            return keras.models.clone_model(
-                model, clone_function=clone, call_function=call, recursive=False
+def _factors(layer, rank, names):
+    """Return the two layers in the place of one, without their weights."""
+    name = f"{layer.name}-left"
+    while name in names:
+        name += "-left"
+    names.add(name)
+    outputs = "units" if isinstance(layer, kl.Dense) else "filters"
+    both = dict(kernel_regularizer=None, kernel_constraint=None)
+    config = {**layer.get_config(), **both}
+    first = {
+        **config,
+        **dict.fromkeys(
+            (
+                "activation",
+                "bias_regularizer",
+                "bias_constraint",
+                "activity_regularizer",
             )
-        finally:
-            model.compiled = compiled
-
-    def _sequential(self, model):
-        (given,) = model.inputs
-        inputs = keras.Input(
-            batch_shape=given.shape, dtype=given.dtype, name=given.name
-        )
-        layers = [new for old in model.layers for new in self._layers(old)]
-        return keras.Sequential([inputs, *layers], name=model.name)
-
-    def _factors(self, layer):
-        rank = self.plans[layer].truncation.rank
-        name = f"{layer.name}-left"
-        while name in self.names:
-            name += "-left"
-        self.names.add(name)
-        outputs = "units" if isinstance(layer, kl.Dense) else "filters"
-        both = dict(kernel_regularizer=None, kernel_constraint=None)
-        config = {**layer.get_config(), **both}
-        first = {
-            **config,
-            **dict.fromkeys(
-                (
-                    "activation",
-                    "bias_regularizer",
-                    "bias_constraint",
-                    "activity_regularizer",
-                )
-            ),
-            outputs: rank,
-            "name": name,
-            "use_bias": False,
-        }
-        # As objects, so that they need not be registered.
-        second = {
-            **config,
-            "activation": layer.activation,
-            "activity_regularizer": layer.activity_regularizer,
-        }
-        if outputs == "filters":
-            second |= dict(kernel_size=1, strides=1, padding="valid", dilation_rate=1)
-        return tuple(type(layer).from_config(config) for config in (first, second))
-
-
-def _assign(old, new, truncation):
-    if truncation is None:
-        new[0].set_weights(old.get_weights())
-        finalize(new[0])
-        return
-    first, second = new
-    first.kernel.assign(truncation.left.reshape(first.kernel.shape))
-    second.kernel.assign(truncation.right.reshape(second.kernel.shape))
-    if old.use_bias:
-        second.bias.assign(old.bias)
+        ),
+        outputs: rank,
+        "name": name,
+        "use_bias": False,
+    }
+    # As objects, so that they need not be registered.
+    second = {
+        **config,
+        "activation": layer.activation,
+        "activity_regularizer": layer.activity_regularizer,
+    }
+    if outputs == "filters":
+        second |= dict(kernel_size=1, strides=1, padding="valid", dilation_rate=1)
+    return tuple(type(layer).from_config(config) for config in (first, second))
 
 
 def _positions(layer):

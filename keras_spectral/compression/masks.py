@@ -9,6 +9,7 @@ import numpy as np
 from keras_spectral.compression.coding import dtype_named
 from keras_spectral.gaussian import normals
 from keras_spectral.layers.singular_vectors import SingularVectors
+from keras_spectral.models.keras_internals import flatten_layers
 
 # Model -> {index of the weight: ReplacedKernel}. A model cannot carry it: Keras would
 # track and save it.
@@ -163,7 +164,7 @@ def _singular_vectors(model):
     """Return the ids of the weights that are a wrapper's state, and no kernels."""
     return {
         id(weight)
-        for layer in model._flatten_layers()
+        for layer in flatten_layers(model)
         if isinstance(layer, SingularVectors)
         for weight in layer.weights
     }

@@ -2,6 +2,7 @@
 
 from keras_spectral.compression.masks import as_numpy, compression_of, find_masks
 from keras_spectral.layers.reparametrization import Reparametrization
+from keras_spectral.models.keras_internals import flatten_layers
 from keras_spectral.surgery import effective_copy
 
 
@@ -21,7 +22,7 @@ def stored_model(model, compression):
         ValueError: As `find_masks` and `unwrap`, and if what was frozen in a trained
             kernel is something else in the effective one.
     """
-    layers = model._flatten_layers(include_self=False)
+    layers = flatten_layers(model, include_self=False)
     if not any(isinstance(layer, Reparametrization) for layer in layers):
         return model, find_masks(model, compression)
     # Asked of the trained model first: its indices are meant.

@@ -22,6 +22,7 @@ from keras_spectral.convert.files.state import StateDict
 from keras_spectral.convert.rules import slots
 from keras_spectral.convert.wrapped_state import numpy_values
 from keras_spectral.files import replacing
+from keras_spectral.models.keras_internals import flatten_layers, forget_traces
 
 _COUNTER = "num_batches_tracked"
 
@@ -116,7 +117,10 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
         raise MismatchError(f"{state.origin} was read, but {report}")
     # Last: a wrapper that follows other vectors does not go back to its own.
     wrapped_state.assign_vectors(targets, weights)
-    _forget_compiled(model)
+    # Models that have run are traced again, with the vectors they follow now.
+    for layer in flatten_layers(model):
+        if isinstance(layer, keras.Model):
+            forget_traces(layer)
     weights.note_dtypes()
     card = {
         "keras_spectral": keras_spectral.__version__,
@@ -251,13 +255,6 @@ def _assign(targets, weights):
             value = weights.effective(key)
             weights.notes.append(f"{path} received its normalized weight")
         slot.variable.assign(slot.to_keras(value, slot.variable.shape))
-
-
-def _forget_compiled(model):
-    """Let a model that has run be traced again, with the vectors it follows now."""
-    for layer in model._flatten_layers():
-        if isinstance(layer, keras.Model):
-            layer.train_function = layer.test_function = layer.predict_function = None
 
 
 def to_torch(model, path=None, dialect=None, spectral_normalization=None):

@@ -10,7 +10,8 @@ from keras_spectral import zoo
 from keras_spectral.convert import reference, reference_gans
 from keras_spectral.convert.rules import slots, weighted_layers
 from keras_spectral.layers import Reparametrization
-from keras_spectral.models.copying import deep_graphs
+from keras_spectral.models.copying import deep_graphs, in_dtype, rebuilt
+from keras_spectral.models.graph import is_output
 from keras_spectral.surgery import without_wrappers
 
 # In float64 a correct import agrees to 1e-14, at worst to 2e-12 in ill-conditioned
@@ -146,36 +147,13 @@ def _without_wrappers(model):
     return without_wrappers(model)
 
 
-def _doubled(config):
-    """Return a layer's or model's config with float64 for every dtype but labels'."""
-    if isinstance(config, dict):
-        return {
-            key: "float64"
-            if key == "dtype" and value and "int" not in str(value)
-            else _doubled(value)
-            for key, value in config.items()
-        }
-    if isinstance(config, (list, tuple)):
-        return type(config)(map(_doubled, config))
-    return config
-
-
-def _in_float64(layer, input_shape=None):
+def _in_float64(model):
     """Return a copy with the same weights in float64, or `None`."""
     try:
-        with deep_graphs():
-            return _copied(layer, input_shape)
+        return rebuilt(model, lambda layer: None, "float64").model
     # A stranger's layer may not know its own config.
     except Exception:
         return None
-
-
-def _copied(layer, input_shape):
-    twin = type(layer).from_config(_doubled(layer.get_config()))
-    if input_shape is not None:
-        twin.build(input_shape)
-    twin.set_weights([np.asarray(w, "float64") for w in layer.get_weights()])
-    return twin
 
 
 def _inputs(model, classes, seed=0):
@@ -232,7 +210,7 @@ def _verify_network(twin, tensor, ops, name, network, config):
     paths = [layer.name.replace("-", ".") for layer in layers]
     inputs = _inputs(twin, config.get("classes"))
     wanted = [layer.output for layer in layers]
-    if twin.outputs[0] is not wanted[-1]:
+    if not is_output(twin, layers[-1]):
         # What comes after the last weight counts too.
         paths, wanted = [*paths, "(output)"], [*wanted, twin.outputs[0]]
     with deep_graphs():
@@ -294,7 +272,7 @@ def _layer_pair(path, layer, tensor, ops):
         return np.asarray(tensor(f"{path}.{suffix}"), "float64")
 
     plain = {"activation": "linear", "padding": "valid", "output_padding": None}
-    config = _doubled(layer.get_config())
+    config = in_dtype(layer.get_config(), "float64")
     config |= {key: value for key, value in plain.items() if key in config}
     twin = type(layer).from_config(config)
     shape = tuple(layer.get_build_config()["input_shape"])

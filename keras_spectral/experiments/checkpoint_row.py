@@ -12,6 +12,7 @@ from keras_spectral.experiments import inputs
 from keras_spectral.experiments.checkpoint_task import file_digest
 from keras_spectral.measures import fit_power_law
 from keras_spectral.models.copying import deep_graphs
+from keras_spectral.models.graph import is_output
 from keras_spectral.models.weights import leaf_layers, weights
 from keras_spectral.results import Rows
 
@@ -243,7 +244,7 @@ def head_evaluator(model, dataset):
     head = next(
         (x for x in reversed(model.layers) if isinstance(x, keras.layers.Dense)), None
     )
-    if head is None or not _is_last(model, head):
+    if head is None or not is_output(model, head):
         return inputs.evaluator(dataset)
     with deep_graphs():
         trunk = keras.Model(model.inputs, head.input)
@@ -254,11 +255,3 @@ def head_evaluator(model, dataset):
         return float(np.mean(np.argmax(logits, axis=-1) == dataset.y_test))
 
     return evaluate
-
-
-def _is_last(model, head):
-    try:
-        return len(model.outputs) == 1 and model.outputs[0] is head.output
-    except (AttributeError, ValueError):
-        # A layer that is called twice, or a model without a graph.
-        return False

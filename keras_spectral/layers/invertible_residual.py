@@ -11,6 +11,7 @@ from keras_spectral.layers.lipschitz_constants import KERNEL_KINDS, lipschitz_co
 from keras_spectral.layers.substitution import call_substituted
 from keras_spectral.linalg import clipping_scale, induced_norm
 from keras_spectral.linalg.norms import wide
+from keras_spectral.models.graph import has_graph
 from keras_spectral.models.slots import check_plain, kernel_slots
 from keras_spectral.validation import check_integer, check_positive
 
@@ -357,7 +358,7 @@ def _check_one_path(function):
     ours = type(function).__module__.partition(".")[0] == "keras"
     if ours and isinstance(function, keras.Sequential):
         return
-    if not ours or not hasattr(function, "operations"):
+    if not ours or not has_graph(function):
         raise ValueError(
             "`function` must be a list of layers, a `keras.Sequential` or a functional "
             f"`keras.Model`. Received: function={function}"

@@ -7,6 +7,7 @@ from keras import ops, tree
 
 from keras_spectral.layers.singular_vectors import SingularVectors
 from keras_spectral.layers.substitution import call_substituted
+from keras_spectral.models.keras_internals import flatten_layers
 from keras_spectral.models.slots import (
     check_finite_kernel,
     check_kind,
@@ -139,7 +140,7 @@ class Reparametrization(keras.layers.Wrapper):
 
     def restart_power_iteration(self):
         """Find the singular vectors anew, as after the kernel was replaced."""
-        for layer in self._flatten_layers(include_self=False):
+        for layer in flatten_layers(self, include_self=False):
             if isinstance(layer, SingularVectors):
                 layer.restart()
 
@@ -270,6 +271,6 @@ def restart_power_iteration(model):
     >>> round(float(keras.ops.norm(layer.effective_kernel())), 5)
     1.0
     """
-    for layer in model._flatten_layers():
+    for layer in flatten_layers(model):
         if isinstance(layer, Reparametrization) and layer.built:
             layer.restart_power_iteration()

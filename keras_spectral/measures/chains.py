@@ -24,6 +24,7 @@ from keras_spectral.measures.steps import (
     each,
     step_of,
 )
+from keras_spectral.models.graph import chain
 from keras_spectral.models.slots import kernel_slots
 
 _WEIGHTED = (kl.Dense, kl.Conv2D, MaskedConv2D)
@@ -158,7 +159,7 @@ def chain_of(model, x):
     if not places:
         raise ValueError(
             "`model` must have a Dense or Conv2D layer. Received: "
-            f"'{model.name}' with {', '.join(op.name for op in _operations(model))}."
+            f"'{model.name}' with {', '.join(op.name for op in chain(model))}."
         )
     first, last = places[0], places[-1]
     dtypes = {str(token["dtype"]) for kind, token in tokens if kind == "weights"}
@@ -227,7 +228,7 @@ def _unsupported(operation):
 def _tokens(model):
     """Return a model's parts: ("weights", arguments) and ("other", layer)."""
     tokens = []
-    for operation in _operations(model):
+    for operation in chain(model):
         if not isinstance(operation, kl.Layer):
             raise _unsupported(operation)
         if isinstance(operation, (*IDENTITIES, kl.InputLayer)):
@@ -318,57 +319,3 @@ def _folded(token, layer):
     if layer.beta is not None:
         bias = bias + _finite(layer.beta, layer)
     return {**token, "kernel": token["kernel"] * scale, "bias": bias}
-
-
-def _operations(model):
-    """Yield a model's operations in their order; nested models are entered."""
-    if isinstance(model, keras.Sequential):
-        operations = model.layers
-    else:
-        operations = _functional_operations(model)
-    for operation in operations:
-        if isinstance(operation, keras.Model):
-            yield from _operations(operation)
-        else:
-            yield operation
-
-
-def _functional_operations(model):
-    entries = None
-    if isinstance(model, keras.Model) and hasattr(model, "operations"):
-        entries = model.get_config().get("layers")
-    if entries is None:
-        raise ValueError(
-            "`model` must be a `keras.Sequential` or a functional `keras.Model`, "
-            f"whose layers can be followed. Received: {model!r}."
-        )
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise ValueError(
-            "`model` must have one input and one output. Received: "
-            f"'{model.name}' with {len(model.inputs)} and {len(model.outputs)}."
-        )
-    named = {operation.name: operation for operation in model.operations}
-    for entry in entries:
-        operation = named[entry["name"]]
-        if isinstance(operation, kl.InputLayer):
-            continue
-        sources = _sources(entry["inbound_nodes"])
-        if len(sources) != 1:
-            raise ValueError(
-                "`model` must be a chain: every layer is used once and reads one "
-                f"tensor. Received: '{operation.name}', a "
-                f"{type(operation).__name__}, which reads {len(sources)}. Cushions "
-                "are not defined across branches; measure a part without them."
-            )
-    return [named[entry["name"]] for entry in entries]
-
-
-def _sources(value):
-    """Return the origins of all Keras tensors in a serialized call."""
-    if isinstance(value, dict):
-        if value.get("class_name") == "__keras_tensor__":
-            return [tuple(value["config"]["keras_history"])]
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        return [source for item in value for source in _sources(item)]
-    return []

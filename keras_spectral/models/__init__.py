@@ -1,4 +1,4 @@
-"""What a Keras model is made of: kinds of layers, weights, copies."""
+"""What a Keras model is made of: layers, weights, a graph; and copies of it."""
 
 import lazy_loader
 

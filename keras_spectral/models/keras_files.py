@@ -135,13 +135,11 @@ class _StoredPart:
         return self.arguments.get(attribute)
 
     def has(self, attribute):
-        return bool({attribute, f"_{attribute}"} & set(self.walk.children(self.path)))
+        return attribute in self.walk.children(self.path)
 
     def part(self, attribute):
-        children = self.walk.children(self.path)
-        group = attribute if attribute in children else f"_{attribute}"
         config = self.arguments.get(_CONFIGS.get(attribute, attribute))
-        return _StoredPart(self.walk, self._under(group), config)
+        return _StoredPart(self.walk, self._under(attribute), config)
 
     def parts(self, attribute):
         return self.walk.listed(self._under(attribute), self.arguments.get(attribute))

@@ -9,6 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
+from keras_spectral.models.keras_internals import (
+    ATTENTION_SETTING,
+    EMBEDDINGS,
+    GATE,
+    KERNEL,
+)
 from keras_spectral.models.layouts import CONVOLUTION, DENSE, DEPTHWISE, SAME, Layout
 
 
@@ -109,7 +115,7 @@ class Kernel:
     """
 
     name: str = "kernel"
-    attribute: str = "_kernel"
+    attribute: str = KERNEL
     place: int = 0
     outputs: Callable = _last
     operator: str | None = None
@@ -174,17 +180,17 @@ _SEPARABLE = (
     Kernel("pointwise_kernel", "pointwise_kernel", 1, setting="pointwise"),
 )
 _EMBEDDING = Kernel(
-    "embeddings", "_embeddings", setting="embeddings", torch=("weight", SAME)
+    "embeddings", EMBEDDINGS, setting="embeddings", torch=("weight", SAME)
 )
 # Whatever the rank of its inputs: query, key and value end in (heads, size), and what
 # reads them begins so.
 _ATTENTION = (
-    Kernel("query", outputs=_all_but_first, setting="_kernel"),
-    Kernel("key", outputs=_all_but_first, setting="_kernel"),
-    Kernel("value", outputs=_all_but_first, setting="_kernel"),
-    Kernel("output", outputs=_all_but_two, setting="_kernel"),
+    Kernel("query", outputs=_all_but_first, setting=ATTENTION_SETTING),
+    Kernel("key", outputs=_all_but_first, setting=ATTENTION_SETTING),
+    Kernel("value", outputs=_all_but_first, setting=ATTENTION_SETTING),
+    Kernel("output", outputs=_all_but_two, setting=ATTENTION_SETTING),
 )
-_GATE = Kernel("gate", outputs=_all_but_first, setting="_kernel")
+_GATE = Kernel("gate", outputs=_all_but_first, setting=ATTENTION_SETTING)
 _CELL = (
     Kernel("kernel", "kernel"),
     Kernel("recurrent_kernel", "recurrent_kernel", 1, setting="recurrent"),
@@ -198,10 +204,12 @@ def _own(*kernels):
 
 
 def _attention(part):
-    kernels = (*_ATTENTION, _GATE) if part.has("gate_dense") else _ATTENTION
+    parts = {kernel: f"{kernel.name}_dense" for kernel in _ATTENTION}
+    if part.has(GATE):
+        parts[_GATE] = GATE
     return [
-        Found(kernel.name, kernel, part.part(f"{kernel.name}_dense"), part)
-        for kernel in kernels
+        Found(kernel.name, kernel, part.part(attribute), part)
+        for kernel, attribute in parts.items()
     ]
 
 

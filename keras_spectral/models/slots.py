@@ -98,12 +98,10 @@ class _LayerPart:
         )
 
     def read(self, attribute):
-        # Some of Keras' are private, `_gate_dense` among them.
-        private = getattr(self.layer, f"_{attribute}", None)
-        return getattr(self.layer, attribute, private)
+        return getattr(self.layer, attribute)
 
     def has(self, attribute):
-        return self.read(attribute) is not None
+        return getattr(self.layer, attribute, None) is not None
 
     def part(self, attribute):
         return _LayerPart(self.read(attribute))

@@ -1,0 +1,82 @@
+"""What Keras keeps to itself and this package needs: all of it is here.
+
+`tests/models/test_keras_internals.py` checks each against the installed Keras, and that
+no other file of the package reaches for a private attribute.
+"""
+
+import contextlib
+
+# Where `Dense`, `EinsumDense` and `Conv1D/2D/3D` hold their variable. The public
+# `kernel` is a tensor once LoRA is enabled or the layer is quantized.
+KERNEL = "_kernel"
+# The same of `Embedding`.
+EMBEDDINGS = "_embeddings"
+# What the attributes of `MultiHeadAttention` begin with that its config is made of:
+# `_kernel_regularizer`, `_kernel_constraint`.
+ATTENTION_SETTING = "_kernel"
+# The layer of a `MultiHeadAttention` with `use_gate=True`, whose others are public.
+GATE = "_gate_dense"
+
+
+def flatten_layers(layer, include_self=True):
+    """Return a layer and all layers in it, at any depth, each once.
+
+    `keras.Model.layers` goes one level down, and other layers have no such list.
+
+    Args:
+        layer: A `keras.layers.Layer` or `keras.Model`.
+        include_self: Boolean, whether `layer` itself is among them.
+
+    Returns:
+        List of `keras.layers.Layer`.
+
+    Example:
+    >>> import keras
+    >>> inner = keras.layers.Dense(2, name="inner")
+    >>> timed = keras.layers.TimeDistributed(inner, name="timed")
+    >>> [layer.name for layer in flatten_layers(timed)]
+    ['timed', 'inner']
+    """
+    return layer._flatten_layers(include_self=include_self)
+
+
+def forget_traces(model):
+    """Let a model that has run be traced again, with what its layers do now.
+
+    `make_train_function(force=True)` and its like would trace at once, and need a
+    compiled model.
+
+    Args:
+        model: A `keras.Model`.
+
+    Example:
+    >>> import keras
+    >>> forget_traces(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]))
+    """
+    model.train_function = model.test_function = model.predict_function = None
+
+
+@contextlib.contextmanager
+def taken_for_not_compiled(model):
+    """Let Keras take a compiled model for one that is not, as long as this lasts.
+
+    `keras.models.clone_model` would compile its copy, and fails where a loss or metric
+    is the user's own.
+
+    Args:
+        model: A `keras.Model`.
+
+    Example:
+    >>> import keras
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    >>> model.compile(loss=lambda truth, prediction: truth - prediction)
+    >>> with taken_for_not_compiled(model):
+    ...     copy = keras.models.clone_model(model)
+    >>> copy.compiled, model.compiled
+    (False, True)
+    """
+    compiled, model.compiled = model.compiled, False
+    try:
+        yield
+    finally:
+        model.compiled = compiled
