@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from keras_spectral import cli, convert, zoo
+from keras_spectral import cli, compression, convert, zoo
 from tests.convert.reference import random_network, torch_logits
 
 WEIGHTS = str(zoo.checkpoint("resnet20_digits").weights)
@@ -111,26 +111,61 @@ def test_convert_prints_the_accuracy(tmp_path, capfd):
     assert expected in capfd.readouterr().out
 
 
-def test_compress_writes_rows_figure_and_model(tmp_path, capfd, rng):
+def test_compress_writes_a_smaller_file_by_its_best_rule(tmp_path, capfd, rng):
     x = rng.standard_normal((12, 32, 32, 3)).astype("float32")
     np.savez(tmp_path / "mine.npz", x=x, y=np.arange(12) % 10)
-    assert (
-        run(
-            *("compress", WEIGHTS, "--model", "resnet20_digits", "--trials", "2"),
-            *("--layer", "output"),
-            *("--data", tmp_path / "mine.npz", "--output", tmp_path / "out"),
-        )
-        == 0
-    )
-    rows = json.loads((tmp_path / "out" / "compression.json").read_text())
-    assert len(rows) == 6 and rows[0]["name"] == "output"
-    assert all(0 <= row["compressed_accuracy_mean"] <= 1 for row in rows)
-    model = keras.models.load_model(tmp_path / "out" / "compressed.keras")
-    kernel = model.get_layer("output").kernel.numpy().T
-    original = convert.read_checkpoint(WEIGHTS)["output.weight"]
-    assert np.mean(kernel == original) == pytest.approx(rows[0]["kept"], abs=1e-6)
-    assert (tmp_path / "out" / "compression.png").exists()
-    assert "magnitude" in capfd.readouterr().out
+    out = tmp_path / "out"
+    arguments = ["--model", "resnet20_digits", "--trials", "2", "--deviations", "0.3"]
+    arguments += ["--data", tmp_path / "mine.npz", "--output", out]
+    assert run("compress", WEIGHTS, *arguments) == 0
+    found = json.loads((out / "compression.json").read_text())
+    rows = found["replacements"]
+    assert len(rows) == 6
+    best = max(row["compressed_accuracy_mean"] for row in rows)
+    assert best in [
+        row["compressed_accuracy_mean"]
+        for row in rows
+        if (row["rule"], row["replacement"]) == (found["rule"], found["replacement"])
+    ]
+    size = (out / "compressed.safetensors").stat().st_size
+    assert size == found["bytes"] < found["int8_bytes"] < found["float32_bytes"] / 3
+    small = compression.load_compressed(out / "compressed.safetensors")
+    predicted = small.predict(x, batch_size=64, verbose=0).argmax(-1)
+    assert np.mean(predicted == np.arange(12) % 10) == pytest.approx(found["accuracy"])
+    assert (out / "compression.png").exists()
+    printed = capfd.readouterr().out
+    assert "int8 alone" in printed and "The file is smaller." in printed
+
+
+def test_compress_takes_the_rule_that_is_asked_for(tmp_path, capfd):
+    layers = [keras.Input((90,)), keras.layers.Dense(80, name="head")]
+    keras.Sequential(layers).save(tmp_path / "mine.keras")
+    out = tmp_path / "out"
+    arguments = ["--rule", "signed", "--replacement", "matched", "--values", "float16"]
+    arguments += ["--rank-ratio", "0.25", "--layer", "head", "--output", out]
+    assert run("compress", tmp_path / "mine.keras", *arguments) == 0
+    found = json.loads((out / "compression.json").read_text())
+    (row,) = found["replacements"]
+    assert (row["rule"], row["replacement"]) == ("signed", "matched")
+    assert row["name"] == "head-left, head"
+    small = compression.load_compressed(out / "compressed.safetensors")
+    assert [layer.units for layer in small.layers] == [20, 80]
+    assert found["accuracy"] is None
+    # 3,400 weights of which half are kept, where there were 7,200.
+    assert found["bytes"] < found["float32_bytes"] / 3
+    capfd.readouterr()
+
+
+def test_bound_prints_the_certificate(capfd):
+    arguments = ["--model", "resnet20_digits", "--data", "digits"]
+    arguments += ["--kept", "0.1", "--value-bits", "2,3"]
+    assert run("bound", WEIGHTS, *arguments) == 0
+    printed = capfd.readouterr().out
+    assert "vacuous, guessing errs less" in printed and "UNTESTED" in printed
+    assert run("bound", WEIGHTS, *arguments, "--json") == 0
+    found = json.loads(capfd.readouterr().out)
+    assert [row["value_bits"] for row in found["settings"]] == [2, 3]
+    assert found["best"]["samples"] == 1347 and found["assumptions"]
 
 
 def test_compress_a_keras_file_without_data(tmp_path, capfd):
@@ -149,11 +184,12 @@ def test_compress_takes_all_kernels_or_those_that_are_named(tmp_path, capfd):
         ([], "lstm/kernel, lstm/recurrent_kernel, head"),
         (["--layer", "head", "--layer", "lstm/kernel"], "lstm/kernel, head"),
     ]:
-        arguments = [*arguments, "--trials", "2", "--output", out]
+        arguments = [*arguments, "--values", "float32", "--trials", "2"]
+        arguments += ["--output", out]
         assert run("compress", tmp_path / "mine.keras", *arguments) == 0
-        rows = json.loads((out / "compression.json").read_text())
-        assert {row["name"] for row in rows} == {name}
-        small = keras.models.load_model(out / "compressed.keras")
+        found = json.loads((out / "compression.json").read_text())
+        assert {row["name"] for row in found["replacements"]} == {name}
+        small = compression.load_compressed(out / "compressed.safetensors")
         same = [
             np.mean(keras.ops.convert_to_numpy(new) == keras.ops.convert_to_numpy(old))
             for new, old in zip(small.weights, model.weights, strict=True)

@@ -1,12 +1,16 @@
-"""The command that compresses a network: compress."""
+"""The commands that make a network small and bound its error: compress and bound."""
 
+import contextlib
+import dataclasses
+import json
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from keras_spectral.cli.checkpoints import Data, Model
+from keras_spectral.cli.checkpoints import AsJson, Data, Model
 from keras_spectral.experiments.inputs import (
     evaluator,
     load_model,
@@ -18,6 +22,19 @@ Source = Annotated[
     Path,
     typer.Argument(help="A PyTorch .pth or .safetensors file, or a .keras model."),
 ]
+_FILE = "compressed.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class SizeRow:
+    """A form of a network as a file."""
+
+    name: str = dataclasses.field(metadata={"label": "form"})
+    bytes: int
+    smaller: float = dataclasses.field(
+        metadata={"format": ".2f", "label": "times smaller"}
+    )
+    accuracy: float | None = dataclasses.field(metadata={"format": ".2%"})
 
 
 def compress(
@@ -31,14 +48,33 @@ def compress(
             "Default: all kernels. The paper compresses the final dense layer alone."
         ),
     ] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(help="magnitude or signed. Default: the best of the table."),
+    ] = None,
+    replacement: Annotated[
+        str | None,
+        typer.Option(help="gaussian, matched or zero. Default: the best of the table."),
+    ] = None,
+    deviations: Annotated[
+        float, typer.Option(help="Threshold in standard deviations of a kernel.")
+    ] = 1.0,
+    values: Annotated[
+        str,
+        typer.Option(help="Type of stored values: int8, float16, bfloat16, float32."),
+    ] = "int8",
+    rank_ratio: Annotated[
+        float | None,
+        typer.Option(help="Factorize first, to this share of each kernel's rank."),
+    ] = None,
     trials: Annotated[int, typer.Option(help="Compressions a replacement.")] = 10,
     seed: Annotated[int, typer.Option(help="Seed of the replacements.")] = 0,
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder for compression.json, figure and compressed.keras."),
+        typer.Option(help=f"Folder for compression.json, a figure and {_FILE}."),
     ] = None,
 ):
-    """Replace the small weights of kernels by noise, and measure what it costs."""
+    """Make a small file of a network, and measure what that costs."""
     if output is not None:
         from keras_spectral.files import output_folder
 
@@ -46,27 +82,218 @@ def compress(
     console = Console()
     start_keras(console)
     from keras_spectral import compression, report
-    from keras_spectral.files import replacing, write_json
+    from keras_spectral.compression import coding, heavy_tail
+    from keras_spectral.files import write_json
+    from keras_spectral.validation import check_choice
 
+    rules = _chosen("rule", rule, heavy_tail.RULES)
+    replacements = _chosen("replacement", replacement, heavy_tail.REPLACEMENTS)
+    check_choice("values", values, coding.VALUES)
     network = load_model(source, model)
-    evaluate = None
-    if data is not None:
-        evaluate = evaluator(test_data(data, network))
-    rows = compression.compare_replacements(
-        network, where=layer, trials=trials, seed=seed, evaluate=evaluate
-    )
+    evaluate = None if data is None else evaluator(test_data(data, network))
+    original, where = network, layer
+    if rank_ratio is not None:
+        network, factors = compression.factorize(
+            network, rank_ratio=rank_ratio, layers=layer
+        )
+        console.print(factors)
+        names = {inner.name for inner in network.layers}
+        where = layer and [
+            name
+            for outer in layer
+            for name in (f"{outer}-left", outer)
+            if name in names or name == outer
+        ]
+    draws = sum(1 if name == "zero" else trials for name in replacements)
+    with _progress(console, evaluate, 1 + len(rules) * draws) as measured:
+        rows = compression.compare_replacements(
+            network,
+            where=where,
+            rules=rules,
+            replacements=replacements,
+            trials=trials,
+            seed=seed,
+            evaluate=measured,
+            deviations=deviations,
+        )
     console.print(rows)
+    best = _best(rows)
     if output is None:
         return
-    write_json(output / "compression.json", rows.to_dicts())
-    if evaluate is not None:
-        report.save(report.compression_figure(rows), output / "compression.png")
-    compressed = compression.compress(
-        network, where=layer, replacement="matched", seed=seed
+    small = compression.compress(
+        network, where, best.rule, best.replacement, seed, deviations
     )
-    with replacing(output / "compressed.keras") as temporary:
-        compressed.save(temporary)
-    console.print(f"Results and the compressed model are in {output.resolve()}")
+    stored = compression.save_compressed(small, output / _FILE, values=values)
+    dense = stored[-1] if network is original else _plain_sizes(original)
+    accuracies = [None, None]
+    if evaluate is not None:
+        loaded = compression.load_compressed(output / _FILE)
+        control = compression.round_weights(original)
+        accuracies = [evaluate(loaded), evaluate(control)]
+        report.save(report.compression_figure(rows), output / "compression.png")
+    write_json(
+        output / "compression.json",
+        {
+            "replacements": rows.to_dicts(),
+            "rule": best.rule,
+            "replacement": best.replacement,
+            "deviations": deviations,
+            "values": values,
+            "rank_ratio": rank_ratio,
+            "weights": stored.to_dicts(),
+            "bytes": stored[-1].bytes,
+            "accuracy": accuracies[0],
+            "float32_bytes": dense.float32_bytes,
+            "int8_bytes": dense.int8_bytes,
+            "int8_accuracy": accuracies[1],
+        },
+    )
+    console.print(_sizes(best, stored[-1], dense, values, *accuracies))
+    console.print(f"Results and {_FILE} are in {output.resolve()}", markup=False)
 
 
-COMMANDS = (compress,)
+def _chosen(name, value, choices):
+    from keras_spectral.validation import check_choice
+
+    if value is None:
+        return choices
+    check_choice(name, value, choices)
+    return (value,)
+
+
+@contextlib.contextmanager
+def _progress(console, evaluate, count):
+    """Yield an `evaluate` that moves a bar, or `None`."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    if evaluate is None:
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("evaluations", total=count)
+
+        def measured(model):
+            accuracy = evaluate(model)
+            progress.advance(task)
+            return accuracy
+
+        yield measured
+
+
+def _best(rows):
+    """Return the row of the highest accuracy, without data of the smallest error.
+
+    Of several it is the one that keeps least: the smallest file.
+    """
+    return max(
+        rows,
+        key=lambda row: (
+            -row.relative_error
+            if row.compressed_accuracy_mean is None
+            else row.compressed_accuracy_mean,
+            -row.kept,
+        ),
+    )
+
+
+def _plain_sizes(model):
+    """Return the sizes of plain files of a model."""
+    from keras_spectral import compression
+
+    with tempfile.TemporaryDirectory() as folder:
+        return compression.save_compressed(model, Path(folder) / _FILE, compression={})[
+            -1
+        ]
+
+
+def _sizes(best, total, dense, values, accuracy, int8_accuracy):
+    """Return the file beside what needs no thought: int8 alone."""
+    from keras_spectral.results import Rows
+
+    how = f"{best.rule}, {best.replacement}, {values}"
+    sizes = [
+        SizeRow("float32", dense.float32_bytes, 1.0, best.original_accuracy),
+        SizeRow(
+            "int8 alone",
+            dense.int8_bytes,
+            dense.float32_bytes / dense.int8_bytes,
+            int8_accuracy,
+        ),
+        SizeRow(how, total.bytes, dense.float32_bytes / total.bytes, accuracy),
+    ]
+    return Rows(
+        sizes,
+        title="The file",
+        caption="int8 alone: the control, every matrix rounded, nothing replaced. "
+        + (
+            "The file is smaller."
+            if total.bytes < dense.int8_bytes
+            else "The file is not smaller: try larger --deviations."
+        ),
+    )
+
+
+def bound(
+    source: Source,
+    data: Annotated[
+        str, typer.Option(help="Data that the network was trained on: `digits`.")
+    ],
+    model: Model = None,
+    kept: Annotated[
+        str, typer.Option(help="Shares of the entries to try, by commas.")
+    ] = "0.1,0.3",
+    value_bits: Annotated[
+        str, typer.Option(help="Bits of a value to try, by commas.")
+    ] = "2,3,4",
+    delta: Annotated[
+        float, typer.Option(help="Probability that the bound fails.")
+    ] = 0.05,
+    as_json: AsJson = False,
+):
+    """Bound the true error of a compressed copy of a classifier."""
+    shares = _numbers("kept", kept, float)
+    widths = _numbers("value-bits", value_bits, int)
+    console = Console(stderr=as_json)
+    start_keras(console)
+    from keras_spectral import compression
+
+    network = load_model(source, model)
+    dataset = test_data(data, network)
+    if not len(dataset.x_train):
+        raise ValueError(
+            "`--data` must have a training part: the bound is of what a network was "
+            f"trained on. Received: --data={data}, which has test data only. In Python "
+            "call keras_spectral.compression.certify_error(model, x_train, y_train)."
+        )
+    with console.status("Trying every setting on the training set ..."):
+        found = compression.certify_error(
+            network, dataset.x_train, dataset.y_train, shares, widths, delta=delta
+        )
+    if as_json:
+        best = dataclasses.asdict(found.best)
+        assumptions = [dataclasses.asdict(each) for each in found.assumptions]
+        content = {"settings": found.to_dicts(), "best": best}
+        typer.echo(json.dumps({**content, "assumptions": assumptions}, indent=2))
+        return
+    console.print(found)
+    best = found.best
+    console.print(
+        f"True error at most {best.bound:.3f} with probability {1 - delta:g}"
+        + (": vacuous, guessing errs less." if best.vacuous else ".")
+    )
+    for each in found.assumptions:
+        console.print(f"{each.status}: {each.name}. {each.detail}", markup=False)
+
+
+def _numbers(name, text, kind):
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"`--{name}` must be numbers, separated by commas. "
+            f"Received: --{name}={text}"
+        ) from None
+
+
+COMMANDS = (compress, bound)

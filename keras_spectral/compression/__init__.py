@@ -1,4 +1,4 @@
-"""Compression of trained networks, and what can be proved about it."""
+"""Compression of trained networks, and a certificate of what is left."""
 
 from keras_spectral.compression.approximation import (
     approximate_matrix,
@@ -31,6 +31,7 @@ from keras_spectral.compression.projection import (
     rebuild_matrix,
     rebuild_vector,
 )
+from keras_spectral.compression.rounding import round_weights
 from keras_spectral.compression.storage import (
     StorageRow,
     load_compressed,
@@ -63,6 +64,7 @@ __all__ = [
     "rebuild_matrix",
     "rebuild_vector",
     "round_factors",
+    "round_weights",
     "save_compressed",
     "split",
     "truncate",
