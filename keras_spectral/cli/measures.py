@@ -28,6 +28,9 @@ def analyze(
 
         output_folder(output)
     console = Console(stderr=as_json)
+    if not console.is_terminal:
+        # In a pipe each row is a line, and every name is whole.
+        console.width = 400
     from keras_spectral import report
     from keras_spectral.experiments import analyze_checkpoint
     from keras_spectral.files import write_json
@@ -40,7 +43,11 @@ def analyze(
             status.update(Text(f"{number + 1} of {count}: {name}"))
 
         found = analyze_checkpoint(file, entry, layout, seed, progress)
-    content = {"tensors": found.to_dicts(), "skipped": found.skipped}
+    content = {
+        "source": found.source,
+        "tensors": found.to_dicts(),
+        "skipped": found.skipped,
+    }
     if as_json:
         typer.echo(json.dumps(content, indent=2, allow_nan=False))
     else:

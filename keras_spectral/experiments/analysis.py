@@ -2,11 +2,14 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 
+import keras_spectral
 from keras_spectral import models
 from keras_spectral.convert import CheckpointError, read_checkpoint
+from keras_spectral.experiments.checkpoint_task import file_digest
 from keras_spectral.measures import fit_eigenvalues, fit_power_law
 from keras_spectral.models.keras_files import KerasFile, stored_weights
 from keras_spectral.models.stored import torch_weights
@@ -18,6 +21,8 @@ _SAMPLE = 1 << 18
 # The spectrum of a matrix takes the cube of its shorter side.
 _LONGEST_SHORT_SIDE = 8192
 _BLOCK = 1 << 20
+# No law of weights is as steep; the fit's status says why.
+_LARGEST_SHOWN = 100
 
 _LAYOUTS = ("auto", "keras", "torch")
 
@@ -41,7 +46,9 @@ class AnalysisRow:
         eigenvalue_error: Float, its standard error.
         eigenvalue_tail: Integer, eigenvalues in the tail.
         eigenvalue_status: String, of that fit.
+        eigenvalue_xmin: Float, where that tail begins.
         spikes: Integer, eigenvalues above the edge of random entries.
+        bulk: String, see `measures.EigenvalueFit`.
         shuffled_spikes: Integer, the same with the entries shuffled.
         root_mean_square: Float, of the entries.
         kurtosis: Float, excess over the normal law's, 0.
@@ -67,7 +74,9 @@ class AnalysisRow:
     eigenvalue_error: float
     eigenvalue_tail: int
     eigenvalue_status: str
+    eigenvalue_xmin: float
     spikes: int
+    bulk: str
     shuffled_spikes: int
     root_mean_square: float
     kurtosis: float
@@ -85,12 +94,15 @@ class Analysis(Rows):
     Args:
         rows: List of `AnalysisRow`.
         skipped: Dict from a tensor's name to the reason.
+        source: Dict, what was measured: file, sha256, container, entry, layout, and
+            seed and version of the measurement.
         **kwargs: `title` and `caption`, see `Rows`.
     """
 
-    def __init__(self, rows, skipped, **kwargs):
+    def __init__(self, rows, skipped=(), source=(), **kwargs):
         super().__init__(rows, **kwargs)
         self.skipped = dict(skipped)
+        self.source = dict(source)
 
     @property
     def notes(self):
@@ -114,15 +126,17 @@ class Analysis(Rows):
             box=SIMPLE_HEAD,
             padding=(0, 1, 0, 0),
         )
+        table.add_column("", justify="right", no_wrap=True)
         # Names are a stranger's: `Text` does not read markup.
-        table.add_column("tensor", overflow="ellipsis")
+        table.add_column("tensor", overflow="fold", min_width=12)
         table.add_column("shape", no_wrap=True)
         for label in (
             "norm", "stable\nrank", "alpha of\n|w|", "alpha of\nW'W", "spikes"
         ):  # fmt: skip
             table.add_column(label, justify="right", no_wrap=True)
-        for row in self.rows:
+        for number, row in enumerate(self.rows, 1):
             table.add_row(
+                str(number),
                 Text(_short(row.name) + ("*" if row.note else "")),
                 "x".join(map(str, row.shape)),
                 f"{row.spectral_norm:.3g}",
@@ -131,20 +145,20 @@ class Analysis(Rows):
                 _exponent(
                     row.eigenvalue_alpha, row.eigenvalue_error, row.eigenvalue_status
                 ),
-                f"{row.spikes} ({row.shuffled_spikes})",
+                f"{row.spikes}{'' if row.bulk == 'ok' else '?'} "
+                f"({row.shuffled_spikes})",
             )  # fmt: skip
         return table
 
 
-def _short(name, longest=32):
-    """Return a tensor's name in a table's width: its end tells most."""
-    name = name.removesuffix(".weight").removesuffix("/kernel")
-    return name if len(name) <= longest else f"...{name[3 - longest :]}"
+def _short(name):
+    """Return a tensor's name without what all kernels' end in."""
+    return name.removesuffix(".weight")
 
 
 def _exponent(alpha, error, status):
     """Return an exponent as text, with what it is to be read with."""
-    if not math.isfinite(alpha):
+    if not math.isfinite(alpha) or (status != "ok" and alpha > _LARGEST_SHOWN):
         return status
     return f"{alpha:.1f} +-{error:.1f}{'' if status == 'ok' else '?'}"
 
@@ -201,7 +215,16 @@ def analyze_checkpoint(path, entry=None, layout="auto", seed=0, progress=None):
             skipped[weight.name] = str(error).removeprefix(f"{state.origin} ")
         except ValueError as error:
             skipped[weight.name] = str(error)
-    return _analysis(rows, skipped, f"{path} ({state.container})", unit)
+    source = {
+        "file": str(path),
+        "sha256": file_digest(path) if Path(path).is_file() else None,
+        "container": state.container,
+        "entry": entry,
+        "layout": layout,
+        "seed": seed,
+        "keras_spectral": keras_spectral.__version__,
+    }
+    return _analysis(rows, skipped, f"{path} ({state.container})", unit, source)
 
 
 def _tensors(state, layout):
@@ -252,18 +275,25 @@ def analyze_model(model, seed=0, where=None):
         except ValueError as error:
             skipped[weight.name] = str(error)
     skipped |= {f"{left.name} ({left.kind})": left.reason for left in found.left_out}
-    return _analysis(rows, skipped, model.name, "layers")
+    source = {
+        "model": model.name,
+        "seed": seed,
+        "keras_spectral": keras_spectral.__version__,
+    }
+    return _analysis(rows, skipped, model.name, "layers", source)
 
 
-def _analysis(rows, skipped, origin, unit):
+def _analysis(rows, skipped, origin, unit, source):
     return Analysis(
         rows,
         skipped,
+        source,
         title=f"{origin}: {len(rows)} matrices, {len(skipped)} other {unit} skipped",
         caption="norm, stable rank: of the tensor flattened by its filters. alpha: "
         "exponent of a density +- its error, ? if the tail has less than 50 numbers or "
         "no exponent is clear of 1. spikes: eigenvalues above the edge of random "
-        "entries at 99 %, and in brackets those of the same entries shuffled.",
+        "entries at 99 %, taken out until there are no more (? if that ends with more "
+        "than a third of them), and in brackets those of the same entries shuffled.",
     )
 
 
@@ -319,7 +349,9 @@ def _row(name, kind, shape, note, matrix, seed):
         eigenvalue_error=eigen.standard_error,
         eigenvalue_tail=eigen.tail_size,
         eigenvalue_status=eigen.status,
+        eigenvalue_xmin=eigen.xmin,
         spikes=spectrum.spikes,
+        bulk=spectrum.bulk,
         shuffled_spikes=spectrum.shuffled_spikes,
         root_mean_square=math.sqrt(square),
         kurtosis=kurtosis,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from keras_spectral.validation import check_integer
 
 # 99 % quantile of the Tracy-Widom law of real matrices.
 _TRACY_WIDOM_99 = 2.0234
+Bulk = Literal["ok", "none"]
+# A spectrum of independent entries with some spikes has most of it below the edge.
+_MOST_SPIKES = 1 / 3
 # Bytes of a block of rows that is widened at once.
 _BLOCK_BYTES = 1 << 22
 
@@ -32,7 +36,10 @@ class EigenvalueFit:
         bulk_deviation: Float, standard deviation of the entries under the spikes.
         bulk_edge: Float, the largest eigenvalue of random entries of that deviation,
             at 99 %.
-        spikes: Integer, eigenvalues above the edge.
+        spikes: Integer, eigenvalues above the edge, found by taking them out of the
+            deviation and looking again until there are no more.
+        bulk: `"ok"`, or `"none"` where that took away more than a third of the
+            eigenvalues: a spectrum without a bulk, of which the edge says nothing.
         shuffled_spikes: Integer, the same for the matrix with its entries shuffled:
             what the entries' law alone does.
         shuffled_largest: Float, its largest eigenvalue.
@@ -48,6 +55,7 @@ class EigenvalueFit:
     bulk_deviation: float
     bulk_edge: float
     spikes: int
+    bulk: Bulk
     shuffled_spikes: int
     shuffled_largest: float
 
@@ -202,6 +210,7 @@ def fit_eigenvalues(matrix, seed=0):
         bulk_deviation=deviation,
         bulk_edge=edge,
         spikes=spikes,
+        bulk="ok" if spikes <= _MOST_SPIKES * len(eigenvalues) else "none",
         shuffled_spikes=_bulk(control, matrix.shape)[2],
         shuffled_largest=float(control[0]),
     )

@@ -1,5 +1,7 @@
 """Analysis of files: every matrix, no architecture, little memory."""
 
+import hashlib
+import io
 import json
 import subprocess
 import sys
@@ -8,8 +10,10 @@ import keras
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from safetensors.numpy import save_file
 
+import keras_spectral
 from keras_spectral import cli, zoo
 from keras_spectral.convert import CheckpointError
 from keras_spectral.experiments import analyze_checkpoint, analyze_model
@@ -209,3 +213,38 @@ def test_values_out_of_range_do_not_stop_the_analysis(rng, tmp_path, recwarn):
     assert [row.name for row in found] == ["fine"]
     assert set(found.skipped) == {"huge", "tiny", "infinite"}
     assert not [w for w in recwarn if w.category is RuntimeWarning]
+
+
+def test_an_analysis_says_what_it_is_of(tmp_path, capfd):
+    path = tmp_path / "mine.npz"
+    np.savez(path, **{"fc.weight": np.random.default_rng(0).normal(size=(30, 20))})
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["analyze", str(path), "--seed", "3", "--output", f"{tmp_path}/out"])
+    source = json.loads((tmp_path / "out" / "analysis.json").read_text())["source"]
+    assert source == {
+        "file": str(path),
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "container": "npz",
+        "entry": None,
+        "layout": "auto",
+        "seed": 3,
+        "keras_spectral": keras_spectral.__version__,
+    }
+    capfd.readouterr()
+
+
+def test_names_stay_apart_in_a_terminal_and_whole_in_a_pipe(tmp_path, capfd):
+    names = [f"transformer.encoder.layers.{n}.attention.projection" for n in (1, 12)]
+    rng = np.random.default_rng(0)
+    arrays = {f"{name}.weight": rng.normal(size=(30, 20)) for name in names}
+    np.savez(tmp_path / "mine.npz", **arrays)
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["analyze", str(tmp_path / "mine.npz")])
+    lines = capfd.readouterr().out.splitlines()
+    assert [any(name in line for line in lines) for name in names] == [True, True]
+    console = Console(width=80, file=io.StringIO())
+    console.print(analyze_checkpoint(tmp_path / "mine.npz"))
+    printed = console.file.getvalue()
+    assert max(map(len, printed.splitlines())) <= 80
+    column = "".join(line[4:25].strip() for line in printed.splitlines()[5:])
+    assert all(name in column for name in names)

@@ -127,3 +127,17 @@ def test_orthogonal_matrices_have_no_exponent(rng, scale):
 def test_what_has_no_squares_is_refused(matrix, match):
     with pytest.raises(ValueError, match=match):
         fit_eigenvalues(matrix)
+
+
+def test_a_smooth_spectrum_has_no_bulk(rng):
+    def with_singular_values(values):
+        u, _ = np.linalg.qr(rng.normal(size=(200, 200)))
+        v, _ = np.linalg.qr(rng.normal(size=(200, 200)))
+        return (u * values) @ v
+
+    smooth = fit_eigenvalues(with_singular_values(np.exp(-np.arange(200) / 12)))
+    assert smooth.spikes > 100 and smooth.bulk == "none"
+    spiked = rng.normal(size=(200, 200))
+    spiked += 5 * np.outer(rng.normal(size=200), rng.normal(size=200))
+    assert fit_eigenvalues(spiked).spikes == 1
+    assert fit_eigenvalues(spiked).bulk == "ok"
