@@ -94,7 +94,7 @@ def compress(
     original, where = network, layer
     if rank_ratio is not None:
         network, factors = compression.factorize(
-            network, rank_ratio=rank_ratio, layers=layer
+            network, rank_ratio=rank_ratio, where=layer
         )
         console.print(factors)
         names = {inner.name for inner in network.layers}

@@ -1,21 +1,32 @@
 """Whole networks with layers of low rank in place of full ones."""
 
 import dataclasses
-import difflib
 import math
 
 import numpy as np
 from keras import layers as kl
 
 from keras_spectral.compression.low_rank import truncate
-from keras_spectral.compression.masks import as_numpy, is_float
+from keras_spectral.compression.masks import as_numpy
 from keras_spectral.layers.reparametrization import Reparametrization
 from keras_spectral.linalg import rank_at_ratio
+from keras_spectral.models import weights
 from keras_spectral.models.copying import rebuilt
-from keras_spectral.models.graph import check_graph, has_graph
-from keras_spectral.models.slots import has_kernels
+from keras_spectral.models.graph import check_graph
+from keras_spectral.models.slots import has_kernels, kernel_slots
+from keras_spectral.models.weights import leaf_layers
 from keras_spectral.results import Rows
 from keras_spectral.validation import check_ratio
+
+# What is factorized, and what the second factor is.
+_CONVOLUTIONS = {
+    kl.Conv1D: kl.Conv1D,
+    kl.Conv2D: kl.Conv2D,
+    kl.Conv3D: kl.Conv3D,
+    kl.Conv1DTranspose: kl.Conv1D,
+    kl.Conv2DTranspose: kl.Conv2D,
+    kl.Conv3DTranspose: kl.Conv3D,
+}
 
 
 def _column(label=None, form=None, table=True):
@@ -44,12 +55,13 @@ class FactorizationRow:
     left_as_it_was: str | None = _column("left, because")
 
 
-def factorize(model, delta=None, rank_ratio=None, layers=None, only_if_smaller=True):
+def factorize(model, delta=None, rank_ratio=None, where=None, only_if_smaller=True):
     """Return a copy of a network in which a layer of low rank is two plain layers.
 
     A `Dense` becomes a `Dense` to r numbers, without bias, and one to the units; a
-    `Conv2D` becomes one of the same kernel size, strides, padding and dilation to r
-    channels, without bias, and a 1 x 1 `Conv2D`. The second has the bias, the
+    convolution in one to three dimensions, transposed or not, becomes one of the same
+    kernel size, strides, padding and dilation to r channels, without bias, and one of
+    kernel size 1. The second has the bias, the
     activation and the name of the original, so that outputs keep their names; the
     first is `<name>-left`. Kernels start as the truncated SVD, the singular values
     shared evenly. A regularizer or constraint of the kernel is dropped: there is no
@@ -67,21 +79,23 @@ def factorize(model, delta=None, rank_ratio=None, layers=None, only_if_smaller=T
         delta: Float in [0, 1]: singular values below delta times the largest go.
         rank_ratio: Float in (0, 1] in place of `delta`: r is that times the smaller
             side of the flattened kernel.
-        layers: List of names of Dense and Conv2D layers; default all of them. In
-            nested models it takes every layer of that name.
+        where: Which layers, see `models.weights`: a list of names, or a callable that
+            gets a `Weight` and returns a boolean; by default all. In nested models a
+            name takes every layer of that name.
         only_if_smaller: Boolean: leave a layer that the factors do not make smaller,
             r (m + n) >= m n, as it is.
 
     Returns:
         Tuple (copy, rows): a model of the same kind with the same other layers,
         which is to be compiled anew, and `Rows` of `FactorizationRow`, one for each
-        layer with a kernel, and the sum.
+        layer with a kernel, and the sum, which says what it does not count.
 
     Raises:
         ValueError: If not one of `delta` and `rank_ratio` is given, the model is of
-            another kind or not built, a kernel is not finite, or `layers` names one
-            that is not there or cannot be factorized: grouped, masked, wrapped,
-            quantized or with LoRA. Without `layers` these are left as they are.
+            another kind or not built, a kernel is not finite, or `where` has a name
+            that is not there, or of a layer that cannot be factorized: of another
+            kind, grouped, masked, wrapped, quantized or with LoRA. What is not named
+            and cannot be is left as it is.
 
     Example:
     >>> import keras
@@ -106,26 +120,26 @@ def factorize(model, delta=None, rank_ratio=None, layers=None, only_if_smaller=T
     elif not 0 <= delta <= 1:
         raise ValueError(f"`delta` must be in [0, 1]. Received: delta={delta}")
     check_graph(model)
-    found = list(dict.fromkeys(_leaves(model)))
-    _check_names(model, found, layers)
-    plans = {}
-    for layer in found:
-        if layers is None or layer.name in layers:
+    kernels = weights(model)
+    chosen = {weight.layer for weight in weights(model, where)}
+    named = where is not None and not callable(where)
+    plans, told = {}, set()
+    for layer in dict.fromkeys(leaf_layers(model)):
+        plan = _Plan(reason="not chosen by `where`")
+        if layer in chosen or where is None:
             plan = _plan(layer, delta, rank_ratio, only_if_smaller)
-            if layers is not None and plan.unfit:
+            if named and plan.unfit:
                 raise ValueError(
-                    "`layers` must name plain Dense and Conv2D layers with one "
+                    "`where` must name plain Dense layers and convolutions with one "
                     f"group. Received: '{layer.name}', {plan.reason}."
                 )
-        else:
-            plan = _Plan(reason="not among `layers`")
         plans[layer] = plan
+        if has_kernels(layer) or any(weight.layer is layer for weight in kernels):
+            told.add(layer)
+        elif getattr(layer, "lora_enabled", False) or _is_quantized(layer):
+            told.add(layer)
     copy = _factorized(model, plans)
-    rows = [
-        _row(layer, plan)
-        for layer, plan in plans.items()
-        if has_kernels(layer) or isinstance(layer, Reparametrization)
-    ]
+    rows = [_row(layer, plan) for layer, plan in plans.items() if layer in told]
     return copy, Rows(
         [*rows, _total(model, copy, rows)],
         title=f"Factorization of '{model.name}'",
@@ -143,38 +157,12 @@ class _Plan:
     unfit: bool = False
 
 
-def _leaves(model):
-    for layer in model.layers:
-        if has_graph(layer):
-            yield from _leaves(layer)
-        else:
-            yield layer
-
-
-def _check_names(model, found, names):
-    if names is None:
-        return
-    if isinstance(names, str) or not names:
-        raise ValueError(
-            f"`layers` must be a list of layer names. Received: layers={names!r}"
-        )
-    known = [layer.name for layer in found]
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=3)
-            hint = f" Did you mean {' or '.join(near)}?" if near else ""
-            raise ValueError(
-                f"`layers` must name layers of '{model.name}'. "
-                f"Received: {name!r}.{hint}"
-            )
-
-
 def _unfit(layer):
     """Return why a layer cannot be factorized, or `None`."""
     kind = type(layer)
     if isinstance(layer, Reparametrization):
         return f"wrapped by {kind.__name__}: `unwrap` the model first"
-    if kind not in (kl.Dense, kl.Conv2D):
+    if kind not in (kl.Dense, *_CONVOLUTIONS):
         return f"a {kind.__name__}"
     if getattr(layer, "groups", 1) != 1:
         return f"a convolution of {layer.groups} groups"
@@ -182,9 +170,11 @@ def _unfit(layer):
         return "with a LoRA adapter beside its kernel"
     if not layer.built:
         return "not built"
-    if not is_float(as_numpy(layer.kernel)):
-        return "quantized"
-    return None
+    return "quantized" if _is_quantized(layer) else None
+
+
+def _is_quantized(layer):
+    return getattr(layer, "quantization_mode", None) is not None
 
 
 def _plan(layer, delta, rank_ratio, only_if_smaller):
@@ -197,7 +187,7 @@ def _plan(layer, delta, rank_ratio, only_if_smaller):
             "`model` must have finite kernels. Received: NaN or infinity in "
             f"'{layer.name}'. Use an earlier checkpoint."
         )
-    matrix = kernel.reshape(-1, kernel.shape[-1])
+    matrix = _view(layer).flatten(kernel)
     m, n = matrix.shape
     rank = None if rank_ratio is None else rank_at_ratio(rank_ratio, min(m, n))
     if rank is not None and only_if_smaller and rank * (m + n) >= m * n:
@@ -222,7 +212,7 @@ def _factorized(model, plans):
     copy, _, replaced = rebuilt(model, replace)
     for layer, (first, second) in replaced:
         found = plans[layer].truncation
-        first.kernel.assign(found.left.reshape(first.kernel.shape))
+        first.kernel.assign(_view(first).unflatten(found.left))
         second.kernel.assign(found.right.reshape(second.kernel.shape))
         if layer.use_bias:
             second.bias.assign(layer.bias)
@@ -260,30 +250,48 @@ def _factors(layer, rank, names):
     }
     if outputs == "filters":
         second |= dict(kernel_size=1, strides=1, padding="valid", dilation_rate=1)
-    return tuple(type(layer).from_config(config) for config in (first, second))
+        second.pop("output_padding", None)
+    kind = _CONVOLUTIONS.get(type(layer), type(layer))
+    return type(layer).from_config(first), kind.from_config(second)
+
+
+def _view(layer):
+    (slot,) = kernel_slots(layer)
+    return slot.view
 
 
 def _positions(layer):
-    """Return how often one call on one sample applies the kernel's matrix."""
-    shape = tuple(layer.get_build_config()["input_shape"])
-    shape = tuple(layer.compute_output_shape(shape))[1:]
+    """Return how often one call on one sample applies a matrix, before and after.
+
+    Returns:
+        Tuple of the positions of the layer's own matrix and of those of its outputs,
+        `None` where the images' size is not known.
+    """
+    inputs = tuple(layer.get_build_config()["input_shape"])
+    outputs = tuple(layer.compute_output_shape(inputs))
     first = getattr(layer, "data_format", None) == "channels_first"
-    sizes = shape[1:] if first else shape[:-1]
-    return None if None in sizes else math.prod(sizes)
+    sizes = [shape[2:] if first else shape[1:-1] for shape in (inputs, outputs)]
+    if any(None in size for size in sizes):
+        return None
+    read, written = map(math.prod, sizes)
+    # A transposed convolution applies its matrix at each pixel that it reads.
+    is_transposed = type(layer).__name__.endswith("Transpose")
+    return (read if is_transposed else written), written
 
 
 def _row(layer, plan):
     before = after = layer.count_params()
     products = products_after = shape = None
     if not _unfit(layer):
-        m, n = shape = (math.prod(layer.kernel.shape[:-1]), layer.kernel.shape[-1])
+        m, n = shape = _view(layer).shape
         positions = _positions(layer)
-        saved = 0
-        if plan.truncation:
-            saved = m * n - plan.truncation.rank * (m + n)
-            after = before - saved
         if positions is not None:
-            products, products_after = positions * m * n, positions * (m * n - saved)
+            products = products_after = positions[0] * m * n
+        if plan.truncation:
+            rank = plan.truncation.rank
+            after = before - m * n + rank * (m + n)
+            if positions is not None:
+                products_after = rank * (positions[0] * m + positions[1] * n)
     found = plan.truncation
     return FactorizationRow(
         name=layer.name,
@@ -300,10 +308,17 @@ def _row(layer, plan):
 
 
 def _total(model, copy, rows):
-    def total(name):
-        values = [getattr(row, name) for row in rows if row.shape is not None]
-        return None if None in values else sum(values)
+    counted = [row for row in rows if row.shape is not None]
+    others = [row.name for row in rows if row.shape is None]
 
+    def total(name):
+        values = [getattr(row, name) for row in counted]
+        return None if None in values or not values else sum(values)
+
+    told = None
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        told = f"products without {', '.join(others[:3])}{more}"
     return FactorizationRow(
         name="total",
         kind="",
@@ -314,5 +329,5 @@ def _total(model, copy, rows):
         parameters_after=copy.count_params(),
         multiply_adds_before=total("multiply_adds_before"),
         multiply_adds_after=total("multiply_adds_after"),
-        left_as_it_was=None,
+        left_as_it_was=told,
     )
