@@ -11,7 +11,9 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from keras import ops
 
 import keras_spectral
 
@@ -54,11 +56,11 @@ def test_docstring_examples(module):
     assert result.failed == 0
 
 
-@pytest.mark.parametrize("index", range(6))
+@pytest.mark.parametrize("index", range(7))
 def test_readme_examples(index, tmp_path, monkeypatch, capsys):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(examples) == 6
+    assert len(examples) == 7
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(compile(examples[index], f"README example {index}", "exec"), names)
@@ -70,6 +72,13 @@ def test_readme_examples(index, tmp_path, monkeypatch, capsys):
         saved, factored = names["small"], names["factored"]
         assert (tmp_path / "small.safetensors").stat().st_size < 290_000
         assert factored.count_params() == 79_306 and saved.count_params() == 274_042
+    elif index == 6:
+        # The norm is that of the answer at its vector, here without our code.
+        first, second = (weight.effective() for weight in names["unit"])
+        *_, (right,) = names["svds"](names["block"].to_scipy(), k=1)
+        x = right.reshape(names["block"].input_shape)
+        y = x + ops.conv(ops.conv(x, first, padding="same"), second, padding="same")
+        assert names["norm"][0] == pytest.approx(np.linalg.norm(y), rel=1e-4)
     elif index != 1:
         assert "┃" in capsys.readouterr().out
 

@@ -52,13 +52,17 @@ from keras_spectral.linalg.projections import (
 from keras_spectral.linalg.spectra import (
     circular_convolution_norm,
     circular_convolution_singular_values,
-    operator_matrix,
     operator_singular_values,
 )
 from keras_spectral.linalg.stable_rank_projections import (
     normalize_stable_rank,
     project_stable_rank,
     remainder_factor,
+)
+from keras_spectral.linalg.structured_operators import (
+    diagonal_operator,
+    identity_operator,
+    repeated_operator,
 )
 from keras_spectral.linalg.turning import (
     turning_norm,
@@ -82,9 +86,11 @@ __all__ = [
     "convolution_operator",
     "dense_operator",
     "depthwise_convolution_operator",
+    "diagonal_operator",
     "divide_by_norm",
     "fixed_svd",
     "frobenius_norm",
+    "identity_operator",
     "induced_norm",
     "inner_product",
     "iterate",
@@ -95,13 +101,13 @@ __all__ = [
     "normalize_stable_rank",
     "normalized",
     "normalizing_scale",
-    "operator_matrix",
     "operator_singular_values",
     "power_iteration",
     "project_stable_rank",
     "rank_at_ratio",
     "rayleigh_quotient",
     "remainder_factor",
+    "repeated_operator",
     "reshaped_matrix",
     "singular_values",
     "spectral_norm",

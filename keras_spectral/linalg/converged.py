@@ -5,7 +5,7 @@ import scipy.linalg
 import scipy.sparse.linalg
 from keras import ops
 
-from keras_spectral.linalg.spectra import operator_matrix, operator_singular_values
+from keras_spectral.linalg.spectra import operator_singular_values
 
 # Above, a full reduction to tridiagonal form takes longer than a Lanczos process.
 _LARGEST_REDUCED_SIDE = 1024
@@ -62,10 +62,9 @@ def converged_norm(matrix, make_operator=None):
     if make_operator is None or scale == 0:
         return converged_triplet(matrix)[1]
     operator = make_operator(ops.convert_to_tensor(matrix / scale))
-    size = int(np.prod(operator.input_shape))
-    if size <= _LARGEST_REDUCED_SIDE:
-        impulses = ops.convert_to_numpy(operator_matrix(operator))
-        return float(scale * converged_triplet(impulses)[1])
+    if operator.shape[1] <= _LARGEST_REDUCED_SIDE:
+        matrix = ops.convert_to_numpy(operator.to_matrix())
+        return float(scale * converged_triplet(matrix)[1])
 
     return float(scale * operator_singular_values(operator, count=1)[0])
 

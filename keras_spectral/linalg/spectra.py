@@ -6,40 +6,12 @@ They are for measuring, not for training: nothing here has a gradient.
 import itertools
 import math
 
-import keras
 import numpy as np
 import scipy.sparse.linalg
 
-from keras_spectral.linalg.norms import wide
 from keras_spectral.validation import check_integer
 
 _FEW_CHANNELS = 8
-
-
-def operator_matrix(operator):
-    """Return the matrix of an operator: its answers to all impulses.
-
-    Args:
-        operator: A `LinearOperator`, small enough for a matrix of its size.
-
-    Returns:
-        NumPy array (outputs, inputs), float32 (float64 for a float64 operator).
-
-    Example:
-    >>> from keras_spectral.linalg import dense_operator
-    >>> operator_matrix(dense_operator(np.array([[1.0, 2.0]]))).tolist()
-    [[1.0], [2.0]]
-    """
-    inputs = math.prod(operator.input_shape)
-    shape = operator.input_shape
-    impulses = np.eye(inputs).reshape(-1, *shape)
-    impulses = keras.ops.convert_to_tensor(impulses, dtype=operator.dtype)
-    if len(shape) > 1:
-        # Operators on images take a batch in place of their leading one.
-        answers = operator.matvec(keras.ops.reshape(impulses, (inputs, *shape[1:])))
-    else:
-        answers = keras.ops.stack([operator.matvec(x) for x in impulses])
-    return keras.ops.convert_to_numpy(wide(answers)).reshape(inputs, -1).T
 
 
 def operator_singular_values(operator, count=6):
@@ -73,31 +45,29 @@ def operator_singular_values(operator, count=6):
     Source: [golub1965] (Lanczos), by ARPACK.
     """
     check_integer("count", count, least=1)
-    outputs, inputs = (
-        math.prod(shape) for shape in (operator.output_shape, operator.input_shape)
-    )
+    outputs, inputs = operator.shape
     if count >= min(outputs, inputs):
         raise ValueError(
             f"`count` must be below {min(outputs, inputs)}, the number of singular "
             f"values. Received: count={count}. For all of them take the SVD of "
-            "`operator_matrix`."
+            "`operator.to_matrix()`."
         )
-    forward = _flat(operator.matvec, operator.input_shape, operator.dtype)
-    backward = _flat(operator.adjoint, operator.output_shape, operator.dtype)
+    linear = operator.to_scipy()
     start = np.random.default_rng(0).standard_normal(min(outputs, inputs))
     start /= np.linalg.norm(start)
     # Lanczos works on A'A, which would leave the range that A is in.
-    scale = np.linalg.norm((forward if inputs <= outputs else backward)(start))
+    first = linear.matvec if inputs <= outputs else linear.rmatvec
+    scale = np.linalg.norm(first(start).astype("float64"))
     if scale == 0 or not np.isfinite(scale):
         return np.full(count, 0.0 if scale == 0 else np.nan)
-    linear = scipy.sparse.linalg.LinearOperator(
-        (outputs, inputs),
-        matvec=lambda x: forward(x) / scale,
-        rmatvec=lambda y: backward(y) / scale,
+    scaled = scipy.sparse.linalg.LinearOperator(
+        linear.shape,
+        matvec=lambda x: linear.matvec(x).astype("float64") / scale,
+        rmatvec=lambda y: linear.rmatvec(y).astype("float64") / scale,
         dtype="float64",
     )
     values = scipy.sparse.linalg.svds(
-        linear,
+        scaled,
         k=count,
         v0=start,
         # No closer than the products are to those of a linear map.
@@ -105,22 +75,6 @@ def operator_singular_values(operator, count=6):
         return_singular_vectors=False,
     )
     return np.sort(values)[::-1] * scale
-
-
-def _flat(function, shape, dtype):
-    """Return `function` as a map of NumPy vectors, float64 outside."""
-    if keras.backend.backend() == "tensorflow":
-        # Traced once: Keras compiles grouped convolutions at each eager call.
-        import tensorflow as tf
-
-        function = tf.function(function)
-
-    def apply(x):
-        x = keras.ops.convert_to_tensor(np.reshape(x, shape), dtype=dtype)
-        y = keras.ops.convert_to_numpy(wide(function(x)))
-        return y.ravel().astype("float64")
-
-    return apply
 
 
 def _transforms(kernel, input_size, strides):

@@ -1,7 +1,7 @@
 """A network without branches as layers and the piecewise linear maps between.
 
-Products with its Jacobian at a point, and with the adjoint, need no automatic
-differentiation: at that point each map between two layers is linear.
+Its Jacobian needs no automatic differentiation: at a point each map between two layers
+is a `LinearOperator`.
 """
 
 import functools
@@ -16,12 +16,16 @@ from keras import ops
 
 from keras_spectral.layers import MaskedConv2D
 from keras_spectral.layers.reparametrization import Reparametrization
-from keras_spectral.linalg import convolution_operator, operator_singular_values
+from keras_spectral.linalg import (
+    convolution_operator,
+    dense_operator,
+    operator_singular_values,
+    repeated_operator,
+)
 from keras_spectral.measures.steps import (
     IDENTITIES,
     activation_step,
     channels_last,
-    each,
     step_of,
 )
 from keras_spectral.models.graph import chain
@@ -33,8 +37,6 @@ _WEIGHTED = (kl.Dense, kl.Conv2D, MaskedConv2D)
 class WeightedLayer:
     """A Dense or Conv2D layer with the normalization after it, as x -> A x + b.
 
-    Vectors are tensors (probes, batch, *shape) throughout.
-
     Args:
         name: String.
         kind: String, the Keras class.
@@ -43,33 +45,30 @@ class WeightedLayer:
         geometry: Dict of `convolution_operator`'s arguments, `None` for Dense.
         input_shape: Tuple without the batch.
         dtype: String.
+
+    Attributes:
+        operator: The `LinearOperator` A, from (1, *input_shape).
+        bias: Tensor (outputs,).
+        has_bias: Boolean, whether any of it is not zero.
+        frobenius_norm: Float, that of A.
     """
 
     def __init__(self, name, kind, kernel, bias, geometry, input_shape, dtype):
         self.name, self.kind = name, kind
-        self.input_shape = tuple(input_shape)
         self.has_bias = bias is not None and bool(np.any(bias))
         self.bias = ops.convert_to_tensor(
             np.zeros(kernel.shape[-1]) if bias is None else bias, dtype
         )
-        self._kernel = kernel
+        self._kernel, self._geometry = kernel, geometry
         tensor = ops.convert_to_tensor(kernel, dtype)
-        self._operator = None
         if geometry is None:
-            transposed = ops.transpose(tensor)
-            self.output_shape = (*self.input_shape[:-1], kernel.shape[-1])
-            # `ops.matmul` narrows float64 to float32 on torch.
-            self.matvec = each(lambda x: x @ tensor)
-            self.adjoint = each(lambda y: y @ transposed)
             # The same matrix at every position of an input with several axes.
-            positions = math.prod(self.input_shape[:-1])
-            squares = positions * (kernel**2).sum()
+            positions = input_shape[:-1]
+            self.operator = repeated_operator(dense_operator(tensor), positions)
+            squares = math.prod(positions) * (kernel**2).sum()
         else:
-            operator = convolution_operator(tensor, self.input_shape, **geometry)
-            self._operator = operator
-            self.output_shape = operator.output_shape[1:]
-            self.matvec, self.adjoint = each(operator.matvec), each(operator.adjoint)
-            uses = _uses(kernel.shape[:2], self.input_shape[:2], geometry)
+            self.operator = convolution_operator(tensor, input_shape, **geometry)
+            uses = _uses(kernel.shape[:2], input_shape[:2], geometry)
             squares = (uses * (kernel**2).sum((2, 3))).sum()
         self.frobenius_norm = math.sqrt(squares)
 
@@ -77,12 +76,12 @@ class WeightedLayer:
         """Return |A|_F^2 / |A|_2^2 of the operator; NaN for a zero kernel."""
         if not self.frobenius_norm:
             return math.nan
-        if self._operator is None:
+        if self._geometry is None:
             norm = np.linalg.norm(self._kernel, 2)
-        elif min(math.prod(self.input_shape), math.prod(self.output_shape)) == 1:
+        elif min(self.operator.shape) == 1:
             norm = self.frobenius_norm
         else:
-            norm = operator_singular_values(self._operator, count=1)[0]
+            norm = operator_singular_values(self.operator, count=1)[0]
         return float((self.frobenius_norm / norm) ** 2)
 
 
@@ -91,14 +90,15 @@ def _uses(taps, size, geometry):
     count = math.prod(taps)
     kernel = np.eye(count, dtype="float32").reshape(*taps, 1, count)
     operator = convolution_operator(kernel, size, **geometry)
-    ones = np.ones(operator.input_shape, "float32")
-    met = ops.convert_to_numpy(operator.matvec(ops.convert_to_tensor(ones)))
+    met = ops.convert_to_numpy(operator @ np.ones(operator.input_shape))
     return met.astype("float64").sum((0, 1, 2)).reshape(taps)
 
 
 @dataclass(frozen=True)
 class Chain:
     """What `chain_of` returns.
+
+    Vectors are (1, batch, *shape), or stacks of k such tensors: (k, batch, *shape).
 
     Args:
         prefix: List of callables, what the model does to its input before the
@@ -124,20 +124,6 @@ class Chain:
         for function in self.tail:
             x = function(x)
         return x
-
-    def push(self, index, vectors, records):
-        """Return J v, from what layer `index` computes to what the next does."""
-        for step, record in zip(self.between[index], records[index], strict=True):
-            vectors = step.matvec(vectors, record)
-        return self.layers[index + 1].matvec(vectors)
-
-    def pull(self, index, vectors, records):
-        """Return J' u, from what layer `index + 1` computes to the one before."""
-        vectors = self.layers[index + 1].adjoint(vectors)
-        pairs = list(zip(self.between[index], records[index], strict=True))
-        for step, record in reversed(pairs):
-            vectors = step.adjoint(vectors, record)
-        return vectors
 
 
 def chain_of(model, x):
@@ -173,7 +159,7 @@ def chain_of(model, x):
             layer = WeightedLayer(**token, input_shape=shape)
             layers.append(layer)
             between.append([])
-            shape = tuple(layer.output_shape)
+            shape = layer.operator.output_shape[1:]
         else:
             step = _step(token, shape, dtype)
             between[-1].append(step)

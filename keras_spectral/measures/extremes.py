@@ -1,9 +1,12 @@
 """The inequalities behind cushions, batch by batch: the worst case of each."""
 
-import math
+import functools
+import operator
 
 import numpy as np
 from keras import ops
+
+from keras_spectral.linalg import repeated_operator
 
 # Numbers in the largest tensor that is carried through the network at once.
 _BUDGET = 2**24
@@ -41,12 +44,9 @@ class CushionExtremes:
     def __init__(self, chain, noise, draws, probes, seed):
         self.chain, self.noise, self.probes, self.seed = chain, noise, probes, seed
         depth = len(chain.layers)
-        self.sizes = [math.prod(layer.output_shape) for layer in chain.layers]
-        self.largest = max(
-            math.prod(shape)
-            for layer in chain.layers
-            for shape in (layer.input_shape, layer.output_shape)
-        )
+        shapes = [layer.operator.shape for layer in chain.layers]
+        self.sizes = [outputs for outputs, _ in shapes]
+        self.largest = max(map(max, shapes))
         self.layer_cushions = np.full(depth, np.inf)
         self.contractions = np.zeros(depth)
         self.cushions = np.full((depth, depth), np.inf)
@@ -56,27 +56,34 @@ class CushionExtremes:
     def add(self, x):
         """Take in a batch; return what the last layer computes for it."""
         chain, last = self.chain, len(self.chain.layers) - 1
-        values, records = [], []
+        # What each layer and each step is for this batch, as operators.
+        values, weighted, between = [], [], []
         vectors = chain.read(x)
         for index, layer in enumerate(chain.layers):
+            weighted.append(repeated_operator(layer.operator, (len(x),)))
             read = _norms(vectors)[0]
-            linear = layer.matvec(vectors)
+            linear = weighted[-1] @ vectors
             ratios = _ratios(_norms(linear)[0], layer.frobenius_norm * read, np.inf)
             self.layer_cushions[index] = min(self.layer_cushions[index], ratios.min())
             values.append(linear + layer.bias)
             if index == last:
                 break
-            vectors, kept = values[-1], []
+            vectors = values[-1]
+            between.append([])
             for step in chain.between[index]:
-                kept.append(step.record(vectors) if step.record else None)
-                vectors = step.matvec(vectors, kept[-1])
-            records.append(kept)
+                between[-1].append(step.at(vectors))
+                vectors = between[-1][-1] @ vectors
             norms, after = _norms(values[-1])[0], _norms(vectors)[0]
             ratios = _ratios(norms, after, np.where(norms > 0, np.inf, 0.0))
             self.contractions[index] = max(self.contractions[index], ratios.max())
         norms = [_norms(value)[0] for value in values]
-        self._add_cushions(values, norms, records)
-        self._add_margins(values, norms, records)
+        # From what a layer computes to what the next does.
+        jacobians = [
+            functools.reduce(operator.matmul, [layer, *reversed(steps)])
+            for layer, steps in zip(weighted[1:], between, strict=True)
+        ]
+        self._add_cushions(values, norms, jacobians)
+        self._add_margins(values, norms, weighted, between)
         return values[-1]
 
     def _chunks(self, total, batch):
@@ -85,14 +92,14 @@ class CushionExtremes:
         for start in range(0, total, size):
             yield range(start, min(start + size, total))
 
-    def _add_cushions(self, values, norms, records):
+    def _add_cushions(self, values, norms, jacobians):
         depth, batch = len(values), len(norms[0])
-        squares, deviations = self._jacobian_norms(batch, records)
+        squares, deviations = self._jacobian_norms(batch, jacobians)
         for i in range(depth):
             vectors = values[i]
             for j in range(i, depth):
                 if j > i:
-                    vectors = self.chain.push(j - 1, vectors, records)
+                    vectors = jacobians[j - 1] @ vectors
                 norm = np.sqrt(squares[i, j])
                 ratios = _ratios(_norms(vectors)[0], norm * norms[i], np.inf)
                 worst = int(ratios.argmin())
@@ -106,7 +113,7 @@ class CushionExtremes:
         """Whether |J_ij|_F is the sum over a basis."""
         return i == j or min(self.sizes[i], self.sizes[j]) <= self.probes
 
-    def _jacobian_norms(self, batch, records):
+    def _jacobian_norms(self, batch, jacobians):
         """Return |J_ij|_F^2 for each sample and its standard error."""
         depth = len(self.sizes)
         sums, fourths = np.zeros((2, depth, depth, batch))
@@ -119,7 +126,7 @@ class CushionExtremes:
                 continue
             for vectors in self._sources(j, narrow, batch):
                 for i in range(j - 1, min(wanted) - 1, -1):
-                    vectors = self.chain.pull(i, vectors, records)
+                    vectors = jacobians[i].T @ vectors
                     if i in wanted:
                         squares = _norms(vectors) ** 2
                         sums[i, j] += squares.sum(0)
@@ -130,7 +137,7 @@ class CushionExtremes:
                 continue
             for vectors in self._sources(i, True, batch):
                 for j in range(i + 1, max(wanted) + 1):
-                    vectors = self.chain.push(j - 1, vectors, records)
+                    vectors = jacobians[j - 1] @ vectors
                     if j in wanted:
                         sums[i, j] += (_norms(vectors) ** 2).sum(0)
         deviations = np.zeros_like(sums)
@@ -144,7 +151,8 @@ class CushionExtremes:
 
     def _sources(self, index, basis, batch):
         """Yield vectors at a layer: its basis, or random signs."""
-        shape, size = self.chain.layers[index].output_shape, self.sizes[index]
+        size = self.sizes[index]
+        shape = self.chain.layers[index].operator.output_shape
         for chunk in self._chunks(size if basis else self.probes, batch):
             if basis:
                 vectors = np.zeros((len(chunk), size))
@@ -156,11 +164,11 @@ class CushionExtremes:
                     for probe in chunk
                 ]
                 vectors = np.where(np.stack(uniform) < 0.5, -1.0, 1.0)
-            vectors = vectors.reshape(len(chunk), 1, *shape)
+            vectors = vectors.reshape(len(chunk), *shape)
             tensor = ops.convert_to_tensor(vectors, self.chain.dtype)
             yield ops.repeat(tensor, batch, axis=1)
 
-    def _add_margins(self, values, norms, records):
+    def _add_margins(self, values, norms, weighted, between):
         """Take in the smoothness that each draw of noise allows."""
         batch = len(norms[0])
         for i, value in enumerate(values[:-1]):
@@ -175,11 +183,11 @@ class CushionExtremes:
                     directions.append(direction / np.linalg.norm(direction))
                 direction = np.stack(directions)[:, None]
                 eta = length * ops.convert_to_tensor(direction, self.chain.dtype)
-                worst = self._worst_margin(i, value + eta, norms, records)
+                worst = self._worst_margin(i, value + eta, norms, weighted, between)
                 rows = self.margins[chunk.start : chunk.stop, i]
                 np.minimum(rows, worst, out=rows)
 
-    def _worst_margin(self, i, y, norms, records):
+    def _worst_margin(self, i, y, norms, weighted, between):
         """Return the largest rho for noisy vectors y at layer i, one a draw.
 
         The error of the linear map is carried along by itself and not as a
@@ -189,16 +197,15 @@ class CushionExtremes:
         worst = np.full(y.shape[0], np.inf)
         for j in range(i + 1, len(norms)):
             steps = self.chain.between[j - 1]
-            for step, record in zip(steps, records[j - 1], strict=True):
-                if step.record is None:
-                    y, error = step.matvec(y, None), step.matvec(error, None)
+            for step, fixed in zip(steps, between[j - 1], strict=True):
+                if step.linear:
+                    y, error = fixed @ y, fixed @ error
                     continue
-                after = step.matvec(y, step.record(y))
-                changed = after - step.matvec(y, record)
-                error = step.matvec(error, record) + changed
+                after = step(y)
+                error = fixed @ error + (after - fixed @ y)
                 y = after
-            layer = self.chain.layers[j]
-            y, error = layer.matvec(y) + layer.bias, layer.matvec(error)
+            y = weighted[j] @ y + self.chain.layers[j].bias
+            error = weighted[j] @ error
             # |eta| / |x^i| is the noise level.
             margin = _ratios(self.noise * norms[j], _norms(error), np.inf)
             worst = np.minimum(worst, margin.min(1))

@@ -9,7 +9,12 @@ import numpy as np
 from keras import layers as kl
 from keras import ops
 
-from keras_spectral.linalg import depthwise_convolution_operator
+from keras_spectral.linalg import (
+    LinearOperator,
+    depthwise_convolution_operator,
+    diagonal_operator,
+    repeated_operator,
+)
 
 # What inference leaves as it is.
 IDENTITIES = (
@@ -26,33 +31,38 @@ IDENTITIES = (
 
 @dataclass(frozen=True)
 class Step:
-    """A map x -> S(x) x, where S(x) is a matrix that is constant around x.
-
-    Vectors are tensors (probes, batch, *shape). A record is what S(x) is made of,
-    such as the slopes of a ReLU; it broadcasts over the probes.
+    """A map x -> S(x) x, where S(x) is a linear operator that is constant around x.
 
     Args:
-        output_shape: Tuple without probes and batch.
-        matvec: Callable (vectors, record) to vectors.
-        adjoint: Callable (vectors, record) to vectors.
-        record: Callable, x to the record, `None` for a linear map.
+        at: Callable, points (1, batch, *shape) to the `LinearOperator` S(x) on tensors
+            of that shape.
+        output_shape: Tuple without the batch.
+        linear: Boolean, whether S is the same at all points.
     """
 
+    at: Callable
     output_shape: tuple
-    matvec: Callable
-    adjoint: Callable
-    record: Callable | None = None
+    linear: bool = False
+
+    def __call__(self, x):
+        """Return S(x) x for several batches, (k, batch, *shape)."""
+        points = ops.reshape(x, (1, -1, *x.shape[2:]))
+        return ops.reshape(self.at(points) @ points, (*x.shape[:2], *self.output_shape))
 
 
-def each(function):
-    """Return a function of batches as one of vectors (probes, batch, *shape)."""
+def _linear(operator):
+    """Return the step of an operator from (1, *shape)."""
+    return Step(
+        at=lambda x: repeated_operator(operator, (x.shape[1],)),
+        output_shape=operator.output_shape[1:],
+        linear=True,
+    )
 
-    def apply(vectors, record=None):
-        probes, batch, *shape = vectors.shape
-        y = function(ops.reshape(vectors, (probes * batch, *shape)))
-        return ops.reshape(y, (probes, batch, *y.shape[1:]))
 
-    return apply
+def _linear_map(matvec, adjoint, shape, output_shape, dtype):
+    """Return the step of a linear map of batches, given with its adjoint."""
+    shapes = (1, *shape), (1, *output_shape)
+    return _linear(LinearOperator(matvec, adjoint, *shapes, dtype))
 
 
 def channels_last(layer):
@@ -87,7 +97,7 @@ def step_of(layer, shape, dtype):
     if isinstance(layer, kl.LeakyReLU):
         return _sloped(float(layer.negative_slope), shape, dtype)
     if isinstance(layer, (kl.Flatten, kl.Reshape, kl.Permute)):
-        return _rearranging(layer, shape)
+        return _rearranging(layer, tuple(shape), dtype)
     rules = (
         (kl.ZeroPadding2D, _padding),
         (kl.MaxPooling2D, _max_pooling),
@@ -131,23 +141,21 @@ def activation_step(name, activation, shape, dtype):
 def _sloped(slope, shape, dtype):
     low = ops.convert_to_tensor(slope, dtype)
     high = ops.convert_to_tensor(1.0, dtype)
-
-    def apply(vectors, slopes):
-        return vectors * slopes
-
-    return Step(tuple(shape), apply, apply, lambda x: ops.where(x > 0, high, low))
+    return Step(lambda x: diagonal_operator(ops.where(x > 0, high, low)), tuple(shape))
 
 
-def _rearranging(layer, shape):
+def _rearranging(layer, shape, dtype):
     if getattr(layer, "data_format", "channels_last") != "channels_last":
         channels_last(layer)
     if isinstance(layer, kl.Permute):
         order = (0, *layer.dims)
         back = tuple(int(axis) for axis in np.argsort(order))
-        return Step(
+        return _linear_map(
+            lambda x: ops.transpose(x, order),
+            lambda y: ops.transpose(y, back),
+            shape,
             tuple(shape[axis - 1] for axis in layer.dims),
-            each(lambda x: ops.transpose(x, order)),
-            each(lambda y: ops.transpose(y, back)),
+            dtype,
         )
     size = math.prod(shape)
     output = (size,)
@@ -155,10 +163,12 @@ def _rearranging(layer, shape):
         output = tuple(layer.target_shape)
         known = -math.prod(output)
         output = tuple(size // known if n == -1 else n for n in output)
-    return Step(
+    return _linear_map(
+        lambda x: ops.reshape(x, (-1, *output)),
+        lambda y: ops.reshape(y, (-1, *shape)),
+        shape,
         output,
-        each(lambda x: ops.reshape(x, (-1, *output))),
-        each(lambda y: ops.reshape(y, (-1, *shape))),
+        dtype,
     )
 
 
@@ -166,87 +176,72 @@ def _padding(layer, shape, dtype):
     height, width, channels = shape
     (top, bottom), (left, right) = layer.padding
     pads = [[0, 0], [top, bottom], [left, right], [0, 0]]
-    return Step(
+    return _linear_map(
+        lambda x: ops.pad(x, pads),
+        lambda y: y[:, top : top + height, left : left + width],
+        shape,
         (height + top + bottom, width + left + right, channels),
-        each(lambda x: ops.pad(x, pads)),
-        each(lambda y: y[:, top : top + height, left : left + width]),
+        dtype,
     )
 
 
-def _windows(layer, shape, dtype):
-    """Return the map from an image to the entries of its windows, and which are real.
-
-    It is a depthwise convolution with unit kernels, so its adjoint is exact.
-    """
-    *taps, channels = *layer.pool_size, shape[-1]
-    count = math.prod(taps)
-    kernel = np.eye(count, dtype=dtype).reshape(*taps, 1, count)
-    kernel = np.broadcast_to(kernel, (*taps, channels, count))
-    operator = depthwise_convolution_operator(
-        ops.convert_to_tensor(np.ascontiguousarray(kernel)),
+def _pooling_operator(layer, kernel, shape, dtype):
+    return depthwise_convolution_operator(
+        ops.convert_to_tensor(np.ascontiguousarray(kernel), dtype),
         shape[:2],
         strides=tuple(layer.strides),
         padding=layer.padding,
     )
-    ones = ops.ones(operator.input_shape, dtype=dtype)
-    # (1, 1, height, width, channels, windows' entries): 0 in the padding.
-    output = (*operator.output_shape[1:3], channels)
-    real = ops.reshape(operator.matvec(ones), (1, 1, *output, count))
-    return operator, output, count, real
 
 
 def _max_pooling(layer, shape, dtype):
-    operator, output, count, real = _windows(layer, shape, dtype)
-    unfold, fold = each(operator.matvec), each(operator.adjoint)
-
-    def entries(x):
-        return ops.reshape(unfold(x), (*x.shape[:2], *output, count))
-
-    def record(x):
-        lowest = ops.convert_to_tensor(-math.inf, dtype)
-        seen = ops.where(real > 0, entries(x), lowest)
-        return ops.one_hot(ops.argmax(seen, axis=-1), count, dtype=dtype)
-
-    def adjoint(y, chosen):
-        spread = y[..., None] * chosen
-        flat = (*spread.shape[:-2], output[-1] * count)
-        return fold(ops.reshape(spread, flat))
-
-    return Step(
-        output,
-        lambda x, chosen: ops.sum(entries(x) * chosen, axis=-1),
-        adjoint,
-        record,
+    *taps, channels = *layer.pool_size, shape[-1]
+    count = math.prod(taps)
+    # A depthwise convolution with unit kernels gives the entries of all windows.
+    kernel = np.eye(count).reshape(*taps, 1, count)
+    kernel = np.broadcast_to(kernel, (*taps, channels, count))
+    windows = _pooling_operator(layer, kernel, shape, dtype)
+    output = (*windows.output_shape[1:3], channels)
+    sums = LinearOperator(
+        lambda x: ops.sum(ops.reshape(x, (-1, *output, count)), axis=-1),
+        lambda y: ops.repeat(y, count, axis=-1),
+        windows.output_shape,
+        (1, *output),
+        dtype,
     )
+    real = windows @ ops.ones(windows.input_shape, dtype=dtype)
+    lowest = ops.convert_to_tensor(-math.inf, dtype)
+
+    def at(x):
+        batch = (x.shape[1],)
+        entries = repeated_operator(windows, batch)
+        # Nothing in the padding is a maximum.
+        seen = ops.where(real > 0, entries @ x, lowest)
+        largest = ops.argmax(ops.reshape(seen, (*batch, *output, count)), axis=-1)
+        chosen = ops.one_hot(largest, count, dtype=dtype)
+        chosen = diagonal_operator(ops.reshape(chosen, entries.output_shape))
+        return repeated_operator(sums, batch) @ chosen @ entries
+
+    return Step(at, output)
 
 
 def _average_pooling(layer, shape, dtype):
-    _, output, _, real = _windows(layer, shape, dtype)
-    sums = depthwise_convolution_operator(
-        ops.ones((*layer.pool_size, shape[-1], 1), dtype=dtype),
-        shape[:2],
-        strides=tuple(layer.strides),
-        padding=layer.padding,
-    )
+    ones = np.ones((*layer.pool_size, shape[-1], 1))
+    sums = _pooling_operator(layer, ones, shape, dtype)
     # The mean is over the pixels of a window that are in the image.
-    pixels = ops.sum(real, axis=-1)[0]
-    return Step(
-        output,
-        each(lambda x: sums.matvec(x) / pixels),
-        each(lambda y: sums.adjoint(y / pixels)),
-    )
+    pixels = sums @ ops.ones(sums.input_shape, dtype=dtype)
+    return _linear(diagonal_operator(1 / pixels) @ sums)
 
 
 def _global_average_pooling(layer, shape, dtype):
     height, width, channels = shape
     output = (1, 1, channels) if layer.keepdims else (channels,)
     share = ops.ones((1, height, width, 1), dtype=dtype) / (height * width)
-
-    def matvec(x):
+    return _linear_map(
         # `ops.mean` narrows float64 to float32 on torch.
-        return ops.sum(x * share, axis=(1, 2), keepdims=layer.keepdims)
-
-    def adjoint(y):
-        return share * ops.reshape(y, (-1, 1, 1, channels))
-
-    return Step(output, each(matvec), each(adjoint))
+        lambda x: ops.sum(x * share, axis=(1, 2), keepdims=layer.keepdims),
+        lambda y: share * ops.reshape(y, (-1, 1, 1, channels)),
+        shape,
+        output,
+        dtype,
+    )

@@ -13,7 +13,7 @@ from keras_spectral.layers import (
     SpectralNormalization,
     StableRankNormalization,
 )
-from keras_spectral.linalg import operator_matrix, project_stable_rank
+from keras_spectral.linalg import project_stable_rank
 from tests.layers.kinds import KINDS, images
 from tests.layers.reference import finite_differences, sn_gradient, stable_rank
 from tests.layers.test_spectral_normalization import converge, kernel_gradient
@@ -169,7 +169,7 @@ def test_preserved_singular_values(rng, preserved, norm):
         assert bounded == pytest.approx(2, rel=1e-6)
     else:
         operator = layer.slots[0].operator(effective, (5, 5, 3))
-        bounded = np.linalg.norm(operator_matrix(operator), 2)
+        bounded = np.linalg.norm(operator.to_matrix(), 2)
         # For k = 1 the cap follows the bound, and lowers the norm.
         limit = 2 * (1 + 1e-6)
         assert bounded <= limit and (preserved == 1 or bounded > limit * 0.999)
@@ -196,7 +196,7 @@ def test_operator_norm_of_every_convolution(kind):
     (slot,) = layer.slots
     shape = x.shape[2:] if kind == "convolution in time" else x.shape[1:]
     operator = slot.operator(layer.effective_kernel(), shape)
-    norm = np.linalg.norm(operator_matrix(operator), 2)
+    norm = np.linalg.norm(operator.to_matrix(), 2)
     # An estimate from below, so the norm is a little above.
     assert norm == pytest.approx(1, rel=1e-3)
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from scipy.sparse.linalg import svds
 
 from keras_spectral import linalg
 
@@ -70,20 +71,71 @@ def kernel(rng):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_operator_has_its_adjoint_matrix_and_spectrum(kernel, kind):
     operator = make_operators(kernel)[kind]
-    matrix = linalg.operator_matrix(operator)
-    adjoint = linalg.LinearOperator(
-        operator.adjoint,
-        operator.matvec,
-        operator.output_shape,
-        operator.input_shape,
-        operator.dtype,
-    )
-    np.testing.assert_allclose(linalg.operator_matrix(adjoint), matrix.T, atol=1e-5)
+    matrix = ops.convert_to_numpy(operator.to_matrix())
+    adjoint = ops.convert_to_numpy(operator.T.to_matrix())
+    np.testing.assert_allclose(adjoint, matrix.T, atol=1e-5)
     expected = np.linalg.svd(matrix.astype("float64"), compute_uv=False)
     values = linalg.operator_singular_values(operator, 2)
     np.testing.assert_allclose(values, expected[:2], rtol=1e-5)
     sigma = float(linalg.power_iteration(operator, iterations=20).sigma)
     assert expected[0] * 0.9 <= sigma <= expected[0] * (1 + 1e-5)
+
+
+def scalar_tensor(value):
+    return ops.convert_to_tensor(np.float32(value))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_algebra_of_every_operator(rng, kernel, kind):
+    one = make_operators(kernel)[kind]
+    two = make_operators(rng.standard_normal(kernel.shape).astype("float32"))[kind]
+    a, b = (ops.convert_to_numpy(operator.to_matrix()) for operator in (one, two))
+    skip = linalg.identity_operator(one.input_shape)
+    block = skip - scalar_tensor(0.5) * (one + 2 * two).T @ two
+    expected = np.eye(a.shape[1]) - 0.5 * (a + 2 * b).T @ b
+    assert block.shape == expected.shape
+    matrix = ops.convert_to_numpy(block.to_matrix())
+    np.testing.assert_allclose(matrix, expected, rtol=1e-4, atol=1e-4)
+    x = rng.standard_normal((3, *(block.input_shape[1:] or block.input_shape)))
+    found = ops.convert_to_numpy(block @ x).reshape(3, -1)
+    np.testing.assert_allclose(found, x.reshape(3, -1) @ expected.T, atol=1e-3)
+    values = svds(block.to_scipy(), k=2, return_singular_vectors=False)
+    expected = np.linalg.svd(expected, compute_uv=False)[:2]
+    np.testing.assert_allclose(np.sort(values)[::-1], expected, rtol=1e-4)
+
+
+def test_structured_operators(rng):
+    weights = rng.standard_normal((1, 3, 4)).astype("float32")
+    matrix = rng.standard_normal((4, 2)).astype("float32")
+    repeated = linalg.repeated_operator(linalg.dense_operator(matrix), (3,))
+    operator = repeated @ linalg.diagonal_operator(weights)
+    expected = np.kron(np.eye(3), matrix.T) @ np.diag(weights.ravel())
+    for found, wanted in ((operator, expected), (operator.T, expected.T)):
+        actual = ops.convert_to_numpy(found.to_matrix())
+        np.testing.assert_allclose(actual, wanted, atol=1e-6)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="computes in float32 by default"
+)
+def test_float64_stays(rng):
+    """`keras.ops.matmul` narrows it to float32 on torch."""
+    a, b = rng.standard_normal((2, 5, 5))
+    x = rng.standard_normal(5)
+    one, two = linalg.dense_operator(a), linalg.dense_operator(b)
+    skip = linalg.identity_operator((5,), "float64")
+    for operator, matrix in (
+        (one, a.T),
+        (one @ two, a.T @ b.T),
+        (skip - 0.3 * one, np.eye(5) - 0.3 * a.T),
+    ):
+        for found, wanted in ((operator, matrix), (operator.T, matrix.T)):
+            image = ops.convert_to_numpy(found @ x)
+            np.testing.assert_allclose(image, wanted @ x, rtol=1e-12)
+            stack = ops.convert_to_numpy(found @ np.stack([x, x]))
+            np.testing.assert_allclose(stack[1], wanted @ x, rtol=1e-12)
+            actual = ops.convert_to_numpy(found.to_matrix())
+            np.testing.assert_allclose(actual, wanted, rtol=1e-12, atol=1e-14)
 
 
 def test_spectrum_of_extreme_operators(kernel):
@@ -138,6 +190,26 @@ def test_operators_are_differentiable_in_the_kernel(rng, kernel, kind):
         assert slope == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
+def test_gradients_through_products(rng, kernel):
+    """By the scalar and by the kernel, of <y, (1 + c C'C) x>."""
+    x, y = rng.standard_normal((2, 2, 6, 5, 2)).astype("float32")
+
+    def block(kernel, scalar):
+        operator = linalg.convolution_operator(kernel, (6, 5), padding="same")
+        skip = linalg.identity_operator(operator.input_shape)
+        return skip + scalar * (operator.T @ operator)
+
+    def product(kernel, scalar):
+        return ops.sum(ops.convert_to_tensor(y) * (block(kernel, scalar) @ x))
+
+    square = float(product(kernel, 1.0)) - float(product(kernel, 0.0))
+    slope = gradient(lambda scalar: product(kernel, scalar), np.float32(0.7))
+    assert slope == pytest.approx(square, rel=1e-4)
+    # Quadratic in the kernel: Euler's relation.
+    slope = np.vdot(gradient(lambda k: product(k, 1.0), kernel), kernel)
+    assert slope == pytest.approx(2 * square, rel=1e-3)
+
+
 @pytest.mark.parametrize("kind", ["convolution", "depthwise", "transposed"])
 @pytest.mark.parametrize("p", [1, 2, np.inf])
 def test_certificates(kernel, kind, p):
@@ -146,7 +218,7 @@ def test_certificates(kernel, kind, p):
         "depthwise": linalg.depthwise_convolution_operator,
         "transposed": linalg.transposed_convolution_operator,
     }[kind]
-    matrix = linalg.operator_matrix(make(kernel, (7, 7), 1, "same"))
+    matrix = ops.convert_to_numpy(make(kernel, (7, 7), 1, "same").to_matrix())
     exact = np.linalg.norm(matrix.astype("float64"), p)
     bound = float(linalg.induced_norm(kernel, p, kind))
     assert exact * (1 - 1e-6) <= bound <= exact * (1.2 if p == 2 else 1 + 1e-6)

@@ -15,7 +15,6 @@ from keras_spectral.linalg import (
     convolution_operator,
     dense_operator,
     depthwise_convolution_operator,
-    operator_matrix,
     operator_singular_values,
     transposed_convolution_operator,
 )
@@ -106,7 +105,7 @@ def test_scales(rng, scale, channels):
     assert scaled == pytest.approx(scale * norm, rel=1e-9)
     operator = convolution_operator(scale * kernel, (4, 4))
     expected = scale * np.linalg.norm(
-        operator_matrix(convolution_operator(kernel, (4, 4))), 2
+        convolution_operator(kernel, (4, 4)).to_matrix(), 2
     )
     assert operator_singular_values(operator, 1)[0] == pytest.approx(expected, rel=1e-9)
 
@@ -132,7 +131,7 @@ def test_lanczos_is_the_svd_of_the_matrix(rng, strides, padding, dilation, chann
     operator = convolution_operator(
         kernel, (7, 8, channels), strides, padding, dilation
     )
-    expected = np.linalg.svd(operator_matrix(operator), compute_uv=False)[:5]
+    expected = np.linalg.svd(operator.to_matrix(), compute_uv=False)[:5]
     np.testing.assert_allclose(
         operator_singular_values(operator, 5), expected, rtol=1e-10
     )
@@ -145,7 +144,7 @@ def test_lanczos_on_every_kind(rng):
         transposed_convolution_operator(kernel, (3, 4), 2),
         dense_operator(kernel),
     ):
-        matrix = operator_matrix(operator)
+        matrix = operator.to_matrix()
         expected = np.linalg.svd(matrix, compute_uv=False)[:3]
         values = operator_singular_values(operator, 3)
         np.testing.assert_allclose(values, expected, rtol=1e-10)
@@ -153,9 +152,9 @@ def test_lanczos_on_every_kind(rng):
 
 def test_matrix_of_a_half_precision_operator(rng):
     kernel = ops.cast(rng.standard_normal((2, 2, 1, 2)), "bfloat16")
-    matrix = operator_matrix(convolution_operator(kernel, (3, 3)))
+    matrix = convolution_operator(kernel, (3, 3)).to_matrix()
     wide = ops.convert_to_numpy(ops.cast(kernel, "float32"))
-    expected = operator_matrix(convolution_operator(wide, (3, 3)))
+    expected = convolution_operator(wide, (3, 3)).to_matrix()
     assert matrix.dtype == np.float32
     np.testing.assert_array_equal(matrix, expected)
 
