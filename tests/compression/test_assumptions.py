@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_spectral.compression import check_assumptions
+from keras_spectral.compression import assumptions, check_assumptions
 from keras_spectral.measures import cushions
 
 
@@ -114,3 +114,15 @@ def test_layers_that_the_theorem_does_not_know(layer, assumption, status):
     model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(10), layer])
     found = {row.assumption: row for row in check_assumptions(model, trials=1)}
     assert found[assumption].status == status
+
+
+def test_the_p_value_of_shuffles_counts_the_matrix_itself(rng):
+    """Among 100 equally likely orders none has a rank of zero (Phipson and Smyth)."""
+    uneven = rng.normal(size=(60, 40)) * np.linspace(0.2, 3, 40)
+    assert assumptions._heterogeneity(uneven, 0) == 1 / 100
+    # Where every order is as uneven, all 100 are.
+    assert assumptions._heterogeneity(np.ones((6, 4)), 0) == 1
+    detail = {
+        r.assumption: r.detail for r in check_assumptions(network(uneven), trials=1)
+    }
+    assert detail["rows and columns of equal variance"] == "p = 0.01 by 99 shuffles"

@@ -288,3 +288,29 @@ def test_a_compressed_copy_keeps_the_statistics_of_normalization():
     model = keras.Sequential([keras.Input((4,)), normalization, keras.layers.Dense(2)])
     copy = compression.compress(model, replacement="zero", deviations=1e-9)
     np.testing.assert_allclose(copy(x), model(x), rtol=1e-5, atol=1e-6)
+
+
+def test_each_kernel_has_noise_of_its_own(rng):
+    """Two layers of equal weights: noise of one stream would be equal, too."""
+    n = 60
+    layers = [keras.layers.Dense(n, use_bias=False) for _ in range(2)]
+    model = keras.Sequential([keras.Input((n,)), *layers])
+    weights = rng.normal(size=(n, n)).astype("float32")
+    model.set_weights([weights, weights])
+    small = np.abs(weights) <= weights.std()
+
+    def correlation(one, other):
+        return np.corrcoef(one[small], other[small])[0, 1]
+
+    seen = []
+    compression.compare_replacements(
+        model, rules=["magnitude"], replacements=["gaussian"], trials=2,
+        evaluate=lambda model: seen.append(model.get_weights()) or 0.5,
+    )  # fmt: skip
+    kernels = compression.compress(model, replacement="gaussian").get_weights()
+    noises = [*kernels, *(kernel for kernels in seen[2:] for kernel in kernels)]
+    # Four standard errors of a correlation of independent numbers.
+    bound = 4 / math.sqrt(small.sum())
+    for i, one in enumerate(noises):
+        for other in noises[:i]:
+            assert abs(correlation(one, other)) < bound

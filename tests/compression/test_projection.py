@@ -266,3 +266,17 @@ def test_wrong_arguments():
         rebuild_matrix([], 0, (2, 2))
     with pytest.raises(ValueError, match="`shape`"):
         rebuild_matrix([1.0], 0, (2, 0))
+
+
+@settings(max_examples=200, deadline=None)
+@given(margin=st.floats(0.02, 1), eta=st.floats(1e-12, 0.2))
+def test_projection_and_rounding_share_the_failures(margin, eta):
+    """The probabilities of both add up to eta, nearly all of it."""
+    k, t = vector_projections(margin, eta, rounding=True), margin / 2
+    # Rounding fails where chi^2_k / k > (margin / quantum - 1)^2 = (1 + sqrt(2x/k))^2.
+    x = k / 2 * (margin / rounding_quantum(margin, eta, 10) - 1) ** 2
+
+    def failure(k):
+        return 2 * math.exp(-k * t**2 / (4 * (1 + t))) + math.exp(-x)
+
+    assert failure(k) <= eta * (1 + 1e-9) < failure(k - 1) * (1 + 2e-9)

@@ -60,6 +60,18 @@ def zip_bytes(members, method=zipfile.ZIP_STORED):
     return stream.getvalue()
 
 
+def overlapping_zip():
+    """A zip with a member that lies inside another one; the local headers agree."""
+    inner, stream = zip_bytes([("a/data/0", ONES)]), io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("a/data.pkl", inner)
+        with zipfile.ZipFile(io.BytesIO(inner)) as other:
+            (member,) = other.infolist()
+        member.header_offset = stream.getvalue().index(inner)
+        archive.filelist.append(member)
+    return stream.getvalue()
+
+
 def rezipped(content, method=zipfile.ZIP_STORED, edit=lambda name, data: data):
     """Write a PyTorch zip again, packed or with other members."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -340,6 +352,7 @@ def files():
             "two entries of one name"),
         "two members of one name": (zip_bytes([("a/data.pkl", b"x")] * 2), UNSAFE,
                                     "two members of one name"),
+        "overlapping members": (overlapping_zip(), UNSAFE, "members in its zip that overlap"),
     }  # fmt: skip
     # A chain of references in which every level has the one below twice.
     laughs = b"\x80\x02]q\x00" + b"".join(

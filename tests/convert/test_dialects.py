@@ -252,3 +252,35 @@ def test_two_dialects_are_compared_by_ours(dialect, tmp_path):
     rows = convert.compare(first, tmp_path / "kuangliu.safetensors", dialect=dialect)
     # Named for both, bearpaw's words are not kuangliu's.
     assert ({r.status for r in rows} == {"equal"}) == (dialect == "auto")
+
+
+def test_the_score_is_the_share_of_all_keys_that_agree():
+    """Two keys of both, one of the file's alone, three of the model's: 2 / 6."""
+    theirs = ["conv1.weight", "fc.weight", "own.weight"]
+    ours = {
+        "features.init_block.conv.weight", "output.weight", "output.bias",
+        "features.init_block.bn.weight", "features.init_block.bn.bias",
+    }  # fmt: skip
+    dialect, score = dialects.detect(theirs, ours)
+    assert dialect.name == "bearpaw" and score == pytest.approx(2 / 6)
+    assert dialects.detect(["fc.weight", "fc.bias"], {"a.weight"})[1] == 0
+
+
+def test_differences_are_relative_to_the_first_file(tmp_path):
+    a, b = np.array([1.0, -2.0], "float32"), np.array([1.5, -4.0], "float32")
+    for name, value in (("a", a), ("b", b), ("zero", 0 * a)):
+        np.savez(tmp_path / f"{name}.npz", w=value)
+
+    def error(first, second, **arguments):
+        (row,) = convert.compare(
+            tmp_path / f"{first}.npz", tmp_path / f"{second}.npz", **arguments
+        )
+        return row.relative_error, row.status
+
+    # max |a - b| = 2, max |a| = 2, max |b| = 4.
+    assert error("a", "b") == (1.0, "different")
+    assert error("b", "a") == (0.5, "different")
+    assert error("b", "a", tolerance=0.5) == (0.5, "equal")
+    assert error("a", "b", tolerance=0.5) == (1.0, "different")
+    # There the error is absolute.
+    assert error("zero", "b") == (4.0, "different")

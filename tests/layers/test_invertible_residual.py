@@ -351,3 +351,16 @@ def test_shapes_and_bounds_are_checked():
     for bound in (0, 1, 1.5):
         with pytest.raises(ValueError, match="`bound`"):
             dense(bound=bound)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_layers_share_the_bound_so_that_their_product_reaches_it(count):
+    """Multiples of orthogonal matrices: the norm of the product is that of norms."""
+    layers = [kl.Dense(5, use_bias=False, dtype="float64") for _ in range(count)]
+    block = wild(InvertibleResidual(layers, bound=0.8, dtype="float64"), images(5))
+    for layer in layers:
+        layer.kernel.assign(3 * np.linalg.qr(np.random.standard_normal((5, 5)))[0])
+    (matrix,) = jacobian(block.branch, images(5)[:1].astype("float64"))
+    singular = np.linalg.svd(matrix, compute_uv=False)
+    np.testing.assert_allclose(singular, 0.8, rtol=1e-6)
+    assert block.lipschitz_bound() == pytest.approx(0.8, rel=1e-6)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from keras import ops
 
 from keras_spectral.linalg import convolution_operator, power_iteration
@@ -89,3 +90,28 @@ def test_an_operator_in_float64_stays_there(rng):
     triplet = power_iteration(operator, iterations=400)
     exact = np.linalg.norm(operator.to_matrix(), 2)
     assert float(triplet.sigma) == pytest.approx(exact, rel=1e-10)
+
+
+@pytest.mark.parametrize("order", ["v_first", "u_first"])
+def test_one_step_is_pytorchs(rng, order):
+    """PyTorch's older normalization goes by v first, its parametrization by u."""
+    matrix = torch.from_numpy(rng.standard_normal((5, 8)))
+    layer = torch.nn.Linear(8, 5, bias=False, dtype=torch.float64)
+    with torch.no_grad():
+        layer.weight.copy_(matrix)
+    if order == "v_first":
+        torch.nn.utils.spectral_norm(layer, eps=0.0)
+        theirs, names = layer, ("weight_u", "weight_v")
+    else:
+        torch.nn.utils.parametrizations.spectral_norm(layer, eps=0.0)
+        theirs, names = layer.parametrizations.weight[0], ("_u", "_v")
+    start = [vector / np.linalg.norm(vector) for vector in map(rng.random, (5, 8))]
+    for name, vector in zip(names, start, strict=True):
+        getattr(theirs, name).copy_(torch.from_numpy(vector))
+    layer.train()
+    layer(torch.zeros(1, 8, dtype=torch.float64))
+    u, sigma, v = power_iteration(matrix.numpy(), 1, *start, update_order=order)
+    np.testing.assert_allclose(u, getattr(theirs, names[0]).numpy(), rtol=1e-12)
+    np.testing.assert_allclose(v, getattr(theirs, names[1]).numpy(), rtol=1e-12)
+    normalized = layer.eval().weight.detach().numpy()
+    np.testing.assert_allclose(matrix.numpy() / float(sigma), normalized, rtol=1e-12)

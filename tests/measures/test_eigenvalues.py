@@ -141,3 +141,33 @@ def test_a_smooth_spectrum_has_no_bulk(rng):
     spiked += 5 * np.outer(rng.normal(size=200), rng.normal(size=200))
     assert fit_eigenvalues(spiked).spikes == 1
     assert fit_eigenvalues(spiked).bulk == "ok"
+
+
+def test_the_edge_of_small_matrices_by_monte_carlo(rng):
+    """Johnstone's centre takes one row away, which in 5 rows is much."""
+    # sqrt(5 - 1) = sqrt(4) = 2: centre 4^2, width 4 (1/2 + 1/2)^(1/3).
+    assert random_edge((5, 4)) == pytest.approx(16 + 4 * 2.0234)
+    assert random_edge((4, 5), 3.0) == pytest.approx(9 * (16 + 4 * 2.0234))
+    draws = 100_000
+    w = rng.normal(size=(draws, 5, 4))
+    largest = np.linalg.eigvalsh(np.swapaxes(w, 1, 2) @ w)[:, -1]
+    share = np.mean(largest > random_edge((5, 4)))
+    # Three sampling errors are 0.1 %; without taking a row away it is 0.45 %.
+    assert 0.007 < share < 0.013
+
+
+def test_spikes_take_their_freedom_out_of_the_deviation(rng):
+    """Beside strong spikes the rest is a random matrix of as many rows less."""
+    rows, columns, strong, deviation = 60, 40, 10, 0.5
+    u, _ = np.linalg.qr(rng.normal(size=(rows, strong)))
+    v, _ = np.linalg.qr(rng.normal(size=(columns, strong)))
+    freedom = (rows - strong) * (columns - strong)
+    found = []
+    for _ in range(20):
+        w = deviation * rng.normal(size=(rows, columns)) + 1e4 * u @ v.T
+        fit = fit_eigenvalues(w)
+        assert fit.spikes == strong
+        found.append(fit.bulk_deviation)
+    # The square is chi^2 of so many degrees: its root errs by 1 / sqrt(2 freedom).
+    error = 1 / math.sqrt(2 * freedom * len(found))
+    assert np.mean(found) == pytest.approx(deviation, rel=4 * error)

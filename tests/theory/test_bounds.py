@@ -212,3 +212,10 @@ def test_float32_errors_are_bounded_in_float64():
     found = occam_bound(error, 100, 1000)
     assert type(found.bound) is float
     assert found.bound == occam_bound(float(error), 100, 1000).bound
+
+
+@pytest.mark.parametrize("delta", [1 / 2, 1 / 16, 2.0**-40])
+def test_the_bits_that_would_not_be_vacuous_pay_for_the_confidence(delta):
+    """No error, two classes: kl(0 || 1/2) = ln 2, so one bit a sample, less log2."""
+    found = occam_bound(0.0, 0.0, 100, delta, classes=2)
+    assert found.most_bits == pytest.approx(100 + math.log2(delta), rel=1e-12)

@@ -21,6 +21,7 @@ from keras_spectral.theory import (
     layer_tolerances,
     margin_error,
     margin_measure,
+    matrix_projections,
     perturbation_bound,
     projection_parameters,
     sparsity_measure,
@@ -286,3 +287,20 @@ def test_scales_do_not_matter_to_the_failure_probability():
         assert approximation_threshold(scale, 0.01) == pytest.approx(
             scale * approximation_threshold(1.0, 0.01)
         )
+
+
+def test_lemma_9_counts_the_coefficients_of_algorithm_2():
+    """Row M3: each layer's, for an error of epsilon mu mu-> / (6 c d)."""
+    # One layer, all numbers 1 and ln(1 / delta) = 1.
+    assert projection_parameters(
+        1.0, [1.0], [1.0], 1.0, 1, 1, 1 / math.e
+    ) == pytest.approx(72)
+    mu, inter, c, width, samples, delta = [0.25, 0.3], [0.08, 0.1], 1.5, 128, 500, 0.05
+    # d layers of h^2 pairs and m samples each: eta is at least (delta / (m d h))^2.
+    eta = (delta / (samples * 2 * width)) ** 2
+    counts = [
+        matrix_projections(0.3 * m * i / (6 * c * 2), eta, "as_printed")
+        for m, i in zip(mu, inter, strict=True)
+    ]
+    found = projection_parameters(0.3, mu, inter, c, width, samples, delta)
+    assert sum(counts) - 2 <= found <= sum(counts)
