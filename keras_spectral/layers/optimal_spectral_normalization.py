@@ -1,11 +1,10 @@
 """Optimal spectral normalization: every singular value clipped at the bound."""
 
 import keras
-import numpy as np
 
 from keras_spectral.layers.compilation import warn_of_factorization
 from keras_spectral.layers.reparametrization import Reparametrization
-from keras_spectral.linalg import clip_singular_values
+from keras_spectral.linalg import clip_singular_values, clipped_matrix
 from keras_spectral.validation import check_positive
 
 
@@ -58,8 +57,7 @@ class OptimalSpectralNormalization(Reparametrization):
         return clip_singular_values(matrix, self.bound)
 
     def converged(self, matrix, index):
-        u, s, vt = np.linalg.svd(matrix, full_matrices=False)
-        return (u * np.minimum(s, self.bound)) @ vt
+        return clipped_matrix(matrix, self.bound)
 
     def get_config(self):
         return {**super().get_config(), "bound": self.bound}

@@ -12,6 +12,7 @@ from keras_spectral.layers.reparametrization import Reparametrization
 from keras_spectral.layers.singular_vectors import ExactSingularVectors, SingularVectors
 from keras_spectral.linalg import (
     LARGEST_FACTORED_SIDE,
+    bounded_matrix,
     converged_norm,
     turning_product,
 )
@@ -239,9 +240,7 @@ class RankOneReparametrization(Reparametrization):
         if self.bounds_operator(index):
             operator = slot.matrix_operator(self.norm, self.input_size)
         norm = converged_norm(capped, operator)
-        if norm <= self.epsilon or (self.clip and norm <= self.bound):
-            return capped
-        return self.bound / norm * capped
+        return bounded_matrix(capped, norm, self.bound, self.epsilon, self.clip)
 
     def capped(self, matrix, index):
         """Return a matrix with all that `converged` does to it but scaling.

@@ -11,7 +11,7 @@ from keras_spectral.layers.rank_one import OR_NOT_TWICE, RankOneReparametrizatio
 from keras_spectral.layers.rank_one_forms import StableRankScaling
 from keras_spectral.layers.singular_vectors import ExactSingularVectors
 from keras_spectral.linalg import (
-    converged_triplet,
+    capped_matrix,
     normalize_stable_rank,
     project_stable_rank,
 )
@@ -217,10 +217,7 @@ class StableRankNormalization(RankOneReparametrization):
         if self.preserved != 1:
             capped, _ = project_stable_rank(matrix, target, self.preserved)
             return ops.convert_to_numpy(capped)
-        u, sigma, v = converged_triplet(matrix / scale)
-        remainder = (np.square(matrix / scale).sum() - sigma**2) / sigma**2
-        factor = np.sqrt(min(1.0, (target - 1.0) / max(remainder, 1e-300)))
-        return factor * matrix + (1.0 - factor) * scale * sigma * np.outer(v, u)
+        return capped_matrix(matrix, target)
 
     def _bounded_matrix(self, index, norm):
         matrix = self.matrix(index)

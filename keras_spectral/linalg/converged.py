@@ -1,11 +1,11 @@
-"""Leading singular triplets to rounding in float64, on the host: for export."""
+"""Singular values and what becomes of kernels, to rounding in float64 by NumPy.
+
+For export, and for files: no backend is started, but for the norm of an operator.
+"""
 
 import numpy as np
 import scipy.linalg
 import scipy.sparse.linalg
-from keras import ops
-
-from keras_spectral.linalg.spectra import operator_singular_values
 
 # Above, a full reduction to tridiagonal form takes longer than a Lanczos process.
 _LARGEST_REDUCED_SIDE = 1024
@@ -61,12 +61,72 @@ def converged_norm(matrix, make_operator=None):
     scale = np.abs(matrix).max()
     if make_operator is None or scale == 0:
         return converged_triplet(matrix)[1]
+    from keras import ops
+
+    from keras_spectral.linalg.spectra import operator_singular_values
+
     operator = make_operator(ops.convert_to_tensor(matrix / scale))
     if operator.shape[1] <= _LARGEST_REDUCED_SIDE:
         matrix = ops.convert_to_numpy(operator.to_matrix())
         return float(scale * converged_triplet(matrix)[1])
 
     return float(scale * operator_singular_values(operator, count=1)[0])
+
+
+def bounded_matrix(matrix, norm, bound=1.0, epsilon=1e-12, clip=False):
+    """Return a matrix scaled to a bound, as `SpectralNormalization` does it.
+
+    Args:
+        matrix: Array, finite.
+        norm: Float, its norm.
+        bound: Float > 0.
+        epsilon: Float; a matrix whose norm is not above it stays as it is.
+        clip: Boolean; whether one within the bound does, too.
+
+    Example:
+    >>> bounded_matrix(np.diag([4.0, 2.0]), 4.0).tolist()
+    [[1.0, 0.0], [0.0, 0.5]]
+    """
+    if norm <= epsilon or (clip and norm <= bound):
+        return matrix
+    return bound / norm * matrix
+
+
+def clipped_matrix(matrix, bound=1.0):
+    """Return the nearest matrix with no singular value above a bound.
+
+    Args:
+        matrix: Array (inputs, outputs), finite.
+        bound: Float > 0.
+
+    Example:
+    >>> clipped_matrix(np.diag([4.0, 0.5])).tolist()
+    [[1.0, 0.0], [0.0, 0.5]]
+    """
+    u, s, vt = np.linalg.svd(matrix, full_matrices=False)
+    return (u * np.minimum(s, bound)) @ vt
+
+
+def capped_matrix(matrix, stable_rank):
+    """Return a matrix whose stable rank is capped by shrinking all but the largest.
+
+    Args:
+        matrix: Array (inputs, outputs), finite.
+        stable_rank: Float >= 1.
+
+    Example:
+    >>> capped_matrix(np.diag([2.0, 2.0]), 1.25).round(6).tolist()
+    [[2.0, 0.0], [0.0, 1.0]]
+
+    Source: [sanyal2020], Algorithm 2.
+    """
+    scale = np.abs(matrix).max()
+    if not 0 < scale < np.inf:
+        return matrix
+    u, sigma, v = converged_triplet(matrix / scale)
+    remainder = (np.square(matrix / scale).sum() - sigma**2) / sigma**2
+    factor = np.sqrt(min(1.0, (stable_rank - 1.0) / max(remainder, 1e-300)))
+    return factor * matrix + (1.0 - factor) * scale * sigma * np.outer(v, u)
 
 
 def _leading_right_vector(matrix):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from keras_spectral.models.kinds import CELLS, KINDS, kernels_of, kind_of
+from keras_spectral.models.normalizers import NORMALIZERS, normalizer
 from keras_spectral.models.stored import StoredWeight
 from keras_spectral.models.views import MatrixView
 
@@ -71,11 +72,6 @@ def _number(group):
     return _without_number(group), int(number.group(1)) if number else 0
 
 
-_NORMALIZERS = (
-    "SpectralNormalization",
-    "OptimalSpectralNormalization",
-    "StableRankNormalization",
-)
 # Layers of two kernels, the first of which is of a plain kind.
 _FACTORED = {
     "SVDDense": "Dense",
@@ -87,7 +83,7 @@ _CLASSES = {
     for name in (
         *(name for kind in KINDS for name in kind.classes),
         *CELLS,
-        *_NORMALIZERS,
+        *NORMALIZERS,
         *_FACTORED,
         "BatchNormalization",
         "StackedRNNCells",
@@ -203,33 +199,47 @@ class _Walk:
         alike = [group for group in named if _without_number(group) == kind]
         return next(iter(alike or named), None)
 
-    def enter(self, part, name=None, note=None):
+    def enter(self, part, name=None):
         """Find the kernels of a layer, or of the layers inside."""
         name = name or part.name
         if part.path.startswith("optimizer"):
             self.left_out["optimizer"] = "state of an optimizer"
         elif kind_of(part) is not None:
-            self._kernels(part, name, note)
+            self._kernels(part, name)
         elif part.kind in _FACTORED and part.classes:
             self._factors(part, name)
-        elif self._wraps(part):
-            note = f"trained under {part.kind}; the layer computes with another"
-            self.enter(part.part("layer"), name, note)
+        elif part.kind in NORMALIZERS and part.classes:
+            self._wrapped(part, name)
         else:
             self._unknown(part, name)
             for inner in part.inside():
                 self.enter(inner)
 
-    def _wraps(self, part):
-        return "norm_states" in self.children(part.path)
+    def _wrapped(self, part, name):
+        """A layer in a wrapper of ours: what it computes with."""
+        inner = part.part("layer")
+        ours = str(part.config.get("registered_name")).startswith("keras_spectral>")
+        if not part.config:
+            ours = part.kind != "SpectralNormalization" or part.has("norm_states")
+        if not ours:
+            # Keras has a layer of this name, which keeps its state in other places.
+            self.left_out[f"{name} ({part.kind})"] = "no rule for its kernel"
+            return
+        start = len(self.found)
+        self.enter(inner, name)
+        for place, weight in enumerate(self.found[start:], start):
+            on_images = "Conv" in weight.kind and len(weight.view.kernel_shape) > 2
+            transform, note = normalizer(part.kind, part.arguments, on_images)
+            notes = "; ".join(filter(None, (weight.note, note)))
+            self.found[place] = replace(weight, transform=transform, note=notes or None)
 
-    def _kernels(self, part, name, note):
+    def _kernels(self, part, name):
         try:
             every = kernels_of(part)
             kernels = [
                 weight
                 for found in every
-                for weight in self._kernel(part, found, name, note, len(every))
+                for weight in self._kernel(part, found, name, len(every))
             ]
         except ValueError as error:
             if not part.config:
@@ -243,12 +253,12 @@ class _Walk:
         if not kernels:
             self.left_out[f"{name} ({part.kind})"] = "its kernels are not in the file"
 
-    def _kernel(self, part, found, name, note, count):
+    def _kernel(self, part, found, name, count):
         key = found.owner.key(found.kernel.place)
         if key not in self.shapes:
             return
         shape = tuple(self.shapes[key])
-        axes = found.kernel.outputs(found.owner, len(shape))
+        axes, note = found.kernel.outputs(found.owner, len(shape)), None
         if axes is None:
             axes = (len(shape) - 1,)
             note = f"{part.kind}'s arguments are not in the file: outputs last"

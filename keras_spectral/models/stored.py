@@ -17,6 +17,8 @@ class StoredWeight:
         view: `MatrixView` of the kernel.
         note: String, what the file does not tell, or `None`.
         combine: Callable from the tensors to the kernel.
+        transform: Callable from the matrix (inputs, outputs) in float64 to the one that
+            the layer computes with, or `None`.
     """
 
     name: str
@@ -25,6 +27,7 @@ class StoredWeight:
     view: MatrixView
     note: str | None = None
     combine: Callable = lambda kernel: kernel
+    transform: Callable | None = None
 
     def matrix(self, tensors):
         """Return W of y = W x, an array (outputs, inputs), flattened.
@@ -33,7 +36,10 @@ class StoredWeight:
             tensors: Mapping from key to NumPy array.
         """
         kernel = self.combine(*(tensors[key] for key in self.keys))
-        return self.view.flatten(kernel).T
+        matrix = self.view.flatten(kernel)
+        if self.transform is not None:
+            matrix = self.transform(matrix.astype("float64"))
+        return matrix.T
 
 
 def torch_weights(key, shape, shapes, layout="auto"):

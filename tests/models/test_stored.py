@@ -10,7 +10,15 @@ import pytest
 from keras import layers as kl
 
 from keras_spectral import experiments, zoo
-from keras_spectral.layers import MaskedConv2D, SVDConv2D, SVDConv2DTranspose, SVDDense
+from keras_spectral.layers import (
+    MaskedConv2D,
+    OptimalSpectralNormalization,
+    SpectralNormalization,
+    StableRankNormalization,
+    SVDConv2D,
+    SVDConv2DTranspose,
+    SVDDense,
+)
 from keras_spectral.measures import spectrum
 from keras_spectral.models.keras_files import KerasFile, stored_weights
 from tests.layers.kinds import KINDS, images
@@ -134,6 +142,54 @@ UNTOLD = {
     "time distributed": "its layer's class is not in the file",
     "convolution in time": "its layer's class is not in the file",
 }
+
+
+WRAPPERS = {
+    "divided": lambda layer: SpectralNormalization(layer, bound=2.0),
+    "within the bound": lambda layer: SpectralNormalization(layer, 1e3, clip=True),
+    "clipped": lambda layer: OptimalSpectralNormalization(layer, bound=0.7),
+    "stable rank": lambda layer: StableRankNormalization(layer, 0.3),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("kind", ["dense", "conv2d", "conv2d transpose", "lstm"])
+def test_a_wrapped_kernel_is_that_which_is_computed_with(kind, wrapper, tmp_path):
+    make, x = KINDS[kind]
+    inputs = keras.Input(x.shape[1:])
+    model = keras.Model(inputs, WRAPPERS[wrapper](make(name="mine"))(inputs))
+    expected = facts(experiments.analyze_model(model))
+    model.save(tmp_path / "model.keras")
+    found = experiments.analyze_checkpoint(tmp_path / "model.keras")
+    assert facts(found).keys() == expected.keys()
+    for row in found:
+        assert row.kind == expected[row.name][0] and row.note is None
+        numbers = row.spectral_norm, row.stable_rank
+        np.testing.assert_allclose(numbers, expected[row.name][1:], rtol=1e-5)
+    model.save_weights(tmp_path / "model.weights.h5")
+    bare = experiments.analyze_checkpoint(tmp_path / "model.weights.h5")
+    assert facts(bare).keys() == expected.keys()
+    assert all("what is trained" in row.note for row in bare)
+
+
+def test_what_no_file_tells_of_a_wrapper_is_said(tmp_path):
+    layers = [
+        keras.Input((8, 8, 3)),
+        SpectralNormalization(kl.Conv2D(4, 3, name="a"), norm="operator"),
+        SpectralNormalization(kl.Conv2D(4, 3, name="b"), method="power_iteration"),
+        StableRankNormalization(kl.Conv2D(4, 3, name="c"), 0.5, preserved=2),
+        kl.Flatten(),
+        SpectralNormalization(kl.Dense(4, name="d"), norm="operator"),
+        kl.SpectralNormalization(kl.Dense(3), name="keras"),
+    ]
+    model = keras.Sequential(layers)
+    model.save(tmp_path / "model.keras")
+    found = experiments.analyze_checkpoint(tmp_path / "model.keras")
+    notes = {row.name: row.note for row in found}
+    assert list(notes) == ["a", "b", "c", "d"] and notes["d"] is None
+    assert 'norm="operator"' in notes["a"] and "has an estimate" in notes["b"]
+    assert "several values" in notes["c"]
+    assert found.skipped == experiments.analyze_model(model).skipped
 
 
 def test_layers_of_own_models_are_found_by_name(tmp_path):
