@@ -2,12 +2,15 @@
 
 import dataclasses
 import difflib
+from typing import get_args
 
 import keras
 import numpy as np
 
 from keras_spectral.compression.masks import (
     ReplacedKernel,
+    Replacement,
+    Rule,
     compression_of,
     remember,
 )
@@ -18,8 +21,7 @@ from keras_spectral.models.weights import leaf_layers
 from keras_spectral.results import Rows
 from keras_spectral.validation import check_choice, check_integer, check_positive
 
-RULES = ("magnitude", "signed")
-REPLACEMENTS = ("gaussian", "matched", "zero")
+RULES, REPLACEMENTS = get_args(Rule), get_args(Replacement)
 
 
 def _column(label=None, form=None, table=True):
@@ -31,8 +33,8 @@ class CompressionRow:
     """What one rule and replacement did to the layers and to the accuracy."""
 
     name: str = _column(table=False)
-    rule: str = _column("rule")
-    replacement: str = _column("replaced by")
+    rule: Rule = _column("rule")
+    replacement: Replacement = _column("replaced by")
     trials: int = _column(table=False)
     alpha_pdf: float = _column("alpha", ".2f")
     alpha_tail: float = _column(table=False)

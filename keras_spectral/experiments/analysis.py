@@ -2,11 +2,13 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 import numpy as np
 
 from keras_spectral.convert import CheckpointError, read_checkpoint
 from keras_spectral.measures import fit_eigenvalues, fit_power_law
+from keras_spectral.measures.power_law import FitStatus
 from keras_spectral.models import weights
 from keras_spectral.results import Rows
 from keras_spectral.validation import check_choice, check_integer
@@ -17,7 +19,7 @@ _SAMPLE = 1 << 18
 _LONGEST_SHORT_SIDE = 8192
 _BLOCK = 1 << 20
 
-_LAYOUTS = ("auto", "keras", "torch")
+Layout = Literal["auto", "keras", "torch"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +60,11 @@ class AnalysisRow:
     alpha_pdf: float
     standard_error: float
     tail_size: int
-    status: str
+    status: FitStatus
     eigenvalue_alpha: float
     eigenvalue_error: float
     eigenvalue_tail: int
-    eigenvalue_status: str
+    eigenvalue_status: FitStatus
     spikes: int
     shuffled_spikes: int
     root_mean_square: float
@@ -165,7 +167,7 @@ def analyze_checkpoint(path, entry=None, layout="auto", seed=0, progress=None):
 
     Source: papers/heavy-tail-compression.md, section 6 and appendix D.
     """
-    check_choice("layout", layout, _LAYOUTS)
+    check_choice("layout", layout, Layout)
     check_integer("seed", seed, least=0)
     state = read_checkpoint(path, entry)
     if layout == "auto":

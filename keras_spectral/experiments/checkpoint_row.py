@@ -11,6 +11,7 @@ from keras_spectral.compression.heavy_tail import CompressionRow
 from keras_spectral.experiments import inputs
 from keras_spectral.experiments.checkpoint_task import file_digest
 from keras_spectral.measures import fit_power_law
+from keras_spectral.measures.power_law import FitStatus
 from keras_spectral.models.copying import deep_graphs
 from keras_spectral.models.weights import leaf_layers
 from keras_spectral.results import Rows
@@ -58,7 +59,7 @@ class SweepRow:
     standard_error: float | None = None
     xmin: float | None = None
     tail_size: int | None = None
-    status: str | None = None
+    status: FitStatus | None = None
     stable_rank: float | None = None
     original_accuracy: float | None = None
     compressions: list[CompressionRow] = dataclasses.field(default_factory=list)
