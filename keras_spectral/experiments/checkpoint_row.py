@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import keras
+import msgspec
 import numpy as np
 
 from keras_spectral import compression, convert
@@ -87,10 +88,13 @@ class SweepRow:
         """Return the row of `to_dict`.
 
         Raises:
-            TypeError: If these are no such values.
+            ValueError: If these are no such values, with the one that is wrong.
         """
-        compressions = [CompressionRow(**row) for row in values["compressions"]]
-        return cls(**{**values, "compressions": compressions})
+        row = msgspec.convert(values, cls)
+        # msgspec takes no notice of a dataclass's fields that are missing or too many.
+        if row.to_dict() != values:
+            raise ValueError("The fields are not those of a row, or one is NaN")
+        return row
 
 
 def measure_checkpoint(task):

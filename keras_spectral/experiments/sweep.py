@@ -159,7 +159,7 @@ def _finished(folder, task):
     path = folder / f"{task.key}.json"
     try:
         row = SweepRow.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError):
         return None
     same = (row.sha256, row.settings) == (task.sha256, task.settings)
     if not same or row.error is not None:
