@@ -185,7 +185,7 @@ def analyze_checkpoint(path, entry=None, layout="auto", seed=0, progress=None):
                 matrix = _flattened(name, array, layout)
                 rows.append(_row(name, kind, array.shape, matrix, seed))
             except CheckpointError as error:
-                reason = str(error).removeprefix(f"{state.origin} ")
+                reason = error.reason
             except ValueError as error:
                 reason = str(error)
         if reason is not None:
