@@ -4,6 +4,10 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterator
+from typing import Literal
+
+# What a run's results are of, as their files say.
+RunStatus = Literal["running", "complete", "interrupted", "failed"]
 
 
 def _plain(value):

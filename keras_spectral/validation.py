@@ -2,6 +2,13 @@
 
 import math
 import numbers
+import typing
+from typing import Literal
+
+# `norm=`: of the flattened kernel, or of the convolution as an operator on images.
+Norm = Literal["reshaped", "operator"]
+# `variant=` of a formula: as it holds, or as its paper prints it.
+Variant = Literal["corrected", "as_printed"]
 
 
 def _check_number(name, value, expected, holds):
@@ -101,14 +108,16 @@ def check_choice(name, value, choices):
     Args:
         name: String, the argument's name.
         value: What was passed.
-        choices: Tuple.
+        choices: Tuple, or a `typing.Literal` of the words.
 
     Example:
     >>> check_choice("rule", "small", ("magnitude", "signed"))
     Traceback (most recent call last):
     ...
     ValueError: `rule` must be one of ('magnitude', 'signed'). Received: rule='small'
+    >>> check_choice("norm", "operator", Norm)
     """
+    choices = typing.get_args(choices) or choices
     if value not in choices:
         raise ValueError(
             f"`{name}` must be one of {choices}. Received: {name}={value!r}"

@@ -4,11 +4,10 @@ import math
 
 import numpy as np
 
+from keras_spectral.compression.masks import Rule
 from keras_spectral.gaussian import normals
 from keras_spectral.theory.approximation import approximation_threshold
 from keras_spectral.validation import check_choice, check_integer
-
-_RULES = ("magnitude", "signed")
 
 
 def split(weights, threshold, rule="magnitude"):
@@ -33,7 +32,7 @@ def split(weights, threshold, rule="magnitude"):
 
     Source: [shin2021], section 3.2 (A and B).
     """
-    check_choice("rule", rule, _RULES)
+    check_choice("rule", rule, Rule)
     if not math.isfinite(threshold):
         raise ValueError(
             f"`threshold` must be a number. Received: threshold={threshold}"

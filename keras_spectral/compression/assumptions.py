@@ -10,6 +10,7 @@ from keras_spectral.measures import goodness_of_fit
 from keras_spectral.models import weights
 from keras_spectral.models.weights import leaf_layers
 from keras_spectral.results import Rows
+from keras_spectral.theory.bounds import Verdict
 from keras_spectral.validation import check_integer
 
 # 1-Lipschitz, and zero at zero.
@@ -37,7 +38,7 @@ class AssumptionRow:
 
     name: str
     assumption: str
-    status: str
+    status: Verdict
     detail: str
 
 

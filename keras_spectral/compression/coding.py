@@ -5,11 +5,14 @@ array first, and takes a few times that array's memory at most.
 """
 
 import zlib
+from typing import Literal, get_args
 
 import numpy as np
 
-INDICES = ("bitmap", "delta")
-VALUES = ("float32", "float16", "bfloat16", "int8")
+Index = Literal["bitmap", "delta"]
+INDICES = get_args(Index)
+Values = Literal["float32", "float16", "bfloat16", "int8"]
+VALUES = get_args(Values)
 
 
 def dtype_named(name):

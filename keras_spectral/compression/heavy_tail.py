@@ -1,12 +1,15 @@
 """Heavy-tailed weights: the large ones kept, the small ones replaced by noise."""
 
 import dataclasses
+from typing import get_args
 
 import numpy as np
 
 from keras_spectral.compression.kernels import compressible, summary
 from keras_spectral.compression.masks import (
     ReplacedKernel,
+    Replacement,
+    Rule,
     as_numpy,
     compression_of,
     remember,
@@ -16,8 +19,7 @@ from keras_spectral.models.copying import copy_model
 from keras_spectral.results import Rows
 from keras_spectral.validation import check_choice, check_integer, check_positive
 
-RULES = ("magnitude", "signed")
-REPLACEMENTS = ("gaussian", "matched", "zero")
+RULES, REPLACEMENTS = get_args(Rule), get_args(Replacement)
 
 
 def _column(label=None, form=None, table=True):
@@ -29,11 +31,11 @@ class CompressionRow:
     """What one rule and replacement did to the kernels and to the accuracy."""
 
     name: str = _column(table=False)
-    rule: str = _column("rule")
-    replacement: str = _column("replaced by")
+    rule: Rule = _column("rule")
+    replacement: Replacement = _column("replaced by")
     trials: int = _column(table=False)
-    alpha_pdf: float = _column("alpha", ".2f")
-    alpha_tail: float = _column(table=False)
+    alpha_pdf: float | None = _column("alpha", ".2f")
+    alpha_tail: float | None = _column(table=False)
     kept: float = _column("kept", ".1%")
     relative_error: float = _column("error", ".3f")
     original_accuracy: float | None = _column("before", ".2%")

@@ -5,9 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_spectral.validation import check_choice, check_integer
-
-_VARIANTS = ("corrected", "as_printed")
+from keras_spectral.validation import Variant, check_choice, check_integer
 
 
 class Truncation(NamedTuple):
@@ -118,7 +116,7 @@ def round_factors(truncation, variant="corrected"):
 
     Source: [orton2018], the claim after Theorem 4's proof.
     """
-    check_choice("variant", variant, _VARIANTS)
+    check_choice("variant", variant, Variant)
     left, right = truncation.left, truncation.right
     width = max(left.shape[0], right.shape[1])
     # The norm of what is rounded: that of A itself may hide in what was removed.

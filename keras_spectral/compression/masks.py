@@ -2,6 +2,7 @@
 
 import dataclasses
 import weakref
+from typing import Literal
 
 import keras
 import numpy as np
@@ -10,6 +11,10 @@ from keras_spectral.compression.coding import dtype_named
 from keras_spectral.gaussian import normals
 from keras_spectral.layers.singular_vectors import SingularVectors
 from keras_spectral.models.keras_internals import flatten_layers
+
+# Which entries are small, and what is put in their place: see `compress_matrix`.
+Rule = Literal["magnitude", "signed"]
+Replacement = Literal["gaussian", "matched", "zero"]
 
 # Model -> {index of the weight: ReplacedKernel}. A model cannot carry it: Keras would
 # track and save it.
@@ -35,8 +40,8 @@ class ReplacedKernel:
     """
 
     kept: np.ndarray
-    rule: str | None = None
-    replacement: str = "zero"
+    rule: Rule | None = None
+    replacement: Replacement = "zero"
     threshold: float | None = None
     mean: float = 0.0
     deviation: float = 0.0

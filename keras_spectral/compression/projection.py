@@ -16,9 +16,6 @@ from keras_spectral.theory.projection import (
 )
 from keras_spectral.validation import check_integer
 
-_VARIANTS = ("corrected", "as_printed")
-_MATRIX_VARIANTS = (*_VARIANTS, "gaussian_tail")
-
 # Entries of the helper string in memory at a time. The seed's meaning depends on it.
 _BLOCK = 2**16
 

@@ -7,12 +7,16 @@ import dataclasses
 import hashlib
 import json
 import math
+import reprlib
+import sys
 import zlib
+from typing import Annotated, Literal, get_args
 
+import msgspec
 import numpy as np
 
 from keras_spectral.compression import coding
-from keras_spectral.compression.masks import ReplacedKernel
+from keras_spectral.compression.masks import ReplacedKernel, Replacement, Rule
 
 METADATA = "keras_spectral.compressed"
 DESCRIPTION = "description"
@@ -24,25 +28,29 @@ DTYPES = {
     "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8",
     "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8", "bool": "BOOL",
 }  # fmt: skip
-FLOATS = ("float64", "float32", "float16", "bfloat16")
 _LONGEST_DESCRIPTION = 2**26
+
+Float = Literal["float64", "float32", "float16", "bfloat16"]
+Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+Natural = Annotated[int, msgspec.Meta(ge=0)]
+Naturals = Annotated[list[Natural], msgspec.Meta(max_length=64)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Coded:
     """How a compressed weight is stored, and what was done to it."""
 
-    count: int
-    index: str
-    values: str
-    scale: float
-    replacement: str
-    rule: str | None
-    threshold: float | None
-    mean: float
-    deviation: float
-    seed: list
-    key: list
+    count: Natural
+    index: coding.Index
+    values: Float | Literal["int8"]
+    scale: Finite
+    replacement: Replacement
+    rule: Rule | None
+    threshold: Finite | None
+    mean: Finite
+    deviation: Finite
+    seed: Naturals
+    key: Naturals
     normals_sha256: str | None
 
 
@@ -52,7 +60,7 @@ class StoredWeight:
 
     name: str
     path: str
-    shape: tuple
+    shape: Annotated[tuple[Natural, ...], msgspec.Meta(max_length=32)]
     dtype: str
     sha256: str
     coded: Coded | None = None
@@ -63,59 +71,55 @@ class StoredWeight:
         return math.prod(self.shape)
 
 
-def _require(table, **types):
-    """Return the values of a JSON object whose fields have these types."""
-    if not isinstance(table, dict) or set(table) != set(types):
-        raise ValueError("its description has other fields than this version's")
-    for name, kind in types.items():
-        value = table[name]
-        right = isinstance(value, kind) and not isinstance(value, bool)
-        if right and isinstance(value, float):
-            right = math.isfinite(value)
-        if not right:
-            raise ValueError(f"its description has a strange `{name}`")
-    return table
+@dataclasses.dataclass(frozen=True)
+class _Description:
+    config: dict
+    weights: list
 
 
-def _naturals(value, most, name):
-    if len(value) > most or any(type(n) is not int or n < 0 for n in value):
-        raise ValueError(f"its description has a strange `{name}`")
-    return value
+def _checked(kind, table, place):
+    """Return a `kind` of a JSON object that has its fields, each of its type.
+
+    One field at a time: msgspec says only in a sentence which one is wrong.
+    """
+    types = {field.name: field.type for field in dataclasses.fields(kind)}
+    found = table.keys() if isinstance(table, dict) else set()
+    if found != types.keys():
+        odd = sorted(found ^ types.keys())
+        raise ValueError(f"{place} has other fields than this version's: {_shown(odd)}")
+    values = {}
+    for name, expected in types.items():
+        try:
+            values[name] = msgspec.convert(table[name], expected)
+        except msgspec.ValidationError as error:
+            raise _strange(place, name, table[name]) from error
+    return kind(**values)
 
 
-def _choice(value, choices, name):
-    if value not in choices:
-        raise ValueError(f"its description has a strange `{name}`: {str(value)[:40]}")
+def _strange(place, name, value):
+    return ValueError(f"{place} has a strange `{name}`: {_shown(value)}")
 
 
-def _stored_weight(table):
+def _shown(value):
+    """Return what a stranger wrote, of any length, depth and letters, as a few."""
+    return reprlib.repr(value)[:80]
+
+
+def _stored_weight(index, table):
     """Return a `StoredWeight` of its JSON, checked."""
-    table = _require(
-        table, name=str, path=str, shape=list, dtype=str, sha256=str,
-        coded=(dict, type(None)),
-    )  # fmt: skip
-    _naturals(table["shape"], 32, "shape")
-    _choice(table["dtype"], DTYPES, "dtype")
-    coded, shape = table["coded"], tuple(table["shape"])
-    if coded is not None:
-        _choice(table["dtype"], FLOATS, "dtype")
-        coded = Coded(
-            **_require(
-                coded, count=int, index=str, values=str, scale=float,
-                replacement=str, rule=(str, type(None)),
-                threshold=(float, type(None)), mean=float, deviation=float,
-                seed=list, key=list, normals_sha256=(str, type(None)),
-            )
-        )  # fmt: skip
-        _naturals(coded.seed, 64, "seed")
-        _naturals(coded.key, 64, "key")
-        _choice(coded.index, coding.INDICES, "index")
-        _choice(coded.values, (*FLOATS, "int8"), "values")
-        _choice(coded.replacement, ("gaussian", "matched", "zero"), "replacement")
-        _choice(coded.rule, ("magnitude", "signed", None), "rule")
-        if not 0 <= coded.count <= math.prod(shape) or coded.deviation < 0:
-            raise ValueError("its description has a strange `count` or `deviation`")
-    return StoredWeight(**{**table, "shape": shape, "coded": coded})
+    place = f"its description of weight {index}"
+    if isinstance(table, dict) and isinstance(table.get("coded"), dict):
+        table = {**table, "coded": _checked(Coded, table["coded"], place)}
+    weight = _checked(StoredWeight, table, place)
+    coded = weight.coded
+    if weight.dtype not in (DTYPES if coded is None else get_args(Float)):
+        raise _strange(place, "dtype", weight.dtype)
+    if coded is not None and (coded.count > weight.size or coded.deviation < 0):
+        raise ValueError(
+            f"{place} has a strange `count` or `deviation`: "
+            f"{_shown((coded.count, coded.deviation))}"
+        )
+    return weight
 
 
 def describe(config, stored):
@@ -156,8 +160,9 @@ def read_description(file):
         raise ValueError("its description cannot be inflated") from error
     if not inflate.eof:
         raise ValueError("its description is too long")
-    content = _require(_json(text), config=dict, weights=list)
-    return content["config"], [_stored_weight(item) for item in content["weights"]]
+    content = _checked(_Description, _json(text), "its description")
+    weights = [_stored_weight(*item) for item in enumerate(content.weights)]
+    return content.config, weights
 
 
 def _json(text):

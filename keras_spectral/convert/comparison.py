@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import zipfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -25,7 +26,7 @@ class TensorDifference:
     """
 
     name: str
-    status: str
+    status: Literal["equal", "different", "of another shape", "only in A", "only in B"]
     relative_error: float | None = None
 
 
@@ -81,7 +82,7 @@ def compare(first, second, tolerance=0.0, dialect="auto"):
         if key.endswith("num_batches_tracked"):
             continue
         if key not in a or key not in b:
-            rows.append(TensorDifference(key, f"only in {'B' if key in b else 'A'}"))
+            rows.append(TensorDifference(key, "only in B" if key in b else "only in A"))
         else:
             rows.append(_difference(key, a[key](), b[key](), tolerance))
     return Rows(rows)

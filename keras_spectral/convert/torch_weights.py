@@ -158,7 +158,7 @@ def _guarded(state, function, *arguments):
     try:
         return function(*arguments)
     except CheckpointError as error:
-        raise type(error)(f"{state.origin} {error}") from error
+        raise type(error)(error.reason, state.origin) from error
 
 
 class _Weights:

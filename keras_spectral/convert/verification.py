@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Literal
 
 import keras
 import numpy as np
@@ -58,13 +59,13 @@ class Certificate:
         reason: String, why the scope is not the network.
     """
 
-    scope: str
+    scope: Literal["network", "layers", "none"]
     reference: str = ""
     relative_error: float = 0.0
     first_bad_layer: str | None = None
     layers: int = 0
     tolerance: float = TOLERANCE
-    precision: str = "float64"
+    precision: Literal["float64", "float32"] = "float64"
     reason: str = ""
 
     @property
@@ -72,12 +73,14 @@ class Certificate:
         """Whether everything that was compared agrees."""
         return self.first_bad_layer is None
 
+    @property
+    def status(self) -> Literal["passed", "failed"]:
+        """What the card says of `passed`."""
+        return "passed" if self.passed else "failed"
+
     def to_dict(self):
-        """Return what JSON can hold, with a `status`."""
-        return {
-            "status": "passed" if self.passed else "failed",
-            **dataclasses.asdict(self),
-        }
+        """Return what JSON can hold, with the `status`."""
+        return {"status": self.status, **dataclasses.asdict(self)}
 
     def __str__(self):
         if self.passed:

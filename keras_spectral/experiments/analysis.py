@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from keras_spectral import models
 from keras_spectral.convert import CheckpointError, read_checkpoint
 from keras_spectral.experiments.checkpoint_task import file_digest
 from keras_spectral.measures import fit_eigenvalues, fit_power_law
+from keras_spectral.measures.eigenvalues import Bulk
+from keras_spectral.measures.power_law import FitStatus
 from keras_spectral.models.keras_files import KerasFile, stored_weights
 from keras_spectral.models.stored import torch_weights
 from keras_spectral.results import Rows
@@ -24,7 +27,7 @@ _BLOCK = 1 << 20
 # No law of weights is as steep; the fit's status says why.
 _LARGEST_SHOWN = 100
 
-_LAYOUTS = ("auto", "keras", "torch")
+Layout = Literal["auto", "keras", "torch"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,14 +72,14 @@ class AnalysisRow:
     alpha_pdf: float
     standard_error: float
     tail_size: int
-    status: str
+    status: FitStatus
     eigenvalue_alpha: float
     eigenvalue_error: float
     eigenvalue_tail: int
-    eigenvalue_status: str
+    eigenvalue_status: FitStatus
     eigenvalue_xmin: float
     spikes: int
-    bulk: str
+    bulk: Bulk
     shuffled_spikes: int
     root_mean_square: float
     kurtosis: float
@@ -192,7 +195,7 @@ def analyze_checkpoint(path, entry=None, layout="auto", seed=0, progress=None):
 
     Source: [shin2021], section 6 and appendix D.
     """
-    check_choice("layout", layout, _LAYOUTS)
+    check_choice("layout", layout, Layout)
     check_integer("seed", seed, least=0)
     state = read_checkpoint(path, entry)
     if layout == "auto" and state.container in ("keras", "hdf5"):
@@ -212,7 +215,7 @@ def analyze_checkpoint(path, entry=None, layout="auto", seed=0, progress=None):
             row = _row(weight.name, weight.kind, shape, weight.note, matrix, seed)
             rows.append(row)
         except CheckpointError as error:
-            skipped[weight.name] = str(error).removeprefix(f"{state.origin} ")
+            skipped[weight.name] = error.reason
         except ValueError as error:
             skipped[weight.name] = str(error)
     source = {

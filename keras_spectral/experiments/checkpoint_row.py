@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import keras
+import msgspec
 import numpy as np
 
 from keras_spectral import compression, convert
@@ -11,6 +12,7 @@ from keras_spectral.compression.heavy_tail import CompressionRow
 from keras_spectral.experiments import inputs
 from keras_spectral.experiments.checkpoint_task import file_digest
 from keras_spectral.measures import fit_power_law
+from keras_spectral.measures.power_law import FitStatus
 from keras_spectral.models.copying import deep_graphs
 from keras_spectral.models.graph import is_output
 from keras_spectral.models.weights import leaf_layers, weights
@@ -60,7 +62,7 @@ class SweepRow:
     standard_error: float | None = None
     xmin: float | None = None
     tail_size: int | None = None
-    status: str | None = None
+    status: FitStatus | None = None
     stable_rank: float | None = None
     original_accuracy: float | None = None
     compressions: list[CompressionRow] = dataclasses.field(default_factory=list)
@@ -88,10 +90,13 @@ class SweepRow:
         """Return the row of `to_dict`.
 
         Raises:
-            TypeError: If these are no such values.
+            ValueError: If these are no such values, with the one that is wrong.
         """
-        compressions = [CompressionRow(**row) for row in values["compressions"]]
-        return cls(**{**values, "compressions": compressions})
+        row = msgspec.convert(values, cls)
+        # msgspec takes no notice of a dataclass's fields that are missing or too many.
+        if row.to_dict() != values:
+            raise ValueError("The fields are not those of a row, or one is NaN")
+        return row
 
 
 def measure_checkpoint(task):

@@ -15,7 +15,7 @@ from keras_spectral import compression, convert, data, measures, report, zoo
 from keras_spectral.files import output_folder, replacing, write_json
 from keras_spectral.interrupts import interrupts_heeded
 from keras_spectral.layers import SpectralNormalization, StableRankNormalization
-from keras_spectral.results import Rows
+from keras_spectral.results import Rows, RunStatus
 from keras_spectral.validation import check_integer
 
 CHECKPOINT = "resnet20_digits"
@@ -211,7 +211,7 @@ class Demo:
         self._write("complete")
         return self.results
 
-    def _write(self, status):
+    def _write(self, status: RunStatus):
         self.results["status"] = status
         write_json(self.output / "results.json", self.results)
 

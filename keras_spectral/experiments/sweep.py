@@ -21,7 +21,7 @@ from keras_spectral.experiments.checkpoint_row import (
 from keras_spectral.experiments.checkpoint_task import measure_in_worker
 from keras_spectral.files import output_folder, replacing, write_json
 from keras_spectral.interrupts import interrupts_heeded, interrupts_ignored
-from keras_spectral.results import Rows
+from keras_spectral.results import Rows, RunStatus
 from keras_spectral.validation import check_integer
 
 # Seconds to find a cluster's scheduler in.
@@ -159,7 +159,7 @@ def _finished(folder, task):
     path = folder / f"{task.key}.json"
     try:
         row = SweepRow.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError):
         return None
     same = (row.sha256, row.settings) == (task.sha256, task.settings)
     if not same or row.error is not None:
@@ -267,7 +267,7 @@ def _shown(console, results, total):
             progress.update(bar, advance=1, note=f"{row.name} {outcome}")
 
 
-def _write(folder, rows, found, status):
+def _write(folder, rows, found, status: RunStatus):
     """Write the table and the figure, and return the table."""
     table = Rows(rows, title="Checkpoints", caption=None)
     points = [row for row in rows if row.alpha_pdf is not None and row.stable_rank]

@@ -3,7 +3,7 @@
 import dataclasses
 
 from keras_spectral.compression.heavy_tail import REPLACEMENTS
-from keras_spectral.results import Rows
+from keras_spectral.results import Rows, RunStatus
 
 _WEIGHTS = (
     "alpha: exponent of the density of |w| in the final dense layer, with its standard "
@@ -134,13 +134,13 @@ def tables(rows):
     return [part for part in parts if len(part)]
 
 
-def markdown(rows, found, status):
+def markdown(rows, found, status: RunStatus):
     """Return the tables as Markdown.
 
     Args:
         rows: List or `Rows` of `SweepRow`.
         found: `Found`, for what is missing.
-        status: String, "complete" or why not.
+        status: String, `"complete"` or why not.
 
     Returns:
         String, the content of `table.md`.

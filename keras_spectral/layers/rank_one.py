@@ -1,6 +1,7 @@
 """Effective kernels that are a W + b v u': a scale and a rank-one term."""
 
 import functools
+from typing import Literal
 
 import keras
 import numpy as np
@@ -16,12 +17,16 @@ from keras_spectral.linalg import (
     converged_norm,
     turning_product,
 )
-from keras_spectral.linalg.power_iteration import UPDATE_ORDERS
+from keras_spectral.linalg.power_iteration import UpdateOrder
 from keras_spectral.models.slots import check_plain
-from keras_spectral.validation import check_choice, check_integer, check_positive
+from keras_spectral.validation import (
+    Norm,
+    check_choice,
+    check_integer,
+    check_positive,
+)
 
-NORMS = ("reshaped", "operator")
-METHODS = ("block", "power_iteration", "exact")
+Method = Literal["block", "power_iteration", "exact"]
 # How to go on where a second derivative by the kernel is refused.
 OR_NOT_TWICE = (
     ", or stop the gradient of the first derivative by the kernel. (A gradient "
@@ -72,9 +77,9 @@ class RankOneReparametrization(Reparametrization):
         check_positive("bound", bound)
         check_positive("epsilon", epsilon)
         check_integer("power_iterations", power_iterations, least=1)
-        check_choice("norm", norm, NORMS)
-        check_choice("update_order", update_order, UPDATE_ORDERS)
-        check_choice("method", method, METHODS)
+        check_choice("norm", norm, Norm)
+        check_choice("update_order", update_order, UpdateOrder)
+        check_choice("method", method, Method)
         check_integer("block_size", block_size, least=1)
         if not isinstance(clip, bool):
             raise ValueError(f"`clip` must be True or False. Received: clip={clip}")

@@ -6,6 +6,7 @@ the rounding of their dtype.
 
 import itertools
 import math
+from typing import Literal
 
 import numpy as np
 from keras import ops
@@ -14,7 +15,7 @@ from keras.backend import standardize_dtype
 from keras_spectral.linalg.norms import magnitude, spectral_norm, wide
 from keras_spectral.validation import check_choice, check_integer, check_positive
 
-KINDS = ("dense", "convolution", "depthwise", "transposed")
+KernelKind = Literal["dense", "convolution", "depthwise", "transposed"]
 
 # The grid's factor along one axis, by the number of axes: three need so many
 # points that a coarser grid must do.
@@ -56,7 +57,7 @@ def induced_norm(kernel, p=2, kind="dense", tolerance=None):
     Source: [gouk2018], section 3; [zhang2020], eq. 16.
     """
     check_choice("p", p, (1, 2, math.inf))
-    check_choice("kind", kind, KINDS)
+    check_choice("kind", kind, KernelKind)
     if tolerance is not None:
         check_positive("tolerance", tolerance)
     kernel = wide(kernel)

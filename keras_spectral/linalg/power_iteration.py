@@ -1,6 +1,6 @@
 """Power iteration: leading singular vectors of a matrix or an operator."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from keras import ops
@@ -9,7 +9,7 @@ from keras_spectral.linalg.operators import LinearOperator, dense_operator
 from keras_spectral.linalg.tracing import traced_once
 from keras_spectral.validation import check_choice, check_integer
 
-UPDATE_ORDERS = ("v_first", "u_first")
+UpdateOrder = Literal["v_first", "u_first"]
 
 
 class SingularTriplet(NamedTuple):
@@ -204,7 +204,7 @@ def power_iteration(
     Source: [zhang2020], "Power Iteration".
     """
     check_integer("iterations", iterations, least=1)
-    check_choice("update_order", update_order, UPDATE_ORDERS)
+    check_choice("update_order", update_order, UpdateOrder)
     if not isinstance(operator, LinearOperator):
         matrix = ops.convert_to_tensor(operator)
         dtype = "float64" if "float64" in str(matrix.dtype) else "float32"

@@ -6,12 +6,13 @@ import functools
 import json
 import math
 from importlib import resources
+from typing import Literal
 
 import numpy as np
 
 from keras_spectral.validation import check_choice, check_integer
 
-_METHODS = ("characteristic_function", "quantile")
+Method = Literal["characteristic_function", "quantile"]
 # Farther numbers have no more influence on either estimator.
 _LARGEST = 1e100
 # Of a scale from one regression to the next; by more it only runs away.
@@ -45,7 +46,7 @@ class AlphaStableFit:
     distance: float
     p_value: float | None
     size: int
-    status: str
+    status: Literal["ok", "at boundary", "degenerate"]
 
 
 def _check_law(alpha, beta, scale):
@@ -192,7 +193,7 @@ def fit_alpha_stable(x, method="characteristic_function", trials=0, seed=0):
 
     Source: [shin2021], section 5.2; [koutrouvelis1980]; [mcculloch1986].
     """
-    check_choice("method", method, _METHODS)
+    check_choice("method", method, Method)
     check_integer("trials", trials, least=0)
     check_integer("seed", seed, least=0)
     x = np.asarray(x, "float64").ravel()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 import keras
 import numpy as np
@@ -11,13 +12,13 @@ from keras_spectral.measures.chains import chain_of
 from keras_spectral.measures.extremes import CushionExtremes
 from keras_spectral.results import Rows
 from keras_spectral.validation import (
+    Norm,
+    Variant,
     check_choice,
     check_integer,
     check_positive,
     check_ratio,
 )
-
-VARIANTS = ("corrected", "as_printed")
 
 
 def _column(label=None, form=None, table=True):
@@ -30,13 +31,13 @@ class CushionRow:
 
     name: str = _column()
     kind: str = _column(table=False)
-    norm: str = _column(table=False)
+    norm: Norm = _column(table=False)
     outputs: int = _column(form="d")
     stable_rank: float = _column("stable rank")
     layer_cushion: float = _column("layer")
     minimal_interlayer_cushion: float = _column("interlayer")
     standard_error: float = _column("+-", ".1g")
-    jacobian_norms: str = _column("Jacobians")
+    jacobian_norms: Literal["exact", "hutchinson"] = _column("Jacobians")
     activation_contraction: float = _column("contraction")
     interlayer_smoothness: float = _column("smoothness")
 
@@ -167,7 +168,7 @@ def cushions(
     check_integer("draws", draws, least=1)
     check_integer("probes", probes, least=2)
     check_integer("seed", seed, least=0)
-    check_choice("variant", variant, VARIANTS)
+    check_choice("variant", variant, Variant)
     x = _inputs(model, x)
     chain = chain_of(model, x)
     measured = CushionExtremes(chain, noise, draws, probes, seed)

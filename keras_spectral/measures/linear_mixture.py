@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 import numpy as np
 
@@ -25,7 +26,7 @@ class CandidateRow:
     log_likelihood: float
     bic: float
     restarts_kept: int = dataclasses.field(metadata={"label": "restarts kept"})
-    status: str
+    status: Literal["ok", "too few points", "every restart collapsed"]
 
 
 @dataclasses.dataclass(frozen=True)

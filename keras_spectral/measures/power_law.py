@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import warnings
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -10,9 +11,12 @@ from keras_spectral.measures.power_law_search import find_tail
 from keras_spectral.results import Rows
 from keras_spectral.validation import check_choice, check_integer
 
-_SIDES = ("abs", "positive", "negative")
-_ENGINES = ("exact", "powerlaw")
-_ALTERNATIVES = ("lognormal", "exponential", "truncated_power_law")
+Sides = Literal["abs", "positive", "negative"]
+Engine = Literal["exact", "powerlaw"]
+Alternative = Literal["lognormal", "exponential", "truncated_power_law"]
+_ALTERNATIVES = get_args(Alternative)
+# See `PowerLawFit`.
+FitStatus = Literal["ok", "too small", "at boundary", "degenerate"]
 
 # Exponents of the density nearer to 1 than this are mis-fitted by everyone.
 _LEAST_ALPHA = 1.2
@@ -49,12 +53,12 @@ class PowerLawFit:
     tail_size: int
     size: int
     ks_distance: float
-    status: str
+    status: FitStatus
 
 
 def _on_side(x, sides):
     """Return the positive numbers that are fitted."""
-    check_choice("sides", sides, _SIDES)
+    check_choice("sides", sides, Sides)
     x = np.asarray(x, "float64").ravel()
     if not x.size or not np.isfinite(x).all():
         raise ValueError(
@@ -98,7 +102,7 @@ def fit_power_law(x, sides="abs", engine="exact"):
 
     Source: [shin2021], section 6 ([clauset2009]).
     """
-    check_choice("engine", engine, _ENGINES)
+    check_choice("engine", engine, Engine)
     x = _on_side(x, sides)
     nan = math.nan
     nothing = PowerLawFit(nan, nan, nan, nan, 0, x.size, nan, "degenerate")
@@ -214,10 +218,10 @@ class ComparisonRow:
         favoured: String: the likelier law, or `"neither"` above a p-value of 0.1.
     """
 
-    alternative: str
+    alternative: Alternative
     log_likelihood_ratio: float
     p_value: float
-    favoured: str
+    favoured: Literal["power_law", "neither"] | Alternative
 
 
 def compare_power_law(x, sides="abs", alternatives=_ALTERNATIVES):
@@ -248,7 +252,7 @@ def compare_power_law(x, sides="abs", alternatives=_ALTERNATIVES):
     Source: [clauset2009], section 5; [vuong1989].
     """
     for alternative in alternatives:
-        check_choice("alternatives", alternative, _ALTERNATIVES)
+        check_choice("alternatives", alternative, Alternative)
     x = _on_side(x, sides)
     fit = fit_power_law(x)
     rows = []

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_spectral.models import weights
 from keras_spectral.results import Rows
+from keras_spectral.validation import Norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +17,7 @@ class SpectrumRow:
     name: str
     kind: str
     shape: tuple
-    norm: str
+    norm: Norm
     spectral_norm: float
     frobenius_norm: float
     stable_rank: float

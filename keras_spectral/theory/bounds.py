@@ -2,11 +2,15 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 from keras_spectral.validation import check_integer, check_share
 
 # Bits of the one scale that a compressed tensor needs.
 _SCALE_BITS = 32
+
+# Of an assumption; no data can show what is "UNTESTED".
+Verdict = Literal["PASS", "FAIL", "UNTESTED"]
 
 
 def inverse_kl(error, budget):
@@ -107,7 +111,7 @@ class Assumption:
     """
 
     name: str
-    status: str
+    status: Verdict
     detail: str
 
 

@@ -1,16 +1,17 @@
 """How many random projections keep inner products."""
 
 import math
+from typing import Literal
 
 from keras_spectral.validation import (
+    Variant,
     check_choice,
     check_integer,
     check_positive,
     check_probability,
 )
 
-_VARIANTS = ("corrected", "as_printed")
-_MATRIX_VARIANTS = (*_VARIANTS, "gaussian_tail")
+MatrixVariant = Literal[Variant, "gaussian_tail"]
 
 
 def vector_projections(margin, eta, variant="corrected", rounding=False):
@@ -43,7 +44,7 @@ def vector_projections(margin, eta, variant="corrected", rounding=False):
     """
     check_positive("margin", margin)
     check_probability("eta", eta)
-    check_choice("variant", variant, _VARIANTS)
+    check_choice("variant", variant, Variant)
     if variant == "as_printed":
         return math.ceil(16 * math.log(1 / eta) / margin**2)
     events = 3 if rounding else 2
@@ -107,14 +108,15 @@ def matrix_projections(epsilon, eta, variant="corrected"):
         ValueError: If an argument is out of range.
 
     Example:
-    >>> [matrix_projections(0.5, 0.1, variant) for variant in _MATRIX_VARIANTS]
+    >>> variants = ("corrected", "as_printed", "gaussian_tail")
+    >>> [matrix_projections(0.5, 0.1, variant) for variant in variants]
     [96, 10, 48]
 
     Source: [orton2018], Algorithm 2 and Lemma 8.
     """
     check_positive("epsilon", epsilon)
     check_probability("eta", eta)
-    check_choice("variant", variant, _MATRIX_VARIANTS)
+    check_choice("variant", variant, MatrixVariant)
     if variant == "as_printed":
         return math.ceil(math.log(1 / eta) / epsilon**2)
     factor = 4 * (1 + 2 * epsilon) if variant == "corrected" else 4

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 import numpy as np
 
@@ -9,8 +10,8 @@ from keras_spectral.measures import alpha_stable_tail
 from keras_spectral.results import Rows
 from keras_spectral.validation import check_choice, check_integer
 
-_METHODS = ("chernoff", "exact", "as_printed")
-_VARIANTS = ("symmetric", "one_sided", "as_printed")
+Method = Literal["chernoff", "exact", "as_printed"]
+Sidedness = Literal["symmetric", "one_sided", "as_printed"]
 
 
 def large_weight_probability(threshold, alpha_tail, xmin):
@@ -70,7 +71,7 @@ def sparsity_probability(k, size, probability, method="chernoff"):
 
     Source: [shin2021], equations 6 and 11, Proposition 1.2.
     """
-    check_choice("method", method, _METHODS)
+    check_choice("method", method, Method)
     _check_counts(k, size, probability)
     if method != "as_printed":
         k = math.ceil(k)
@@ -169,7 +170,7 @@ def spiked_second_moment(x, alpha_tail, xmin, threshold, variant="symmetric"):
 
     Source: [shin2021], equations 9 and 10.
     """
-    check_choice("variant", variant, _VARIANTS)
+    check_choice("variant", variant, Sidedness)
     large_weight_probability(threshold, alpha_tail, xmin)
     x = np.asarray(x, "float64")
     if not alpha_tail > 2:

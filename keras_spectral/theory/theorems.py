@@ -8,6 +8,7 @@ import math
 
 from keras_spectral.theory import approximation_threshold
 from keras_spectral.validation import (
+    Variant,
     check_choice,
     check_integer,
     check_positive,
@@ -15,8 +16,6 @@ from keras_spectral.validation import (
     check_ratio,
     check_share,
 )
-
-_VARIANTS = ("corrected", "as_printed")
 
 
 def allowed_output_change(margin, norm="max", variant="corrected"):
@@ -45,7 +44,7 @@ def allowed_output_change(margin, norm="max", variant="corrected"):
     """
     check_positive("margin", margin)
     check_choice("norm", norm, ("max", "euclidean"))
-    check_choice("variant", variant, _VARIANTS)
+    check_choice("variant", variant, Variant)
     if norm == "euclidean":
         return margin / math.sqrt(2)
     return margin / 2 if variant == "corrected" else margin

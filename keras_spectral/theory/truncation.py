@@ -2,9 +2,12 @@
 
 import math
 
-from keras_spectral.validation import check_choice, check_integer, check_positive
-
-_VARIANTS = ("corrected", "as_printed")
+from keras_spectral.validation import (
+    Variant,
+    check_choice,
+    check_integer,
+    check_positive,
+)
 
 
 def truncation_tolerance(spectral_norms, input_norm, margin):
@@ -76,7 +79,7 @@ def truncation_parameters(
 
     Source: [orton2018], Theorem 4.
     """
-    check_choice("variant", variant, _VARIANTS)
+    check_choice("variant", variant, Variant)
     check_integer("width", width, least=1)
     if len(stable_ranks) != len(spectral_norms) or not min(stable_ranks) > 0:
         raise ValueError(

@@ -155,6 +155,57 @@ def test_forged_descriptions(saved, change, match):
     refused(saved, match)
 
 
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        (weight(0, name=None), "of weight 0 has a strange `name`: None"),
+        (weight(1, shape="50"), "of weight 1 has a strange `shape`: '50'"),
+        (weight(0, shape=[True, 3000]), "strange `shape`: [True, 3000]"),
+        (weight(1, shape=[1] * 33), "of weight 1 has a strange `shape`"),
+        (weight(0, sha256=7), "strange `sha256`: 7"),
+        (coded(0, count=1.0), "strange `count`: 1.0"),
+        (coded(0, count=-1), "strange `count`: -1"),
+        (coded(0, count=10**30), "strange `count` or `deviation`"),
+        (coded(0, mean=math.nan), "strange `mean`: nan"),
+        (coded(0, mean="0"), "strange `mean`: '0'"),
+        (coded(0, scale=True), "strange `scale`: True"),
+        (coded(0, threshold=-math.inf), "strange `threshold`: -inf"),
+        (coded(0, deviation=None), "strange `deviation`: None"),
+        (coded(0, seed=3), "strange `seed`: 3"),
+        (coded(0, key=[False]), "strange `key`: [False]"),
+        (coded(0, rule=["signed"]), "strange `rule`: ['signed']"),
+        (coded(0, extra=1), "of weight 0 has other fields than this version's"),
+        (coded(0, extra=1), "['extra']"),
+        (lambda content: content["weights"][0]["coded"].pop("seed"), "['seed']"),
+        (lambda content: content["weights"][1].pop("coded"), "weight 1 has other"),
+        (lambda content: content["weights"].insert(0, []), "weight 0 has other"),
+        (lambda content: content.update(weights={}), "strange `weights`: {}"),
+        (lambda content: content.update(config=None), "strange `config`: None"),
+        (lambda content: content.update(more=1), "['more']"),
+    ],
+)
+def test_a_description_of_other_types_is_refused_by_name(saved, change, match):
+    forge(saved, change)
+    refused(saved, match)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        coded(0, index="\x1b[31m\ud800" + "x" * 10**6),
+        weight(0, dtype="\n" * 10**6),
+        weight(0, **{"\x1b[2J" * 1000: 1}),
+        coded(0, seed=[[["\x07"] * 1000] * 100] * 10),
+    ],
+)
+def test_what_a_stranger_wrote_is_shown_short_and_without_controls(saved, change):
+    forge(saved, change)
+    with pytest.raises(ValueError) as error:
+        compression.load_compressed(saved)
+    message = str(error.value).removesuffix(f"path={saved}")
+    assert message.isprintable() and len(message) < 300
+
+
 def test_forged_indices(saved):
     size = 3000
     with safe_open(saved, "np") as file:

@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 
 import keras
@@ -41,6 +42,48 @@ def test_a_row_is_what_the_parts_say(tmp_path, folder):
     assert (row.compressed, row.parameters) == (120, 64 * 12 + 12 + 120 + 10)
     assert row.share == 120 / row.parameters and row.note is None
     assert SweepRow.from_dict(json.loads(json.dumps(row.to_dict()))) == row
+
+
+ROW = {
+    **SweepRow("a", "a.pth", "0" * 64, {"trials": 2}, alpha_pdf=3.5).to_dict(),
+    "compressions": [
+        {
+            "name": "head", "rule": "signed", "replacement": "zero", "trials": 2,
+            "alpha_pdf": None, "alpha_tail": None, "kept": 0.5, "relative_error": 0.1,
+            "original_accuracy": 0.9, "compressed_accuracy_mean": 0.8,
+            "compressed_accuracy_sd": 0.0,
+        }
+    ],
+}  # fmt: skip
+
+
+def compressed(**values):
+    return {**ROW, "compressions": [{**ROW["compressions"][0], **values}]}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({**ROW, "alpha_pdf": "3.5"}, r"got `str` - at `\$.alpha_pdf`"),
+        ({**ROW, "alpha_pdf": math.nan}, "not those of a row"),
+        ({**ROW, "tail_size": True}, r"got `bool` - at `\$.tail_size`"),
+        ({**ROW, "classes": 1.5}, r"got `float` - at `\$.classes`"),
+        ({**ROW, "status": "fine"}, r"'fine' - at `\$.status`"),
+        ({**ROW, "settings": []}, r"got `array` - at `\$.settings`"),
+        ({**ROW, "more": 1}, "not those of a row"),
+        ({k: v for k, v in ROW.items() if k != "sha256"}, "field `sha256`"),
+        ({k: v for k, v in ROW.items() if k != "note"}, "not those of a row"),
+        (compressed(rule="small"), r"'small' - at `\$.compressions\[0\].rule`"),
+        (compressed(kept=None), r"got `null` - at `\$.compressions\[0\].kept`"),
+        (compressed(more=1), "not those of a row"),
+        ([], "got `array`"),
+        (None, "got `null`"),
+    ],
+)
+def test_what_is_no_row_is_refused(values, message):
+    assert SweepRow.from_dict(ROW).to_dict() == ROW
+    with pytest.raises(ValueError, match=message):
+        SweepRow.from_dict(values)
 
 
 def test_one_bad_checkpoint_is_a_row(tmp_path, folder):

@@ -1,4 +1,5 @@
 import math
+from typing import get_args
 
 import numpy as np
 import powerlaw
@@ -11,6 +12,7 @@ from keras_spectral.measures import (
     fit_power_law,
     goodness_of_fit,
 )
+from keras_spectral.measures.power_law import FitStatus
 
 
 def brute_force(x):
@@ -112,6 +114,11 @@ def test_status():
     x = np.concatenate([[1e-300, 2e-300], np.full(98, 1e300), [1.1e300]])
     assert fit_power_law(x).status == "at boundary"
     assert fit_power_law(x, engine="powerlaw").status == "at boundary"
+    pareto = np.random.default_rng(0).pareto(2.5, 500) + 1
+    found = {
+        fit_power_law(y).status for y in (np.ones(9), np.arange(1.0, 21), x, pareto)
+    }
+    assert found == set(get_args(FitStatus))
 
 
 @pytest.mark.parametrize("law", sorted(LAWS))

@@ -77,7 +77,7 @@ def read_checkpoint(path, entry=None):
 
 def _refuse(path, error, remedy):
     sentence = str(error) if str(error).endswith(".") else f"{error}."
-    raise type(error)(f"{path} {sentence} {remedy}".rstrip()) from error
+    raise type(error)(f"{sentence} {remedy}".rstrip(), path) from error
 
 
 def _read(path, entry):

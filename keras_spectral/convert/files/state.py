@@ -222,18 +222,17 @@ class StateDict(Mapping):
         return iter(self._records)
 
     def __getitem__(self, key):
-        try:
-            return _weights(key, self.stored(key), self.origin)
-        except CheckpointError as error:
-            if str(error).startswith(self.origin):
-                raise
-            raise type(error)(f"{self.origin} {error}, at `{key}`.") from error
+        return _weights(key, self.stored(key), self.origin)
 
     def stored(self, key):
         """Return a tensor as it is stored, of whatever type, unchecked."""
         value = self._records[key]
         if isinstance(value, TensorRecord):
-            value = value.read()
+            try:
+                value = value.read()
+            except CheckpointError as error:
+                reason = f"{error.reason}, at `{key}`."
+                raise type(error)(reason, self.origin) from error
         elif hasattr(value, "detach"):
             return _from_torch(key, value, self.origin)
         value = np.asarray(value)
@@ -245,8 +244,9 @@ class StateDict(Mapping):
         value = self.stored(key)
         if value.size != 1 or value.dtype.kind not in "iu":
             raise CheckpointError(
-                f"{self.origin} holds `{key}` in {value.dtype.name} of the shape "
-                f"{value.shape}, where one integer is expected. Leave it out."
+                f"holds `{key}` in {value.dtype.name} of the shape {value.shape}, "
+                "where one integer is expected. Leave it out.",
+                self.origin,
             )
         return value.item()
 
@@ -290,21 +290,24 @@ def _weights(key, value, origin):
     name = value.dtype.name
     if value.dtype.kind != "f" and "float" not in name:
         raise CheckpointError(
-            f"{origin} holds `{key}` in {name}: weights must be floating point. "
-            "Convert it to float32."
+            f"holds `{key}` in {name}: weights must be floating point. Convert it to "
+            "float32.",
+            origin,
         )
     if value.dtype.itemsize < 4:
         value = value.astype("float32")
     broken = _non_finite(value)
     if broken:
         raise CheckpointError(
-            f"{origin} holds {broken} NaN or infinite values of {value.size} in "
-            f"`{key}`. Such a network computes nothing; use an earlier checkpoint."
+            f"holds {broken} NaN or infinite values of {value.size} in `{key}`. Such a "
+            "network computes nothing; use an earlier checkpoint.",
+            origin,
         )
     if key.endswith("running_var") and value.size and value.min() < 0:
         raise CheckpointError(
-            f"{origin} holds a negative variance in `{key}` ({value.min()}). "
-            "The file is damaged or the key means something else."
+            f"holds a negative variance in `{key}` ({value.min()}). The file is "
+            "damaged or the key means something else.",
+            origin,
         )
     return value
 
@@ -336,7 +339,8 @@ def _from_torch(key, tensor, origin):
         pass
     kind = f"{tensor.layout}, {tensor.dtype}, {tensor.device}".replace("torch.", "")
     raise CheckpointError(
-        f"{origin} holds `{key}` as a tensor without plain values of its own ({kind}): "
-        "sparse, quantized, expanded, without data or of a type NumPy lacks. Convert "
-        "it to a dense float32 tensor."
+        f"holds `{key}` as a tensor without plain values of its own ({kind}): sparse, "
+        "quantized, expanded, without data or of a type NumPy lacks. Convert it to a "
+        "dense float32 tensor.",
+        origin,
     )

@@ -3,7 +3,9 @@
 import io
 import json
 import math
+from typing import Annotated
 
+import msgspec
 import numpy as np
 
 from keras_spectral.convert.files.archives import Archive, Part
@@ -29,6 +31,17 @@ _SAFETENSORS = {
 _LARGEST_CONFIG = 2**26
 
 
+_Offset = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class _Entry(msgspec.Struct):
+    """What a safetensors header says of one tensor."""
+
+    dtype: str
+    shape: list[int]
+    data_offsets: tuple[_Offset, _Offset]
+
+
 def read_safetensors(path):
     """Return the `Contents` of a safetensors file.
 
@@ -49,16 +62,17 @@ def read_safetensors(path):
     if not isinstance(header, dict):
         raise CheckpointError("is damaged (its header is no table)")
     header.pop("__metadata__", None)
+    entries = {key: _entry(key, table) for key, table in header.items()}
     records, end = {}, 0
-    for key, entry in sorted(header.items(), key=lambda item: _begin(item[1])):
-        dtype = _SAFETENSORS.get(str(entry.get("dtype")))
+    for key, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
+        dtype = _SAFETENSORS.get(entry.dtype)
         if dtype is None:
             raise CheckpointError(
-                f"holds `{key}` in {entry.get('dtype')}, for which there is no rule"
+                f"holds `{key}` in {ascii(entry.dtype)[:20]}, for which there is no "
+                "rule"
             )
-        shape = entry.get("shape")
-        shape = check_shape(shape if isinstance(shape, list) else [shape], f"`{key}`")
-        begin, stop = entry["data_offsets"]
+        shape = check_shape(entry.shape, f"`{key}`")
+        begin, stop = entry.data_offsets
         nbytes = math.prod(shape) * numpy_dtype(dtype).itemsize
         if begin != end or stop - begin != nbytes:
             raise CheckpointError(f"is damaged (the place of `{key}`)")
@@ -79,15 +93,13 @@ def _once(pairs):
     return table
 
 
-def _begin(entry):
-    offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
-    if (
-        not isinstance(offsets, list)
-        or len(offsets) != 2
-        or any(type(n) is not int or n < 0 for n in offsets)
-    ):
-        raise CheckpointError("is damaged (an entry of its header)")
-    return tuple(offsets)
+def _entry(key, table):
+    try:
+        return msgspec.convert(table, _Entry)
+    except msgspec.ValidationError as error:
+        raise CheckpointError(
+            f"is damaged (in its header, {ascii(key)[:60]}: {error})"
+        ) from error
 
 
 def _plain(path, start, dtype, shape):
