@@ -155,7 +155,8 @@ def analyze_checkpoint(path, entry=None, layout="auto", seed=0, progress=None):
     No architecture is needed, and nothing in the file is executed.
 
     Args:
-        path: Path of a PyTorch, .safetensors, .npz, .keras or .h5 file.
+        path: Path of a PyTorch, .safetensors, .npz, .keras or .h5 file, or of a sharded
+            checkpoint (see `read_checkpoint`).
         entry: String, which state dict of several in the file.
         layout: Where a convolution's filters are: `"torch"`, first; `"keras"`, last;
             `"auto"`, by the kind of file.
@@ -207,9 +208,11 @@ def analyze_checkpoint(path, entry=None, layout="auto", seed=0, progress=None):
 def _tensors(state, layout):
     """Return every tensor that may be a kernel, and why the others are none."""
     found, skipped = [], {}
-    shapes, dtypes = state.shapes, state.dtypes
+    shapes, dtypes, aliases = state.shapes, state.dtypes, state.aliases
     for key, shape in shapes.items():
         reason = _unfit(key, shape, dtypes[key])
+        if key in aliases:
+            reason = f"the same tensor as {aliases[key]}"
         if reason is None:
             found += torch_weights(key, shape, shapes, layout)
         else:
