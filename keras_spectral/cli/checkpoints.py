@@ -132,21 +132,40 @@ def convert(
     verify: Annotated[
         bool, typer.Option(help="Compare the result with a float64 reference.")
     ] = True,
+    prefix: Annotated[
+        str | None,
+        typer.Option(help="Take the keys under it alone, such as `encoder.`."),
+    ] = None,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(help="Pattern of keys to leave out: `head.*`. Repeatable."),
+    ] = None,
     data: Data = None,
     as_json: AsJson = False,
 ):
     """Carry the weights of a PyTorch file into a Keras model, and verify it."""
+    from keras_spectral.convert.cards import card_path
+
     _writable(output, (".keras",))
     if output.exists() and source.exists() and output.samefile(source):
         raise ValueError(
             "`--output` must not be the source file. "
             f"Received: --output={output}. Choose another name."
         )
+    card_path(output)
     console = Console(quiet=as_json, markup=False)
     start_keras(console)
     from keras_spectral import convert as converter
 
-    network = load_model(source, model, dialect=dialect, entry=entry, verify=verify)
+    network = load_model(
+        source,
+        model,
+        dialect=dialect,
+        entry=entry,
+        verify=verify,
+        prefix=prefix,
+        ignore=ignore or (),
+    )
     card = converter.provenance(network)
     if data is not None:
         accuracy = evaluator(test_data(data, network))(network)
