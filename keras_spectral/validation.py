@@ -33,6 +33,22 @@ def check_positive(name, value):
     _check_number(name, value, "a positive, finite number", lambda v: 0 < v < math.inf)
 
 
+def check_not_negative(name, value):
+    """Raise a ValueError unless `value` is a finite number >= 0.
+
+    Args:
+        name: String, the argument's name.
+        value: What was passed.
+
+    Example:
+    >>> check_not_negative("tolerance", -1)
+    Traceback (most recent call last):
+    ...
+    ValueError: `tolerance` must be a finite number >= 0. Received: tolerance=-1
+    """
+    _check_number(name, value, "a finite number >= 0", lambda v: 0 <= v < math.inf)
+
+
 def check_ratio(name, value):
     """Raise a ValueError unless `value` is a number in (0, 1].
 

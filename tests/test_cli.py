@@ -57,6 +57,56 @@ def test_convert_to_keras_and_back(tmp_path, capfd, rng):
     assert run("verify", tmp_path / "changed.pth", keras_file, "--tolerance", 1) == 0
 
 
+def test_convert_takes_a_part_and_leaves_keys_out(tmp_path, capfd):
+    state = random_network("resnet20_cifar10").state_dict()
+    state = {f"encoder.{key}": value for key, value in state.items()}
+    state |= {"head.weight": torch.ones(2, 2), "encoder.position_ids": torch.arange(3)}
+    torch.save(state, tmp_path / "net.pth")
+    output = tmp_path / "net.keras"
+    arguments = ["convert", tmp_path / "net.pth", "--model", "resnet20_cifar10"]
+    arguments += ["--output", output]
+    assert run(*arguments) == 1
+    error = capfd.readouterr().err
+    assert "`prefix`" in error and "`ignore`" in error
+    arguments += ["--prefix", "encoder.", "--ignore", "position*"]
+    # The second time its own card is there.
+    for more in ([], ["--ignore", "output.*"]):
+        assert run(*arguments, *more) == 0
+        printed = " ".join(capfd.readouterr().out.split())
+        assert "ignored: encoder.position_ids" in printed
+        assert "not under `encoder.`, left out: head.weight" in printed
+        assert ("the model keeps its own output.{bias,weight}" in printed) == bool(more)
+        card = json.loads((tmp_path / "net.json").read_text())
+        assert card == convert.provenance(output)
+
+
+def test_a_card_replaces_no_other_file(tmp_path):
+    layers = [keras.Input((3,)), keras.layers.Dense(2, name="fc")]
+    model = keras.Sequential(layers)
+    (tmp_path / "net.json").write_text("[1]")
+    # A model without a card needs no room for one.
+    assert convert.save_model(model, tmp_path / "net.keras") is None
+    (tmp_path / "net.keras").unlink()
+    convert.from_torch({"fc.weight": np.ones((2, 3)), "fc.bias": np.ones(2)}, model)
+    with pytest.raises(ValueError, match=r"net\.json is there and is no card"):
+        convert.save_model(model, tmp_path / "net.keras")
+    assert [path.name for path in tmp_path.iterdir()] == ["net.json"]
+    assert (tmp_path / "net.json").read_text() == "[1]"
+
+
+def test_inspect_has_one_row_a_tied_tensor(tmp_path, capfd):
+    w = torch.ones(3, 2)
+    torch.save({"a.weight": w, "[b].weight": w, "c": w.clone()}, tmp_path / "w.pth")
+    assert run("inspect", tmp_path / "w.pth") == 0
+    printed = " ".join(capfd.readouterr().out.split())
+    assert "a.weight = [b].weight" in printed
+    assert "2 tensors, 12 numbers" in printed
+    assert run("inspect", tmp_path / "w.pth", "--json") == 0
+    report = json.loads(capfd.readouterr().out)
+    assert [t["aliases"] for t in report["tensors"]] == [["[b].weight"], []]
+    assert report["bytes"] == 48 and report["trained"] == 12
+
+
 def test_inspect_loads_nothing_heavy(tmp_path):
     code = (
         "import sys\nfrom keras_spectral import cli\n"
@@ -261,6 +311,9 @@ def folder(tmp_path, monkeypatch):
     torch.save(torch.nn.Linear(2, 2), "module.pth")
     torch.save({**state, "output.bias": torch.full((10,), torch.nan)}, "nan.pth")
     keras.Sequential([keras.Input((3,)), keras.layers.PReLU()]).save("prelu.keras")
+    (tmp_path / "mine.json").write_text('{"keras_spectral": "of another kind"}')
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "link.json").symlink_to("nowhere")
     (tmp_path / "broken.keras").write_bytes((tmp_path / "prelu.keras").read_bytes()[:9])
     with zipfile.ZipFile("foreign.keras", "w") as archive:
         archive.writestr("config.json", "{}")
@@ -287,6 +340,18 @@ def folder(tmp_path, monkeypatch):
             "must not be the source",
         ),
         (bad_convert(output="net.pth/out.keras"), "folder that can be written"),
+        *(
+            (
+                bad_convert(output=f"{name}.keras"),
+                f"{name}.json is there and is no card",
+            )
+            for name in ("mine", "folder", "link")
+        ),
+        (bad_convert() + ["--prefix", "net."], "no keys under `prefix`"),
+        (bad_convert() + ["--ignore", "haed.*"], "'haed.*', which match none"),
+        (["verify", "net.pth", "net.pth", "--tolerance", "-1"], "`tolerance` must be"),
+        (["verify", "net.pth", "net.pth", "--tolerance", "nan"], "`tolerance` must be"),
+        (["verify", "net.pth", "net.pth", "--tolerance", "inf"], "`tolerance` must be"),
         (["convert", "net.pth", "--output", "out.keras"], "`--model` must name"),
         (
             ["export", "prelu.keras", "--output", "out.safetensors"],

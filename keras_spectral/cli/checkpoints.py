@@ -54,7 +54,8 @@ def inspect(
         table.add_column(column)
     for tensor in report["tensors"]:
         shape = " x ".join(map(str, tensor["shape"])) or "scalar"
-        table.add_row(tensor["name"], shape, tensor["dtype"])
+        name = " = ".join([tensor["name"], *tensor["aliases"]])
+        table.add_row(name, shape, tensor["dtype"])
     console.print(table)
     console.print(
         f"{len(report['tensors'])} tensors, {report['numbers']:,} numbers, "
@@ -73,14 +74,20 @@ def inspect(
 
 def _described(state, file):
     from keras_spectral.convert import dialects, spectral_state
-    from keras_spectral.convert.files.records import numpy_dtype
 
-    shapes, dtypes = state.shapes, state.dtypes
+    shapes, dtypes, nbytes = state.shapes, state.dtypes, state.nbytes
+    aliases = state.aliases
     plain, spectral = spectral_state.parse(state)
-    sizes = {key: math.prod(shape) for key, shape in shapes.items()}
+    names = {key: [] for key in shapes if key not in aliases}
+    for alias, key in aliases.items():
+        names[key].append(alias)
+    # Tied weights count once.
+    sizes = {key: math.prod(shapes[key]) for key in names}
     statistics = ("running_mean", "running_var", "num_batches_tracked", "mask")
     trained = sum(
-        sizes[theirs] for key, theirs in plain.items() if not key.endswith(statistics)
+        sizes.get(theirs, 0)
+        for key, theirs in plain.items()
+        if not key.endswith(statistics)
     )
     return {
         "file": str(file),
@@ -91,11 +98,16 @@ def _described(state, file):
         "architectures": _architectures(trained),
         "numbers": sum(sizes.values()),
         "trained": trained,
-        "bytes": sum(sizes[k] * numpy_dtype(dtypes[k]).itemsize for k in shapes),
+        "bytes": sum(nbytes[key] for key in names),
         "fingerprint": state.fingerprint(),
         "tensors": [
-            {"name": key, "shape": list(shapes[key]), "dtype": dtypes[key]}
-            for key in shapes
+            {
+                "name": key,
+                "shape": list(shapes[key]),
+                "dtype": dtypes[key],
+                "aliases": others,
+            }
+            for key, others in names.items()
         ],
     }
 
@@ -120,21 +132,40 @@ def convert(
     verify: Annotated[
         bool, typer.Option(help="Compare the result with a float64 reference.")
     ] = True,
+    prefix: Annotated[
+        str | None,
+        typer.Option(help="Take the keys under it alone, such as `encoder.`."),
+    ] = None,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(help="Pattern of keys to leave out: `head.*`. Repeatable."),
+    ] = None,
     data: Data = None,
     as_json: AsJson = False,
 ):
     """Carry the weights of a PyTorch file into a Keras model, and verify it."""
+    from keras_spectral.convert.cards import card_path
+
     _writable(output, (".keras",))
     if output.exists() and source.exists() and output.samefile(source):
         raise ValueError(
             "`--output` must not be the source file. "
             f"Received: --output={output}. Choose another name."
         )
+    card_path(output)
     console = Console(quiet=as_json, markup=False)
     start_keras(console)
     from keras_spectral import convert as converter
 
-    network = load_model(source, model, dialect=dialect, entry=entry, verify=verify)
+    network = load_model(
+        source,
+        model,
+        dialect=dialect,
+        entry=entry,
+        verify=verify,
+        prefix=prefix,
+        ignore=ignore or (),
+    )
     card = converter.provenance(network)
     if data is not None:
         accuracy = evaluator(test_data(data, network))(network)

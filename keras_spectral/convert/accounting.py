@@ -24,23 +24,27 @@ def check_keys(origin, model, targets, keys, plain):
     unused = sorted(keys.keys() - targets.keys())
     if not missing and not unused:
         return
-    lists = {"Missing": missing, "Unused": unused}
+    # The source's own names, which are what `ignore` goes by.
+    lists = {"Missing": missing, "Unused": sorted(keys[key] for key in unused)}
     raise MismatchError(
         f"{origin} does not fit the model '{model.name}': {len(missing)} keys are "
         f"missing, {len(unused)} unused. Choose the architecture that the file was "
-        f"saved from.{_hint(missing, unused)} "
-        + " ".join(f"{what}: {_grouped(k)}." for what, k in lists.items() if k)
+        f"saved from.{_hint(missing, unused)} `prefix` takes one part of a file, "
+        "`ignore` leaves keys out on purpose. "
+        + " ".join(f"{what}: {grouped(k)}." for what, k in lists.items() if k)
     )
 
 
-def _grouped(keys):
+def grouped(keys):
     """Return all keys, those of one module together: `fc.{bias,weight}`."""
     modules = {}
     for key in keys:
         module, dot, leaf = key.rpartition(".")
         modules.setdefault(module + dot, []).append(leaf)
     return ", ".join(
-        module + (leaves[0] if len(leaves) == 1 else f"{{{','.join(leaves)}}}")
+        f"{module}{{{','.join(leaves)}}}"
+        if module and len(leaves) > 1
+        else ", ".join(module + leaf for leaf in leaves)
         for module, leaves in modules.items()
     )
 

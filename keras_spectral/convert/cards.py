@@ -1,6 +1,7 @@
 """Provenance cards: where a model's weights came from, and how they were verified."""
 
 import json
+import os
 import shutil
 import weakref
 import zipfile
@@ -10,6 +11,9 @@ from keras_spectral.files import replacing, write_json
 
 _METADATA = "metadata.json"
 _KEY = "keras_spectral"
+# What every card has, and how large one of a hundred thousand notes may be.
+_CARD = {"keras_spectral", "source", "fingerprint"}
+_LARGEST_CARD = 2**26
 
 # Model -> its card. A model cannot carry one: Keras would track and save it.
 _CARDS = weakref.WeakKeyDictionary()
@@ -42,6 +46,38 @@ def provenance(model):
     return card if isinstance(card, dict) else {}
 
 
+def card_path(path):
+    """Return where the card of a model goes, if it may: no other file is replaced.
+
+    Args:
+        path: Path of a `.keras` file that is to be written.
+
+    Raises:
+        ValueError: If something that is no card is there.
+
+    Example:
+    >>> card_path("folder/model.keras").name
+    'model.json'
+    """
+    beside = Path(path).with_suffix(".json")
+    if os.path.lexists(beside) and not _is_card(beside):
+        raise ValueError(
+            f"{beside} is there and is no card of a model: the card of {path} would "
+            "replace it. Move it, or choose another name for the model."
+        )
+    return beside
+
+
+def _is_card(path):
+    try:
+        if not path.is_file() or path.stat().st_size > _LARGEST_CARD:
+            return False
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.keys() >= _CARD
+
+
 def save_model(model, path):
     """Save a `.keras` model with its card, inside of the file and beside it.
 
@@ -56,7 +92,8 @@ def save_model(model, path):
         Path of the JSON card, or `None` for a model without provenance.
 
     Raises:
-        ValueError: If `path` ends in something else.
+        ValueError: If `path` ends in something else, or a file that is no card has the
+            card's name; nothing is written then.
 
     Example:
     >>> import keras, tempfile, pathlib
@@ -67,14 +104,13 @@ def save_model(model, path):
     if path.suffix != ".keras":
         raise ValueError(f"`path` must end in .keras. Received: path={path}")
     card = provenance(model)
+    beside = card_path(path) if card else None
     with replacing(path) as temporary:
         model.save(temporary)
         if card:
             _write_metadata(temporary, card)
-    if not card:
-        return None
-    beside = path.with_suffix(".json")
-    write_json(beside, card)
+    if beside is not None:
+        write_json(beside, card)
     return beside
 
 

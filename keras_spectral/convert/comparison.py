@@ -1,6 +1,7 @@
 """Whether two checkpoints hold the same tensors, whatever their containers."""
 
 import dataclasses
+import functools
 import itertools
 import zipfile
 from pathlib import Path
@@ -12,6 +13,7 @@ from keras_spectral.convert import dialects, spectral_state
 from keras_spectral.convert.files.errors import CheckpointError
 from keras_spectral.convert.files.reader import read_checkpoint
 from keras_spectral.results import Rows
+from keras_spectral.validation import check_not_negative
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,19 +54,25 @@ def compare(first, second, tolerance=0.0, dialect="auto"):
 
     Keys are brought to our names first, so a file and its conversion agree; of two
     `.keras` models, or one and a PyTorch file, the weights are compared as PyTorch has
-    them. `num_batches_tracked` is passed over.
+    them. A `.weights.h5` file, and two models with layers that PyTorch has no form of,
+    are compared by the paths in the file, without the optimizer. `num_batches_tracked`
+    is passed over.
 
     Args:
-        first: Path: PyTorch, safetensors, `.npz` or `.keras`.
+        first: Path of whatever `read_checkpoint` reads.
         second: Path, likewise.
-        tolerance: Float >= 0, the relative error to accept; 0 asks for equal bits.
+        tolerance: Float >= 0, the relative error to accept; 0 asks for equal bits, as
+            tensors that are no floating point numbers do always.
         dialect: String, of the keys of a file that is no `.keras` model.
 
     Returns:
         `Rows` of `TensorDifference`, one a tensor, in the order of the keys.
 
     Raises:
-        CheckpointError: If a file cannot be read.
+        CheckpointError: If a file cannot be read, or a `.weights.h5` file is compared
+            with a PyTorch file: it does not tell the classes of its layers.
+        ValueError: On a tolerance that is negative or no number, or a layer for which
+            there is no rule.
 
     Example:
     >>> from keras_spectral import zoo
@@ -72,7 +80,8 @@ def compare(first, second, tolerance=0.0, dialect="auto"):
     >>> {row.status for row in compare(path, path)}
     {'equal'}
     """
-    a, b = _tensors(first), _tensors(second)
+    check_not_negative("tolerance", tolerance)
+    a, b = _tensors(read_checkpoint(first), read_checkpoint(second))
     if dialect != "auto":
         named = (dialects.named(dialect),)
         a, b = ((keys, known if len(known) == 1 else named) for keys, known in (a, b))
@@ -93,25 +102,85 @@ def _difference(key, a, b, tolerance):
         return TensorDifference(key, "of another shape")
     if np.array_equal(a, b):
         return TensorDifference(key, "equal", 0.0)
-    scale = float(np.abs(a).max()) or 1.0
-    error = float(np.abs(a.astype("float64") - b).max()) / scale
-    return TensorDifference(key, "equal" if error <= tolerance else "different", error)
+    wide = a.astype("complex128" if "c" in (a.dtype.kind, b.dtype.kind) else "float64")
+    error = float(np.abs(wide - b).max()) / (float(np.abs(wide).max()) or 1.0)
+    # Positions, labels and masks are right or wrong.
+    near = error <= tolerance and all(_is_float(x.dtype.name) for x in (a, b))
+    return TensorDifference(key, "equal" if near else "different", error)
 
 
-def _tensors(path):
-    """Return ({key: callable to array}, the dialects that the keys may be in)."""
-    if is_keras_model(path):
-        from keras_spectral.convert.torch_weights import to_torch
+def _is_float(dtype):
+    return "float" in dtype
 
-        state = to_torch(_loaded(path), dialect="pytorchcv")
-        tensors = {key: (lambda value=value: value) for key, value in state.items()}
-        return tensors, dialects.DIALECTS[:1]
-    state = read_checkpoint(path)
-    plain, _ = spectral_state.parse(state)
-    tensors = {
-        key: (lambda theirs=theirs: state[theirs]) for key, theirs in plain.items()
+
+def _tensors(*states):
+    """Return ({key: callable to array}, the dialects of the keys) of two files."""
+    kinds = [state.container for state in states]
+    if not {"keras", "hdf5"} & set(kinds):
+        return [_theirs(state) for state in states]
+    if {"keras", "hdf5"} >= set(kinds) and "hdf5" in kinds:
+        return [_by_path(state) for state in states]
+    if "hdf5" in kinds:
+        path = states[kinds.index("hdf5")].origin
+        raise CheckpointError(
+            f"{path} holds weights of Keras' without their model, so they cannot be "
+            "brought to PyTorch's names. Save the model as .keras, and compare that."
+        )
+    try:
+        return [
+            _as_pytorch(state) if state.container == "keras" else _theirs(state)
+            for state in states
+        ]
+    except CheckpointError:
+        raise
+    except ValueError:
+        if set(kinds) != {"keras"}:
+            raise
+        # A layer that PyTorch has no form of.
+        return [_by_path(state) for state in states]
+
+
+def _values(state, keys):
+    """Return {name: function that reads a tensor, an integer one as it is}.
+
+    Args:
+        state: `StateDict`.
+        keys: Dict from name to key.
+    """
+    dtypes = state.dtypes
+    return {
+        name: functools.partial(
+            state.__getitem__ if _is_float(dtypes[key]) else state.stored, key
+        )
+        for name, key in keys.items()
     }
-    return tensors, dialects.DIALECTS
+
+
+def _theirs(state):
+    try:
+        plain, _ = spectral_state.parse(state)
+    except CheckpointError:
+        # Weight normalization: its parts can be compared as they are.
+        plain = {key: key for key in state}
+    return _values(state, plain), dialects.DIALECTS
+
+
+def _as_pytorch(state):
+    from keras_spectral.convert.torch_weights import to_torch
+
+    found = to_torch(_loaded(state.origin), dialect="pytorchcv")
+    tensors = {key: (lambda value=value: value) for key, value in found.items()}
+    return tensors, dialects.DIALECTS[:1]
+
+
+def _by_path(state):
+    """Return a Keras file's tensors, but for the state of training."""
+    keys = {
+        key: key
+        for key in state
+        if not key.startswith("optimizer") and "seed_generator" not in key.split("/")
+    }
+    return _values(state, keys), dialects.DIALECTS[:1]
 
 
 def _loaded(path):

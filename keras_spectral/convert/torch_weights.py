@@ -13,13 +13,14 @@ from keras_spectral.convert import (
     verification,
     wrapped_state,
 )
-from keras_spectral.convert.accounting import check_keys, check_shapes
+from keras_spectral.convert.accounting import check_keys, check_shapes, grouped
 from keras_spectral.convert.cards import provenance, remember
 from keras_spectral.convert.files.errors import CheckpointError, MismatchError
 from keras_spectral.convert.files.reader import read_checkpoint
 from keras_spectral.convert.files.records import numpy_dtype
 from keras_spectral.convert.files.state import StateDict
 from keras_spectral.convert.rules import slots
+from keras_spectral.convert.selection import Selection
 from keras_spectral.convert.wrapped_state import numpy_values
 from keras_spectral.files import replacing
 from keras_spectral.models.keras_internals import flatten_layers, forget_traces
@@ -27,13 +28,16 @@ from keras_spectral.models.keras_internals import flatten_layers, forget_traces
 _COUNTER = "num_batches_tracked"
 
 
-def from_torch(source, model, dialect="auto", entry=None, verify=True):
+def from_torch(
+    source, model, dialect="auto", entry=None, verify=True, prefix=None, ignore=()
+):
     """Load PyTorch weights into a Keras model, all of them or none.
 
     The key of a layer is its name with `.` for each `-`; other projects' names for the
     same networks are recognized. Every tensor of the source and every weight of the
     model must be used once; `num_batches_tracked`, for which Keras has no variable, is
-    kept in the card (see `provenance`).
+    kept in the card (see `provenance`). Names of what held the network (`model.`,
+    `net.`, `backbone.` before every key) are taken off if the keys then fit.
 
     Spectral normalization in any of five forms (PyTorch's two, mimicry's,
     BigGAN-PyTorch's, `weight_bar`) is loaded into `SpectralNormalization` with its
@@ -51,6 +55,10 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
         entry: String, which state dict of several in the file.
         verify: Boolean, whether to compare the result, in float64, with a reference
             that shares no code with it.
+        prefix: String, such as `"encoder."`: the keys under it are taken, without it;
+            the others are named in the card's notes.
+        ignore: List of shell patterns, such as `["head.*"]`, of keys to leave out on
+            purpose. Weights of the model that they name stay as they are.
 
     Returns:
         The model. Numbers are rounded to the dtype of its weights.
@@ -59,7 +67,8 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
         CheckpointError: On a file that cannot be read. A `MismatchError` among them:
             on keys that are missing, unused or of another shape, all in one message,
             or if the model does not compute what the checkpoint's network does.
-        ValueError: On an unknown name, or a layer for which there is no rule.
+        ValueError: On an unknown name, a pattern that matches nothing, or a layer for
+            which there is no rule.
 
     Example:
     >>> from keras_spectral.convert import provenance
@@ -72,13 +81,15 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
         # An unknown name is told before a large file is read.
         zoo.entry(name)
     chosen = None if dialect == "auto" else dialects.named(dialect)
-    state = _opened(source, entry)
-    plain, spectral = _guarded(state, spectral_state.parse, state)
+    selection = Selection(prefix, ignore)
+    state = selection.of(_opened(source, entry))
     arguments = dialects.builder_arguments(name or model.name)
     if name is not None:
         config = dialects.builder_config(chosen, arguments) if chosen else {}
         model = zoo.build(name, **config)
     targets = slots(model)
+    state = selection.fitted(state, set(targets), chosen)
+    plain, spectral = _guarded(state, spectral_state.parse, state)
     if chosen is None:
         flavours = {found.flavour.name for found in spectral.values()}
         chosen, _ = _guarded(
@@ -97,7 +108,9 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
         and f"{key.removesuffix(_COUNTER)}running_mean" in targets
     }
     keys = {k: v for k, v in keys.items() if k not in counters}
-    check_keys(state.origin, model, targets, keys, plain)
+    kept = selection.kept(targets.keys() - keys.keys(), chosen)
+    asked = {key: slot for key, slot in targets.items() if key not in kept}
+    check_keys(state.origin, model, asked, keys, plain)
     check_shapes(state.origin, model, targets, keys, state.shapes)
     spectral = {
         dialects.to_ours(f"{path}.weight", chosen).removesuffix(".weight"): found
@@ -106,17 +119,19 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
     weights = _Weights(state, keys, spectral, targets)
     # Every value is read and checked before the first one is assigned.
     counts = {key: state.count(theirs) for key, theirs in counters.items()}
-    for key in targets:
+    for key in asked:
         weights.stored(key)
+    if kept:
+        weights.notes.append(f"the model keeps its own {grouped(kept)}")
     before = model.get_weights() if name is None and verify else None
-    _assign(targets, weights)
+    _assign(asked, weights)
     report = verification.verify(model, weights, chosen) if verify else None
     if report is not None and not report.passed:
         if before is not None:
             model.set_weights(before)
         raise MismatchError(f"{state.origin} was read, but {report}")
     # Last: a wrapper that follows other vectors does not go back to its own.
-    wrapped_state.assign_vectors(targets, weights)
+    wrapped_state.assign_vectors(asked, weights)
     # Models that have run are traced again, with the vectors they follow now.
     for layer in flatten_layers(model):
         if isinstance(layer, keras.Model):
@@ -202,7 +217,10 @@ class _Weights:
         return vectors
 
     def stored(self, key):
-        """Return a tensor as it is trained."""
+        """Return a tensor as it is trained; the model's where the source has none."""
+        if key not in self._keys:
+            slot = self._targets[key]
+            return slot.to_torch(numpy_values(slot.variable))
         return self._state[self._keys[key]]
 
     def effective(self, key):

@@ -172,7 +172,8 @@ def analyze_checkpoint(path, entry=None, layout="auto", seed=0, progress=None):
     No architecture is needed, and nothing in the file is executed.
 
     Args:
-        path: Path of a PyTorch, .safetensors, .npz, .keras or .h5 file.
+        path: Path of a PyTorch, .safetensors, .npz, .keras or .h5 file, or of a sharded
+            checkpoint (see `read_checkpoint`).
         entry: String, which state dict of several in the file.
         layout: Where a convolution's filters are: `"torch"`, first; `"keras"`, last;
             `"auto"`, by the kind of file.
@@ -233,9 +234,11 @@ def analyze_checkpoint(path, entry=None, layout="auto", seed=0, progress=None):
 def _tensors(state, layout):
     """Return every tensor that may be a kernel, and why the others are none."""
     found, skipped = [], {}
-    shapes, dtypes = state.shapes, state.dtypes
+    shapes, dtypes, aliases = state.shapes, state.dtypes, state.aliases
     for key, shape in shapes.items():
         reason = _unfit(key, shape, dtypes[key])
+        if key in aliases:
+            reason = f"the same tensor as {aliases[key]}"
         if reason is None:
             found += torch_weights(key, shape, shapes, layout)
         else:
@@ -293,8 +296,9 @@ def _analysis(rows, skipped, origin, unit, source):
         source,
         title=f"{origin}: {len(rows)} matrices, {len(skipped)} other {unit} skipped",
         caption="norm, stable rank: of the tensor flattened by its filters. alpha: "
-        "exponent of a density +- its error, ? if the tail has less than 50 numbers or "
-        "no exponent is clear of 1. spikes: eigenvalues above the edge of random "
+        "exponent of a density +- its error, ? if the tail has less than 50 numbers, "
+        "spans less than a factor of 1.5 or lies on a coarse grid, or no exponent is "
+        "clear of 1. spikes: eigenvalues above the edge of random "
         "entries at 99 %, taken out until there are no more (? if that ends with more "
         "than a third of them), and in brackets those of the same entries shuffled.",
     )

@@ -16,11 +16,17 @@ Engine = Literal["exact", "powerlaw"]
 Alternative = Literal["lognormal", "exponential", "truncated_power_law"]
 _ALTERNATIVES = get_args(Alternative)
 # See `PowerLawFit`.
-FitStatus = Literal["ok", "too small", "at boundary", "degenerate"]
+FitStatus = Literal[
+    "ok", "too small", "at boundary", "on a grid", "narrow", "degenerate"
+]
 
 # Exponents of the density nearer to 1 than this are mis-fitted by everyone.
 _LEAST_ALPHA = 1.2
 _LEAST_TAIL = 50
+# Any law looks like a power between numbers as near to each other as that.
+_LEAST_SPAN = 1.5
+# Gaps between values above xmin of which the median tells the grid's.
+_GAPS = 15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +48,11 @@ class PowerLawFit:
         ks_distance: Float, largest distance of the distribution functions.
         status: `"ok"`; `"too small"` below 50 numbers in the tail; `"at
             boundary"` where the exponent is not clear of 1, the smallest
-            allowed (below 1.2); `"degenerate"` where there is nothing to fit,
-            and all is NaN.
+            allowed (below 1.2); `"on a grid"` where values are rounded (int8, a
+            handful of numbers) so coarsely that it moves the exponent by more than
+            its standard error; `"narrow"` where the tail spans less than a factor of
+            1.5, so that any law would fit; `"degenerate"` where there is nothing to
+            fit, and all is NaN.
     """
 
     alpha_pdf: float
@@ -67,6 +76,23 @@ def _on_side(x, sides):
         )
     x = {"abs": np.abs, "positive": np.asarray, "negative": np.negative}[sides](x)
     return x[x > 0]
+
+
+def _status(tail, alpha, xmin):
+    """Return what is to be said of a fit that there is."""
+    if alpha < _LEAST_ALPHA:
+        return "at boundary"
+    values = np.unique(tail)
+    if len(values) < len(tail):
+        gap = float(np.median(np.diff(values[: _GAPS + 1]))) if len(values) > 1 else 0
+        # Values in [xmin - gap / 2, xmin) were rounded into the tail: 1 / (alpha - 1),
+        # the mean of log(x / xmin), is low by about half a gap.
+        shift = (alpha - 1) ** 2 * gap / (2 * xmin)
+        if len(values) < 4 or shift > (alpha - 1) / math.sqrt(len(tail)):
+            return "on a grid"
+    if len(tail) < _LEAST_TAIL:
+        return "too small"
+    return "narrow" if values[-1] < _LEAST_SPAN * xmin else "ok"
 
 
 def fit_power_law(x, sides="abs", engine="exact"):
@@ -122,11 +148,7 @@ def fit_power_law(x, sides="abs", engine="exact"):
             alpha, xmin = float(fit.power_law.alpha), float(fit.xmin)
             distance, flagged = float(fit.power_law.D), bool(fit.noise_flag)
         tail = int((x >= xmin).sum())
-    status = "ok"
-    if flagged or alpha < _LEAST_ALPHA:
-        status = "at boundary"
-    elif tail < _LEAST_TAIL:
-        status = "too small"
+    status = "at boundary" if flagged else _status(x[x >= xmin], alpha, xmin)
     return PowerLawFit(
         alpha_pdf=alpha,
         alpha_tail=alpha - 1,

@@ -1,4 +1,4 @@
-"""About ninety files that a converter must not trust, made here and never committed.
+"""Some hundred files that a converter must not trust, made here and never committed.
 
 `python -m tests.convert.corpus FOLDER` writes them with `expected.json`. A payload, if
 it ran, would make the file `EXECUTED` in the working folder.
@@ -102,6 +102,10 @@ def tensor_zip(numel, offset, shape, stride, data, key="0", kind="FloatStorage")
 def safetensors_header(header, data=b""):
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + data
+
+
+def index_bytes(**names):
+    return json.dumps({"metadata": {}, "weight_map": names}).encode()
 
 
 def tar_bytes(hostile):
@@ -234,6 +238,12 @@ def files():
         "two networks": (torch_bytes({"G": STATE, "D": STATE}), UNREADABLE, "`entry`"),
         "keras without weights": (zip_bytes([("config.json", "{}")]), UNREADABLE,
                                   "without weights"),
+        "JSON": (b'{"a": 1}', UNREADABLE, "without the `weight_map`"),
+        "index of nothing": (index_bytes(), UNREADABLE, "holds no tensors"),
+        "index of a missing shard": (index_bytes(w="nothing.bin"), UNREADABLE,
+                                     "the shard nothing.bin, which is missing"),
+        "index of an empty file": (index_bytes(w="020.pth"), UNREADABLE,
+                                   "the shard 020.pth, which is empty"),
         # What is damaged.
         "cut zip": (ZIP[:-100], UNREADABLE, "is cut off"),
         "half a zip": (ZIP[: len(ZIP) // 2], UNREADABLE, "is cut off"),
@@ -346,6 +356,13 @@ def files():
         "safetensors of 2^62": (safetensors_header({"w": {"dtype": "F32",
                                 "shape": [2**60], "data_offsets": [0, 2**62]}}),
                                 UNREADABLE, "is cut off"),
+        "index of another folder": (index_bytes(w="../../etc/passwd"), UNSAFE,
+                                    "no name of a file beside it"),
+        "index of any file": (index_bytes(w="/dev/zero"), UNSAFE, "no name of a file"),
+        "index twice": (b'{"weight_map": {"w": "a", "w": "b"}}', UNSAFE, "two entries"),
+        "index of brackets": (b'{"weight_map": ' + b"[" * 100_000, UNREADABLE, "no JSON"),
+        "index of a million lists": (b'{"weight_map": [' + b"[]," * 1_000_001, UNSAFE,
+                                     "larger than any index"),
         "two of one name": (safetensors_header(
             b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
             b'"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', bytes(4)), UNSAFE,

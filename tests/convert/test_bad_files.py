@@ -196,7 +196,7 @@ def test_a_damaged_file_is_refused_or_read_and_nothing_else(
         ("a", {"shape": [-1]}, "`a` has the shape (-1,)"),
         ("a", {"shape": [10**30, 0]}, "`a` has the shape (1000000000"),
         ("a", {"dtype": ["F32"]}, "got `array` - at `$.dtype`"),
-        ("a", {"dtype": "\x1b[31m" * 99}, "holds `a` in '\\x1b[31m"),
+        ("a", {"dtype": "\x1b[31m" * 99}, "is damaged (the type of `a`)"),
         ("a", {"data_offsets": {}}, "got `object` - at `$.data_offsets`"),
         ("a", {"data_offsets": [0]}, "of length 2, got 1 - at `$.data_offsets`"),
         ("a", {"data_offsets": [-4, 0]}, ">= 0 - at `$.data_offsets[0]`"),

@@ -114,10 +114,11 @@ def test_status():
     x = np.concatenate([[1e-300, 2e-300], np.full(98, 1e300), [1.1e300]])
     assert fit_power_law(x).status == "at boundary"
     assert fit_power_law(x, engine="powerlaw").status == "at boundary"
-    pareto = np.random.default_rng(0).pareto(2.5, 500) + 1
-    found = {
-        fit_power_law(y).status for y in (np.ones(9), np.arange(1.0, 21), x, pareto)
-    }
+    rng = np.random.default_rng(0)
+    pareto, steep = rng.pareto(2.5, 500) + 1, rng.pareto(277, 500) + 1
+    coarse = rng.integers(1, 8, 500)
+    cases = (np.ones(9), np.arange(1.0, 21), x, pareto, steep, coarse)
+    found = {fit_power_law(case).status for case in cases}
     assert found == set(get_args(FitStatus))
 
 
@@ -210,3 +211,33 @@ def test_the_bootstrap_of_exponents_near_one_does_not_overflow():
     x = np.append(np.random.default_rng(0).normal(1, 0.01, 200), 1e300)
     assert fit_power_law(x).status == "at boundary"
     assert 0 < goodness_of_fit(x, trials=9).p_value <= 1
+
+
+def test_rounded_values_are_told(rng):
+    x = rng.pareto(2.5, 20_000) + 1
+    assert fit_power_law(x).status == "ok"
+    # int8 with one scale: a step of a fortieth of xmin and more.
+    x = x[x < 127 / 8]
+    for steps in (4, 8):
+        rounded = np.rint(x * steps)
+        found = fit_power_law(rounded)
+        assert found.status == "on a grid"
+    assert fit_power_law(rng.integers(1, 8, 5000)).status == "on a grid"
+
+
+def test_a_fine_grid_is_none(rng):
+    """bfloat16 and float16 round to at most 1 in 256 and 2,048, and move nothing."""
+    x = rng.pareto(2.5, 5000) + 1
+    exact = fit_power_law(x)
+    for bits in (8, 11):
+        mantissa, exponent = np.frexp(x)
+        rounded = np.ldexp(np.rint(mantissa * 2**bits) / 2**bits, exponent)
+        found = fit_power_law(rounded)
+        assert found.status == "ok"
+        assert abs(found.alpha_pdf - exact.alpha_pdf) < 2 * exact.standard_error
+
+
+def test_a_tail_without_a_span_is_told(rng):
+    x = rng.pareto(277, 20_000) + 1
+    found = fit_power_law(x)
+    assert found.status == "narrow" and found.alpha_pdf > 200

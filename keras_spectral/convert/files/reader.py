@@ -3,16 +3,18 @@
 Imports neither Keras nor a backend, and needs no PyTorch.
 """
 
+import functools
 import re
 import zipfile
 from pathlib import Path
 
-from keras_spectral.convert.files import tensor_files, torch_files
+from keras_spectral.convert.files import shards, tensor_files, torch_files
+from keras_spectral.convert.files.entries import find_state_dict
 from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
 from keras_spectral.convert.files.pickles import read_pickle
 from keras_spectral.convert.files.placeholders import Call
 from keras_spectral.convert.files.records import Contents
-from keras_spectral.convert.files.state import StateDict, find_state_dict
+from keras_spectral.convert.files.state import StateDict
 
 _AGAIN = "Download or save it again."
 _SAVE = "Save one with torch.save(model.state_dict(), path)."
@@ -31,11 +33,16 @@ def read_checkpoint(path, entry=None):
     when they are asked for.
 
     A state dict inside of a dict (`{"state_dict": ...}`, `{"model": ...}`) is found,
-    and the prefixes `module.` and `_orig_mod.` are taken off; `.notes` says what was
-    done, and which other state dicts (such as an EMA copy) there are.
+    the prefixes `module.` and `_orig_mod.` are taken off, and `_orig_mod.` inside of a
+    key; `.notes` says what was done, and which other state dicts (such as an EMA copy)
+    there are. `.aliases` tells which keys are one tensor (tied weights).
+
+    Hugging Face's index of shards (`model.safetensors.index.json`,
+    `pytorch_model.bin.index.json`) is one checkpoint with the shards beside it, of
+    which one is open at a time. Of a folder its index, or its one file, is read.
 
     Args:
-        path: Path of the file.
+        path: Path of the file, the index or the folder.
         entry: String, which state dict of several; the entry's name, nested ones with
             dots. Default: the one that is there, or the one that is usually meant.
 
@@ -44,11 +51,11 @@ def read_checkpoint(path, entry=None):
         for `num_batches_tracked`). Half precision and float8 are widened to float32.
 
     Raises:
-        UnsafeCheckpointError: If the file asks for code to be run or for memory that it
-            does not fill.
-        CheckpointError: If the file is missing, damaged, of another kind, or has no or
-            several state dicts. Reading a value raises it for values that are no
-            weights: NaN, infinity, complex, integer.
+        UnsafeCheckpointError: If the file asks for code to be run, for memory that it
+            does not fill, or for shards out of its folder.
+        CheckpointError: If the file or a shard is missing, damaged, of another kind, or
+            has no or several state dicts. Reading a value raises it for values that are
+            no weights: NaN, infinity, complex, integer, of an unknown type.
 
     Example:
     >>> from keras_spectral import zoo
@@ -56,12 +63,15 @@ def read_checkpoint(path, entry=None):
     >>> state.container, state["output.weight"].shape
     ('safetensors', (10, 64))
     """
-    path = Path(path)
+    path, found = Path(path), []
     try:
+        if path.is_dir():
+            path, found = shards.find_weights(path)
         container, (records, *known) = _read(path, entry)
         state = StateDict(records, str(path), container, *known)
+        state.notes[:0] = found
     except UnsafeCheckpointError as error:
-        _refuse(path, error, _RESAVE)
+        _refuse(path, error, "" if str(error).endswith(".") else _RESAVE)
     except CheckpointError as error:
         _refuse(path, error, "" if str(error).endswith(".") else _AGAIN)
     except OSError as error:
@@ -80,10 +90,8 @@ def _refuse(path, error, remedy):
     raise type(error)(f"{sentence} {remedy}".rstrip(), path) from error
 
 
-def _read(path, entry):
+def _read(path, entry=None, is_shard=False):
     """Return (container, `Contents`)."""
-    if path.is_dir():
-        raise CheckpointError("is a folder, not a checkpoint. Name a file in it.")
     try:
         size = path.stat().st_size
     except FileNotFoundError:
@@ -96,11 +104,15 @@ def _read(path, entry):
         tail = file.read()
     container = _sniff(path, head, tail, size)
     read = _ARRAYS.get(container)
+    if entry is not None and (read is not None or container == "index"):
+        raise CheckpointError(
+            f"holds one set of tensors. Received: entry={entry!r}. Leave it out."
+        )
+    if container == "index":
+        if is_shard:
+            raise CheckpointError("is an index of shards itself")
+        return shards.read_shards(path, functools.partial(_read, is_shard=True))
     if read is not None:
-        if entry is not None:
-            raise CheckpointError(
-                f"holds one set of tensors. Received: entry={entry!r}. Leave it out."
-            )
         return container, read(path)
     if container == "pickle":
         return _plain_pickle(path)
@@ -160,6 +172,8 @@ def _sniff(path, head, tail, size):
         )
     if head[:2] == b"\x1f\x8b":
         raise CheckpointError("is packed by gzip. Unpack it first.")
+    if shards.is_json(head):
+        return "index"
     header = int.from_bytes(head[:8], "little")
     if head[8:9] == b"{" and header < 100_000_000:
         if header + 8 > size:

@@ -25,15 +25,23 @@ class TensorRecord:
         shape: Tuple of integers.
         dtype: String, NumPy's name of the type, `"bfloat16"` and float8 among them.
         read: Callable without arguments, to a new NumPy array of the stored values.
+        place: Hashable, equal for two records of the same numbers of a file; `None` if
+            no other record has them.
+        bytes_read: Integer, for a type that is not known here: `read` then gives so
+            many bytes.
     """
 
     shape: tuple
     dtype: str
     read: Callable[[], np.ndarray]
+    place: object = None
+    bytes_read: int | None = None
 
     @property
     def nbytes(self):
         """Bytes of the stored values."""
+        if self.bytes_read is not None:
+            return self.bytes_read
         return math.prod(self.shape) * numpy_dtype(self.dtype).itemsize
 
 

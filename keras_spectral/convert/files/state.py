@@ -1,158 +1,19 @@
-"""A state dict: found in what a file holds, unwrapped, and checked as it is read."""
+"""A state dict: unwrapped, and checked as it is read."""
 
+import copy
 import hashlib
+import math
 from collections.abc import Mapping
 from importlib import import_module
 
 import numpy as np
 
-from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
-from keras_spectral.convert.files.placeholders import Call, Tensor, Unreadable
+from keras_spectral.convert.files.errors import CheckpointError
 from keras_spectral.convert.files.records import CHUNK, TensorRecord, numpy_dtype
 
-# What training scripts call the state dict, the usually meant first.
-_ENTRIES = (
-    "state_dict", "model_state_dict", "model_state", "model", "net", "network",
-    "module", "weights", "params",
-)  # fmt: skip
-_AVERAGES = ("ema", "average", "swa")
-_PREFIXES = ("module.", "_orig_mod.")
-_HARMLESS = (int, float, str, type(None))
+_COMPILED = "_orig_mod"
+_PREFIXES = ("module.", f"{_COMPILED}.")
 _COUNTER = "num_batches_tracked"
-
-
-def find_state_dict(root, entry=None):
-    """Return the state dict in what a pickle holds, and notes on the choice.
-
-    Args:
-        root: What `read_pickle` returned.
-        entry: String, the dotted path of the wanted one, or `None`.
-
-    Returns:
-        Tuple (dict from string to `pickles.Tensor`, list of strings).
-    """
-    if isinstance(root, Tensor):
-        raise CheckpointError(
-            "holds one tensor, not a state dict. Save it with "
-            "torch.save(model.state_dict(), path)."
-        )
-    if not isinstance(root, dict):
-        if isinstance(root, Call):
-            raise UnsafeCheckpointError(
-                f"holds a pickled object of {root.function}: only that class's own "
-                "code could read it"
-            )
-        raise CheckpointError(
-            f"holds a {type(root).__name__}, not a state dict of tensors. Save it with "
-            "torch.save(model.state_dict(), path)."
-        )
-    candidates = dict(_candidates(root, ""))
-    if entry is not None:
-        if entry not in candidates:
-            raise CheckpointError(
-                f"has no state dict at `entry`. Received: entry={entry!r}. It has: "
-                f"{', '.join(candidates) or 'none'}."
-            )
-        chosen = entry
-    elif not candidates:
-        if not root:
-            return {}, []
-        _explain_emptiness(root)
-    else:
-        chosen = _choose(candidates)
-    notes = [] if not chosen else [f"the entry `{chosen}` was read"]
-    for name in candidates:
-        if name != chosen:
-            kind = "an average (EMA)" if _is_average(name) else "another state dict"
-            notes.append(f"{kind} is at the entry `{name}`")
-    return _tensors(candidates[chosen]), notes
-
-
-def _choose(candidates):
-    """Return the candidate that is meant, or list them."""
-    if len(candidates) == 1:
-        return next(iter(candidates))
-    if "" in candidates:
-        return ""
-    plain = [name for name in candidates if not _is_average(name)]
-    for name in _ENTRIES:
-        if name in plain:
-            return name
-    if len(plain) == 1:
-        return plain[0]
-    raise CheckpointError(
-        f"holds several state dicts: {', '.join(candidates)}. Choose one by `entry`."
-    )
-
-
-def _is_average(name):
-    return any(part in name.lower() for part in _AVERAGES)
-
-
-def _candidates(value, path, depth=0):
-    """Yield (dotted path, dict) of every dict of named tensors.
-
-    An optimizer's state is none: its tensors lie under numbers. Nor is what holds
-    another one beside tensors of its own.
-    """
-    if not isinstance(value, dict):
-        return
-    tensors = [key for key in value if isinstance(value[key], (Tensor, Unreadable))]
-    inner = []
-    # Weights have a module and a dot, or the name of a single module's; `best_acc1` or
-    # `rng_state`, which scripts keep as tensors beside the state dict, do not.
-    weights = [key for key in tensors if "." in f"{key}" or key in ("weight", "bias")]
-    if depth < 3 and not weights:
-        for key, item in value.items():
-            if isinstance(key, str) and "optim" not in key.lower():
-                name = f"{path}.{key}" if path else key
-                inner += _candidates(item, name, depth + 1)
-    if tensors and not inner:
-        yield path, value
-    yield from inner
-
-
-def _explain_emptiness(root):
-    modules = [
-        (key, value.function) for key, value in root.items() if isinstance(value, Call)
-    ]
-    if modules:
-        names = ", ".join(f"{key} ({function})" for key, function in modules[:5])
-        raise UnsafeCheckpointError(
-            f"holds no state dict, but pickled objects: {names}. Only their classes' "
-            "own code could read them"
-        )
-    keys = ", ".join(str(key)[:40] for key in list(root)[:5])
-    raise CheckpointError(
-        f"is not a plain state dict: {keys} are no tensors. Save it with "
-        "torch.save(model.state_dict(), path)."
-    )
-
-
-def _tensors(state):
-    """Return the entries of a state dict, which must all be tensors."""
-    result = {}
-    for key, value in state.items():
-        if not isinstance(key, str):
-            raise CheckpointError(
-                f"has the key {str(key)[:40]}, where a state dict has strings. Save it "
-                "with torch.save(model.state_dict(), path)."
-            )
-        if isinstance(value, Unreadable):
-            raise CheckpointError(
-                f"holds `{key}` as a tensor without plain values ({value.kind}): "
-                "sparse, quantized or without data. Convert it to a dense float32 "
-                "tensor."
-            )
-        if isinstance(value, Tensor):
-            result[key] = value
-        elif key != "_metadata" and not isinstance(value, _HARMLESS):
-            kind = value.function if isinstance(value, Call) else type(value).__name__
-            raise CheckpointError(
-                f"is not a plain state dict: `{key}` is a {kind}, not a tensor. Save "
-                "it with torch.save(model.state_dict(), path)."
-            )
-    return result
 
 
 class StateDict(Mapping):
@@ -198,7 +59,8 @@ class StateDict(Mapping):
                     f"{origin} holds the key {ascii(key)[:60]}, which is no name of a "
                     "module. The file is damaged."
                 )
-        self._records = self._unwrapped(dict(records))
+        self.prefix = ""
+        self._records = self._compiled(self._unwrapped(dict(records)))
 
     def _unwrapped(self, records):
         """Take off what wrappers of a module put before every key."""
@@ -213,7 +75,40 @@ class StateDict(Mapping):
             else:
                 return records
             records = {key[len(prefix) :]: value for key, value in records.items()}
+            if prefix != f"{_COMPILED}.":
+                self.prefix += prefix
             self.notes.append(f"the prefix `{prefix}` was taken off every key")
+
+    def _compiled(self, records):
+        """Take off what `torch.compile` puts before the keys of a module inside."""
+        names = {
+            key: ".".join(part for part in path.split(".") if part != _COMPILED)
+            + f"{dot}{leaf}"
+            for key in records
+            for path, dot, leaf in [key.rpartition(".")]
+        }
+        changed = sum(name != key for key, name in names.items())
+        if not changed or len(set(names.values())) < len(names):
+            return records
+        self.notes.append(f"`{_COMPILED}.` was taken out of {changed} keys")
+        return {names[key]: value for key, value in records.items()}
+
+    def selected(self, names, notes=()):
+        """Return some of the tensors, perhaps under other names.
+
+        Args:
+            names: Dict from the new key to the present one.
+            notes: List of strings, what was done.
+
+        Example:
+        >>> state = StateDict({"net.w": np.ones(2), "head.w": np.ones(3)})
+        >>> state.selected({"w": "net.w"}).shapes
+        {'w': (2,)}
+        """
+        other = copy.copy(self)
+        other.notes = [*self.notes, *notes]
+        other._records = {new: self._records[key] for new, key in names.items()}
+        return other
 
     def __len__(self):
         return len(self._records)
@@ -222,10 +117,20 @@ class StateDict(Mapping):
         return iter(self._records)
 
     def __getitem__(self, key):
+        record = self._records[key]
+        if getattr(record, "bytes_read", None) is not None:
+            raise CheckpointError(
+                f"holds `{key}` in {record.dtype}, for which there is no rule. Convert "
+                "it to float32.",
+                self.origin,
+            )
         return _weights(key, self.stored(key), self.origin)
 
     def stored(self, key):
-        """Return a tensor as it is stored, of whatever type, unchecked."""
+        """Return a tensor as it is stored, of whatever type, unchecked.
+
+        Of a type that is not known here it is the bytes.
+        """
         value = self._records[key]
         if isinstance(value, TensorRecord):
             try:
@@ -263,6 +168,26 @@ class StateDict(Mapping):
             for key, value in self._arrays()
         }
 
+    @property
+    def nbytes(self):
+        """Dict from key to bytes of the stored numbers."""
+        return {key: int(value.nbytes) for key, value in self._arrays()}
+
+    @property
+    def aliases(self):
+        """Dict from each key of tied weights but the first to the first.
+
+        Example:
+        >>> w = np.ones(2)
+        >>> StateDict({"embed": w, "head": w, "other": w.copy()}).aliases
+        {'head': 'embed'}
+        """
+        first = {}
+        for key, value in self._records.items():
+            place = _place(value)
+            first[key] = key if place is None else first.setdefault(place, key)
+        return {k: first[k] for k in self._records if first[k] != k}
+
     def _arrays(self):
         for key, value in self._records.items():
             yield key, value if hasattr(value, "shape") else np.asarray(value)
@@ -277,10 +202,31 @@ class StateDict(Mapping):
         digest = hashlib.sha256()
         for key in sorted(self):
             value = np.ascontiguousarray(self.stored(key))
-            head = f"{key}\0{value.dtype.name}\0{list(value.shape)}\0"
+            dtype, record = value.dtype.name, self._records[key]
+            if getattr(record, "bytes_read", None) is not None:
+                dtype = record.dtype
+            head = f"{key}\0{dtype}\0{list(value.shape)}\0"
             digest.update(head.encode())
             digest.update(memoryview(value.reshape(-1).view(np.uint8)))
         return digest.hexdigest()
+
+
+def _place(value):
+    """Return what tells a tensor's numbers from another's; `None` if nothing does."""
+    if isinstance(value, TensorRecord):
+        return value.place
+    try:
+        if isinstance(value, np.ndarray):
+            where = value.__array_interface__["data"][0], value.strides
+        else:
+            pointer = value.untyped_storage().data_ptr()
+            where = pointer and (pointer, value.storage_offset(), value.stride())
+        # Of no numbers, any address may be told.
+        if where and math.prod(value.shape):
+            return where, tuple(value.shape), str(value.dtype)
+    except Exception:  # Sparse, quantized, meta: none has an address.
+        pass
+    return None
 
 
 def _weights(key, value, origin):

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 from typing import Annotated
 
 import msgspec
@@ -61,29 +62,60 @@ def read_safetensors(path):
             raise CheckpointError("is damaged (its header is no JSON)") from error
     if not isinstance(header, dict):
         raise CheckpointError("is damaged (its header is no table)")
-    header.pop("__metadata__", None)
+    metadata = header.pop("__metadata__", None)
     entries = {key: _entry(key, table) for key, table in header.items()}
-    records, end = {}, 0
+    records, unknown, end = {}, [], 0
     for key, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
+        if not re.fullmatch(r"\w{1,20}", entry.dtype, re.ASCII):
+            raise CheckpointError(f"is damaged (the type of `{key}`)")
         dtype = _SAFETENSORS.get(entry.dtype)
-        if dtype is None:
-            raise CheckpointError(
-                f"holds `{key}` in {ascii(entry.dtype)[:20]}, for which there is no "
-                "rule"
-            )
         shape = check_shape(entry.shape, f"`{key}`")
         begin, stop = entry.data_offsets
-        nbytes = math.prod(shape) * numpy_dtype(dtype).itemsize
+        nbytes = max(0, stop - begin)
+        if dtype is not None:
+            nbytes = math.prod(shape) * numpy_dtype(dtype).itemsize
         if begin != end or stop - begin != nbytes:
             raise CheckpointError(f"is damaged (the place of `{key}`)")
         end = stop
-        records[key] = TensorRecord(
-            shape, dtype, _plain(path, start + begin, dtype, shape)
-        )
+        place = (begin, key) if nbytes else None
+        if dtype is None:
+            # Its bytes are all that can be told of it; the others are read.
+            read = _plain(path, start + begin, "uint8", (nbytes,))
+            records[key] = TensorRecord(shape, entry.dtype, read, place, nbytes)
+            unknown.append(f"`{key}` ({entry.dtype})")
+            continue
+        read = _plain(path, start + begin, dtype, shape)
+        records[key] = TensorRecord(shape, dtype, read, place)
     if start + end != size:
         what = "is cut off" if start + end > size else "is damaged (it is too long)"
         raise CheckpointError(what)
-    return Contents({key: records[key] for key in header})
+    records = {key: records[key] for key in header}
+    tied = _tied(metadata, records)
+    notes = []
+    if unknown:
+        notes.append(f"skipped, of types unknown here: {', '.join(unknown)}")
+    if tied:
+        pairs = (f"`{key}` is `{metadata[key]}`" for key in tied)
+        notes.append(f"tied, by the metadata: {', '.join(pairs)}")
+    return Contents({**records, **tied}, notes)
+
+
+def _tied(metadata, records):
+    """Return the records of names that stand in the metadata alone.
+
+    Of weights that share their memory safetensors' `save_model` keeps one, and under
+    each other name the name of that one.
+    """
+    if not isinstance(metadata, dict):
+        return {}
+    return {
+        key: records[name]
+        for key, name in metadata.items()
+        if isinstance(name, str)
+        and name in records
+        and key not in records
+        and key != "format"
+    }
 
 
 def _once(pairs):

@@ -165,7 +165,9 @@ def _record(tensor, nbytes, opened):
         steps = [stride * dtype.itemsize for stride in strides]
         return np.lib.stride_tricks.as_strided(values, shape, steps).copy()
 
-    return TensorRecord(shape, dtype.name, read)
+    # Two keys with one view of one storage: PyTorch's tied weights.
+    place = (tensor.storage.key, offset, shape, strides, dtype.name) if count else None
+    return TensorRecord(shape, dtype.name, read, place)
 
 
 def _contiguous(shape):

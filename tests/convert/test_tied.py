@@ -1,0 +1,127 @@
+"""Tied weights, integer buffers and types that are not known: real files."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file, save_model
+
+from keras_spectral import convert
+from keras_spectral.convert import CheckpointError
+from keras_spectral.experiments import analyze_checkpoint
+
+
+def tied():
+    embed, head = torch.nn.Embedding(7, 5), torch.nn.Linear(5, 7, bias=False)
+    head.weight = embed.weight
+    return torch.nn.ModuleDict(
+        {"embed": embed, "norm": torch.nn.LayerNorm(5)} | {"head": head}
+    )
+
+
+def write(kind, module, path):
+    if kind == "safetensors":
+        save_model(module, str(path))
+    else:
+        zipped = kind == "zip"
+        torch.save(module.state_dict(), path, _use_new_zipfile_serialization=zipped)
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+def test_tied_weights_are_followed(kind, tmp_path):
+    module, path = tied(), tmp_path / "w"
+    write(kind, module, path)
+    state = convert.read_checkpoint(path)
+    expected = module.state_dict()
+    assert state.keys() == expected.keys()
+    assert state.aliases == {"head.weight": "embed.weight"}
+    np.testing.assert_array_equal(state["head.weight"], expected["head.weight"].numpy())
+    here = convert.StateDict(expected)
+    assert here.aliases == state.aliases
+    assert here.fingerprint() == state.fingerprint()
+    found = analyze_checkpoint(path)
+    assert [row.name for row in found] == ["embed.weight"]
+    assert found.skipped["head.weight"] == "the same tensor as embed.weight"
+
+
+def test_views_of_one_storage_are_not_tied(tmp_path):
+    w = torch.arange(12.0).reshape(3, 4)
+    state = {"w": w, "t": w.T, "flat": w.reshape(12), "head": w[:2], "tail": w[1:]}
+    state |= {"empty": w[:0], "nothing": w[:0], "copy": w.clone()}
+    torch.save(state, tmp_path / "w.pth")
+    assert convert.read_checkpoint(tmp_path / "w.pth").aliases == {}
+    assert convert.StateDict(state).aliases == {}
+    arrays = {key: value.numpy() for key, value in state.items()}
+    assert convert.StateDict(arrays).aliases == {}
+    assert convert.StateDict({**arrays, "again": arrays["w"]}).aliases == {"again": "w"}
+
+
+def test_metadata_that_ties_nothing(tmp_path):
+    metadata = {"format": "pt", "a": "missing", "pt": "w", "author": "someone"}
+    save_file({"pt": torch.ones(1), "w": torch.ones(2)}, tmp_path / "w", metadata)
+    state = convert.read_checkpoint(tmp_path / "w")
+    assert state.keys() == {"pt", "w"} and state.aliases == {} and state.notes == []
+
+
+def unknown_type(path, dtype="F4", **changes):
+    """Write a file with a tensor of a type that the reader does not know."""
+    header = {
+        "a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
+        "q": {"dtype": dtype, "shape": [2, 3], "data_offsets": [24, 27]},
+        "z": {"dtype": "F32", "shape": [1], "data_offsets": [27, 31]},
+    }
+    header["q"] |= changes
+    text = json.dumps(header).encode()
+    values = np.arange(6, dtype="<f4").tobytes() + b"\1\2\3" + np.float32(5).tobytes()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + values)
+    return path
+
+
+def test_a_tensor_of_an_unknown_type_is_skipped_by_name(tmp_path):
+    path = unknown_type(tmp_path / "w.safetensors")
+    state = convert.read_checkpoint(path)
+    np.testing.assert_array_equal(state["a"], np.arange(6).reshape(2, 3))
+    np.testing.assert_array_equal(state["z"], [5])
+    assert state.notes == ["skipped, of types unknown here: `q` (F4)"]
+    assert state.shapes["q"] == (2, 3) and state.nbytes["q"] == 3
+    with pytest.raises(CheckpointError, match="holds `q` in F4"):
+        state["q"]
+    other = convert.read_checkpoint(unknown_type(tmp_path / "v.safetensors", "F6"))
+    assert other.fingerprint() != state.fingerprint()
+    assert analyze_checkpoint(path).skipped["q"] == "F4, no weights"
+    assert {row.status for row in convert.compare(path, path)} == {"equal"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dtype": "\x1b[31m"},
+        {"dtype": "F" * 50},
+        {"dtype": None, "shape": -1},
+        {"data_offsets": [24, 23]},
+        {"data_offsets": [24, 2**60]},
+        {"shape": [-2]},
+    ],
+)
+def test_odd_unknown_types(changes, tmp_path):
+    with pytest.raises(CheckpointError, match="damaged|cut off") as error:
+        convert.read_checkpoint(unknown_type(tmp_path / "w", **changes))
+    assert str(error.value).isprintable()
+
+
+def test_compiled_modules_inside_are_recognized(tmp_path):
+    net = torch.nn.Sequential()
+    net.layer1 = torch.compile(torch.nn.Sequential(torch.nn.Linear(3, 2)))
+    net.head = torch.nn.Linear(2, 2)
+    state = net.state_dict()
+    assert "layer1._orig_mod.0.weight" in state
+    plain = {key.replace("_orig_mod.", ""): value for key, value in state.items()}
+    for prefix in ("", "module."):
+        torch.save({prefix + k: v for k, v in state.items()}, tmp_path / "w.pth")
+        read = convert.read_checkpoint(tmp_path / "w.pth")
+        assert read.keys() == plain.keys()
+        assert "`_orig_mod.` was taken out of 2 keys" in read.notes
+    # Two keys of one name: nothing is taken out.
+    both = {"a._orig_mod.w": torch.ones(1), "a.w": torch.zeros(1)}
+    assert convert.StateDict(both).keys() == both.keys()
