@@ -193,13 +193,16 @@ def _print_card(console, card):
             "none": f"Nothing could be verified ({certificate['reason']})",
         }[certificate["scope"]]
         console.print(
-            f"{scope}: {certificate['layers']} layers in "
-            f"{certificate['precision']}, largest relative error "
+            f"{scope}: {certificate['layers']} of {certificate['layers_in_all']} "
+            f"layers in {certificate['precision']}, largest relative error "
             f"{certificate['relative_error']:.1e}, against "
             f"{certificate['reference']}."
         )
+        if certificate["unchecked"]:
+            console.print(f"Not checked: {', '.join(certificate['unchecked'])}.")
     for note in card.get("notes", ()):
         console.print(f"Note: {note}.")
+    console.print(f"Not seen: {'; '.join(card['not_seen'])}.")
 
 
 def export(

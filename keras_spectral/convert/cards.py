@@ -27,6 +27,10 @@ def remember(model, card):
 def provenance(model):
     """Return the card of a model's last import: source, dialect, notes, certificate.
 
+    `verification` has a `status`: `"passed"` if every layer was compared, `"partial"`
+    with those that were not under `unchecked`, `"none"`. `example` is there if one was
+    given. `not_seen` lists what nothing of it could tell, such as the wiring.
+
     Args:
         model: A `keras.Model` that `from_torch` returned or was given, or the path of
             a `.keras` file that `save_model` wrote.

@@ -1,4 +1,4 @@
-"""PyTorch's layers and the papers' networks in float64, without Keras and our layers.
+"""The papers' networks in float64, without Keras and our layers.
 
 An import is compared with these. They read a state dict in PyTorch's layout, images
 are (batch, channels, height, width), and a network's structure is read off its keys: no
@@ -8,99 +8,6 @@ code is shared with `zoo` or with the rules of conversion.
 import re
 
 import numpy as np
-
-
-class NumpyLayers:
-    """Convolutions and the rest as sums of products."""
-
-    @staticmethod
-    def convolution(x, weight, bias, stride, padding, groups=1, dilation=1):
-        """2-D cross-correlation with symmetric zero padding."""
-        size = [dilation * (k - 1) + 1 for k in weight.shape[2:]]
-        x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
-        windows = np.lib.stride_tricks.sliding_window_view(x, size, (2, 3))
-        windows = windows[:, :, ::stride, ::stride, ::dilation, ::dilation]
-        batch, _, height, width = windows.shape[:4]
-        results = []
-        for part, kernel in zip(
-            np.split(windows, groups, 1), np.split(weight, groups), strict=True
-        ):
-            columns = part.transpose(0, 2, 3, 1, 4, 5).reshape(
-                batch * height * width, -1
-            )
-            product = columns @ kernel.reshape(len(kernel), -1).T
-            results.append(product.reshape(batch, height, width, -1))
-        y = np.concatenate(results, -1).transpose(0, 3, 1, 2)
-        return y if bias is None else y + bias[:, None, None]
-
-    @staticmethod
-    def transposed_convolution(x, weight, bias, stride, padding):
-        """Adjoint of a cross-correlation: every pixel paints its kernel."""
-        batch, _, height, width = x.shape
-        rows, columns = weight.shape[2:]
-        y = np.zeros(
-            (
-                batch,
-                weight.shape[1],
-                (height - 1) * stride + rows,
-                (width - 1) * stride + columns,
-            )
-        )
-        for i in range(rows):
-            for j in range(columns):
-                painted = np.einsum("bchw,co->bohw", x, weight[:, :, i, j])
-                bottom, right = i + stride * height, j + stride * width
-                y[:, :, i:bottom:stride, j:right:stride] += painted
-        inner = slice(padding, -padding or None)
-        y = y[:, :, inner, inner]
-        return y if bias is None else y + bias[:, None, None]
-
-    @staticmethod
-    def max_pool(x, size, stride):
-        """Maximum over windows, without padding."""
-        windows = np.lib.stride_tricks.sliding_window_view(x, (size, size), (2, 3))
-        return windows[:, :, ::stride, ::stride].max((4, 5))
-
-
-class TorchLayers:
-    """The same by PyTorch's own kernels, faster and nobody's rewrite."""
-
-    def __init__(self):
-        import torch
-
-        self._torch = torch
-
-    def _tensor(self, array):
-        if array is None:
-            return None
-        return self._torch.from_numpy(np.ascontiguousarray(array))
-
-    def convolution(self, x, weight, bias, stride, padding, groups=1, dilation=1):
-        """`torch.nn.functional.conv2d`."""
-        tensors = map(self._tensor, (x, weight, bias))
-        return self._torch.nn.functional.conv2d(
-            *tensors, stride=stride, padding=padding, groups=groups, dilation=dilation
-        ).numpy()
-
-    def transposed_convolution(self, x, weight, bias, stride, padding):
-        """`torch.nn.functional.conv_transpose2d`."""
-        tensors = map(self._tensor, (x, weight, bias))
-        return self._torch.nn.functional.conv_transpose2d(
-            *tensors, stride=stride, padding=padding
-        ).numpy()
-
-    def max_pool(self, x, size, stride):
-        """`torch.nn.functional.max_pool2d`."""
-        pool = self._torch.nn.functional.max_pool2d
-        return pool(self._tensor(x), size, stride).numpy()
-
-
-def layers():
-    """Return PyTorch's layers where it is installed, NumPy's otherwise."""
-    try:
-        return TorchLayers()
-    except ImportError:
-        return NumpyLayers()
 
 
 def relu(x):
@@ -114,7 +21,7 @@ class Tape:
     Args:
         keys: Iterable of the state dict's keys.
         tensor: Callable from key to float64 array.
-        ops: `NumpyLayers` or `TorchLayers`.
+        ops: `reference_layers.NumpyLayers` or `TorchLayers`.
     """
 
     def __init__(self, keys, tensor, ops):

@@ -15,12 +15,15 @@ from keras_spectral.convert import (
 )
 from keras_spectral.convert.accounting import check_keys, check_shapes, grouped
 from keras_spectral.convert.cards import provenance, remember
+from keras_spectral.convert.examples import check_example, read_example
 from keras_spectral.convert.files.errors import CheckpointError, MismatchError
 from keras_spectral.convert.files.reader import read_checkpoint
-from keras_spectral.convert.files.records import numpy_dtype
 from keras_spectral.convert.files.state import StateDict
+from keras_spectral.convert.flattening import flattened_orders, reordered
 from keras_spectral.convert.rules import slots
 from keras_spectral.convert.selection import Selection
+from keras_spectral.convert.source_weights import SourceWeights, guarded
+from keras_spectral.convert.unseen import PREPROCESSING, not_in_a_state_dict
 from keras_spectral.convert.wrapped_state import numpy_values
 from keras_spectral.files import replacing
 from keras_spectral.models.keras_internals import flatten_layers, forget_traces
@@ -29,7 +32,14 @@ _COUNTER = "num_batches_tracked"
 
 
 def from_torch(
-    source, model, dialect="auto", entry=None, verify=True, prefix=None, ignore=()
+    source,
+    model,
+    dialect="auto",
+    entry=None,
+    verify=True,
+    prefix=None,
+    ignore=(),
+    example=None,
 ):
     """Load PyTorch weights into a Keras model, all of them or none.
 
@@ -46,6 +56,13 @@ def from_torch(
     W / (u' W v). A wrapper whose source has none receives the weights as its trainable
     kernel, and its singular vectors are found anew.
 
+    A dense layer that reads a flattened image has its rows put in the order in which
+    `Flatten` gives the numbers here, channels last; PyTorch's has them first. Where the
+    channels are moved before, as in the zoo, the rows stay.
+
+    A state dict says nothing of how layers are wired, of their epsilons or activations.
+    For a model of your own pass an `example`; `provenance` lists what was not seen.
+
     Args:
         source: Path of a checkpoint (see `read_checkpoint`), or a state dict of
             torch tensors or NumPy arrays.
@@ -59,6 +76,11 @@ def from_torch(
             the others are named in the card's notes.
         ignore: List of shell patterns, such as `["head.*"]`, of keys to leave out on
             purpose. Weights of the model that they name stay as they are.
+        example: Optional pair (x, y), arrays or tensors: a batch of inputs as the model
+            takes them, and the outputs of the PyTorch network in `eval()` for the same
+            (images with channels first or last). The model's outputs must agree to 1e-4
+            of the largest in float32. A network that flattens its images with channels
+            last is recognized by it.
 
     Returns:
         The model. Numbers are rounded to the dtype of its weights.
@@ -66,9 +88,10 @@ def from_torch(
     Raises:
         CheckpointError: On a file that cannot be read. A `MismatchError` among them:
             on keys that are missing, unused or of another shape, all in one message,
-            or if the model does not compute what the checkpoint's network does.
-        ValueError: On an unknown name, a pattern that matches nothing, or a layer for
-            which there is no rule.
+            or if the model does not compute what the checkpoint's network does or
+            what the example says. A model that was given has its weights as before.
+        ValueError: On an unknown name, a pattern that matches nothing, a layer for
+            which there is no rule, or an `example` that is no pair.
 
     Example:
     >>> from keras_spectral.convert import provenance
@@ -80,6 +103,7 @@ def from_torch(
     if name is not None:
         # An unknown name is told before a large file is read.
         zoo.entry(name)
+    example = None if example is None else read_example(example)
     chosen = None if dialect == "auto" else dialects.named(dialect)
     selection = Selection(prefix, ignore)
     state = selection.of(_opened(source, entry))
@@ -89,10 +113,10 @@ def from_torch(
         model = zoo.build(name, **config)
     targets = slots(model)
     state = selection.fitted(state, set(targets), chosen)
-    plain, spectral = _guarded(state, spectral_state.parse, state)
+    plain, spectral = guarded(state, spectral_state.parse, state)
     if chosen is None:
         flavours = {found.flavour.name for found in spectral.values()}
-        chosen, _ = _guarded(
+        chosen, _ = guarded(
             state, dialects.detect, plain, set(targets), arguments, flavours
         )
         config = dialects.applicable(chosen.config, arguments)
@@ -116,44 +140,91 @@ def from_torch(
         dialects.to_ours(f"{path}.weight", chosen).removesuffix(".weight"): found
         for path, found in spectral.items()
     }
-    weights = _Weights(state, keys, spectral, targets)
+    orders, lost = flattened_orders(model)
+    orders = {
+        path: order for path, order in orders.items() if f"{path}.weight" in asked
+    }
+    unseen = not_in_a_state_dict(model, lost)
+    weights = SourceWeights(state, keys, spectral, targets)
     # Every value is read and checked before the first one is assigned.
     counts = {key: state.count(theirs) for key, theirs in counters.items()}
     for key in asked:
         weights.stored(key)
     if kept:
         weights.notes.append(f"the model keeps its own {grouped(kept)}")
-    before = model.get_weights() if name is None and verify else None
-    _assign(asked, weights)
-    report = verification.verify(model, weights, chosen) if verify else None
-    if report is not None and not report.passed:
-        if before is not None:
-            model.set_weights(before)
-        raise MismatchError(f"{state.origin} was read, but {report}")
-    # Last: a wrapper that follows other vectors does not go back to its own.
-    wrapped_state.assign_vectors(asked, weights)
+
+    def load(orders):
+        ordered = reordered(asked, orders)
+        _assign(ordered, weights)
+        report = None
+        if verify:
+            report = verification.verify(model, weights, chosen, orders)
+            if not report.agrees:
+                raise MismatchError(f"{state.origin} was read, but {report}")
+        # Last: a wrapper that follows other vectors does not go back to its own.
+        wrapped_state.assign_vectors(ordered, weights, orders)
+        if example is None:
+            return orders, report, None
+        return orders, report, check_example(model, example, state.origin, unseen)
+
+    # An example tells whether PyTorch flattens as Keras does.
+    choices = [orders] if example is None or not orders else [orders, {}]
+    checked = verify or example is not None
+    restore = wrapped_state.remembered(model, targets) if checked else None
+    try:
+        taken, report, agreement = _first_that_agrees(choices, load)
+    except Exception:
+        if restore is not None:
+            restore()
+        raise
     # Models that have run are traced again, with the vectors they follow now.
     for layer in flatten_layers(model):
         if isinstance(layer, keras.Model):
             forget_traces(layer)
     weights.note_dtypes()
+    notes = [*state.notes, *dict.fromkeys(weights.notes), *_order_notes(orders, taken)]
     card = {
         "keras_spectral": keras_spectral.__version__,
         "source": state.origin,
         "container": state.container,
         "fingerprint": state.fingerprint(),
         "dialect": chosen.name,
-        "notes": [*state.notes, *weights.notes],
+        "notes": notes,
         "dtypes": sorted(set(state.dtypes.values())),
         "spectral_normalization": {
             path: found.flavour.name for path, found in spectral.items()
         },
         _COUNTER: counts,
+        "flattened": list(taken),
     }
     if report is not None:
         card["verification"] = report.to_dict()
+    if agreement is not None:
+        card["example"] = agreement
+    seen = agreement or (report and report.scope == "network")
+    card["not_seen"] = [*([] if seen else unseen), PREPROCESSING]
     remember(model, card)
     return model
+
+
+def _first_that_agrees(choices, load):
+    """Return what `load` does of the first choice, or raise the first error."""
+    errors = []
+    for choice in choices:
+        try:
+            return load(choice)
+        except MismatchError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _order_notes(orders, taken):
+    if not orders:
+        return []
+    names = ", ".join(orders)
+    if taken:
+        return [f"the rows of {names} were put in the order of Keras' Flatten"]
+    return [f"by the example, {names} read images flattened with channels last"]
 
 
 def _opened(source, entry):
@@ -166,103 +237,6 @@ def _opened(source, entry):
             "keras.models.load_model or model.load_weights."
         )
     return state
-
-
-def _guarded(state, function, *arguments):
-    """Put the file's name before an error's sentence."""
-    try:
-        return function(*arguments)
-    except CheckpointError as error:
-        raise type(error)(error.reason, state.origin) from error
-
-
-class _Weights:
-    """The tensors of a source under our keys, in PyTorch's layout."""
-
-    def __init__(self, state, keys, spectral, targets):
-        self._state, self._keys = state, keys
-        self._spectral, self._targets = spectral, targets
-        self._transposed = {
-            key.removesuffix(".weight"): "Transpose" in type(slot.layer).__name__
-            for key, slot in targets.items()
-        }
-        self._found = {}
-        self.notes = []
-        for path in spectral:
-            self._found[path] = self._singular_vectors(path)
-
-    def _singular_vectors(self, path):
-        found, weight = self._spectral[path], self.stored(f"{path}.weight")
-        if found.u is None and weight.ndim == 1:
-            # PyTorch normalizes a vector by its Euclidean norm, without state.
-            return None
-        vectors = _guarded(
-            self._state,
-            spectral_state.read,
-            self._state,
-            found,
-            weight,
-            self._transposed.get(path, False),
-        )
-        if abs(vectors.sigma - vectors.true_sigma) > 0.05 * vectors.true_sigma:
-            self.notes.append(
-                f"the norm of {path} by its stored vectors is {vectors.sigma:.4g}, the "
-                f"true one {vectors.true_sigma:.4g}: they were not trained"
-            )
-        if found.flavour.evaluation:
-            self.notes.append(
-                f"{path}: in {found.flavour.name} {found.flavour.evaluation}; here it "
-                "takes the stored vectors"
-            )
-        return vectors
-
-    def stored(self, key):
-        """Return a tensor as it is trained; the model's where the source has none."""
-        if key not in self._keys:
-            slot = self._targets[key]
-            return slot.to_torch(numpy_values(slot.variable))
-        return self._state[self._keys[key]]
-
-    def effective(self, key):
-        """Return a tensor as the network computes with it, in float64."""
-        value = np.asarray(self.stored(key), "float64")
-        path, _, leaf = key.rpartition(".")
-        if leaf != "weight" or path not in self._spectral:
-            return value
-        vectors = self._found[path]
-        return value / (np.linalg.norm(value) if vectors is None else vectors.sigma)
-
-    def rounded(self, key, effective=True):
-        """Return a tensor with the numbers that the model's dtype leaves of it."""
-        value = self.effective(key) if effective else self.stored(key)
-        dtype = numpy_dtype(str(self._targets[key].variable.dtype))
-        return np.asarray(value).astype(dtype).astype("float64")
-
-    def note_dtypes(self):
-        """Say which numbers were widened, and by how much any were rounded."""
-        dtypes = self._state.dtypes
-        for dtype in sorted(set(dtypes.values()) - {"float32", "int64"}):
-            keys = [k for k, theirs in self._keys.items() if dtypes[theirs] == dtype]
-            error = max((self._rounding(key) for key in keys), default=0.0)
-            self.notes.append(
-                f"{len(keys)} tensors were stored in {dtype}; rounding them to the "
-                f"model's dtype changed them by at most {error:.1e} of their largest"
-            )
-
-    def _rounding(self, key):
-        value = np.asarray(self.stored(key), "float64")
-        change = np.abs(self.rounded(key, effective=False) - value)
-        return float(change.max(initial=0) / (np.abs(value).max(initial=0) or 1))
-
-    def vectors(self, path):
-        """Return (`SpectralState`, `Flavour`) of a module, or `None`."""
-        if self._found.get(path) is None:
-            return None
-        return self._found[path], self._spectral[path].flavour
-
-    def is_spectral(self, path):
-        """Whether the source normalizes a module."""
-        return path in self._spectral
 
 
 def _assign(targets, weights):
@@ -285,8 +259,9 @@ def to_torch(model, path=None, dialect=None, spectral_normalization=None):
     u' W v; `bound`, `clip` and a capped stable rank are not in its file.
 
     What `from_torch` read goes out as it came: in the same dialect, bit for bit, with
-    the same `num_batches_tracked`. Tensors have the dtype of the model's weights;
-    bfloat16 is widened to float32.
+    the same `num_batches_tracked`. A dense layer that reads a flattened image has its
+    inputs in PyTorch's order, channels first, as in `from_torch`. Tensors have the
+    dtype of the model's weights; bfloat16 is widened to float32.
 
     Args:
         model: A built `keras.Model` whose layers are named by module paths.
@@ -318,14 +293,19 @@ def to_torch(model, path=None, dialect=None, spectral_normalization=None):
     flavour = _flavour(spectral_normalization)
     card = provenance(model)
     names = dialects.named(dialect or card.get("dialect", "pytorchcv"))
+    orders, _ = flattened_orders(model)
+    if card:
+        # As they came in.
+        orders = {k: v for k, v in orders.items() if k in card.get("flattened", ())}
     state = {}
-    for key, slot in slots(model).items():
+    for key, slot in reordered(slots(model), orders).items():
         module, _, leaf = key.rpartition(".")
         theirs = dialects.to_theirs(key, names)
         takes = flavour is not None and wrapped_state.takes_vectors(slot.wrapper)
         if takes and leaf in ("weight", "bias"):
             prefix = theirs.removesuffix(leaf)
-            state |= wrapped_state.spectral_entries(slot, leaf, prefix, flavour)
+            order = orders.get(module)
+            state |= wrapped_state.spectral_entries(slot, leaf, prefix, flavour, order)
             continue
         value = slot.variable
         if leaf == "weight" and hasattr(slot.wrapper, "effective_kernel"):

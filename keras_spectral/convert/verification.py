@@ -8,10 +8,15 @@ import keras
 import numpy as np
 
 from keras_spectral import zoo
-from keras_spectral.convert import reference, reference_gans
+from keras_spectral.convert import reference, reference_gans, reference_layers
+from keras_spectral.convert.layer_checks import (
+    compare_entries,
+    compare_layer,
+    is_large,
+)
 from keras_spectral.convert.rules import slots, weighted_layers
 from keras_spectral.layers import Reparametrization
-from keras_spectral.models.copying import deep_graphs, in_dtype, rebuilt
+from keras_spectral.models.copying import deep_graphs, rebuilt
 from keras_spectral.models.graph import is_output
 from keras_spectral.surgery import without_wrappers
 
@@ -24,7 +29,6 @@ SINGLE_TOLERANCE = 1e-3
 
 # Above, the copy of a network in float64 would take more memory than is polite.
 _LARGEST_NETWORK = 40_000_000
-_LARGEST_LAYER = 10_000_000
 
 # Builder of the zoo -> its network in PyTorch's terms.
 _NETWORKS = {
@@ -51,9 +55,13 @@ class Certificate:
             `"layers"`: each layer alone, so that the wiring between them is not
             verified; `"none"`.
         reference: String, what computed the other side.
-        relative_error: Float, the largest max |ours - theirs| / max |theirs|.
+        relative_error: Float, the largest max |ours - theirs| / max |theirs|; `None`
+            where a layer's outputs are of another shape.
         first_bad_layer: String or `None`.
+        difference: String, what is wrong with it.
         layers: Integer, how many were compared.
+        layers_in_all: Integer, how many have weights.
+        unchecked: List of strings, the layers that could not be compared.
         tolerance: Float.
         precision: String, what our side was computed in.
         reason: String, why the scope is not the network.
@@ -61,39 +69,49 @@ class Certificate:
 
     scope: Literal["network", "layers", "none"]
     reference: str = ""
-    relative_error: float = 0.0
+    relative_error: float | None = 0.0
     first_bad_layer: str | None = None
+    difference: str = ""
     layers: int = 0
+    layers_in_all: int = 0
+    unchecked: list = dataclasses.field(default_factory=list)
     tolerance: float = TOLERANCE
     precision: Literal["float64", "float32"] = "float64"
     reason: str = ""
 
     @property
-    def passed(self):
+    def agrees(self):
         """Whether everything that was compared agrees."""
         return self.first_bad_layer is None
 
     @property
-    def status(self) -> Literal["passed", "failed"]:
-        """What the card says of `passed`."""
-        return "passed" if self.passed else "failed"
+    def status(self) -> Literal["passed", "partial", "none", "failed"]:
+        """`"passed"`, `"partial"` with layers unchecked, `"none"`, or `"failed"`."""
+        if not self.agrees:
+            return "failed"
+        if self.layers == 0:
+            return "none"
+        return "partial" if self.unchecked else "passed"
 
     def to_dict(self):
         """Return what JSON can hold, with the `status`."""
         return {"status": self.status, **dataclasses.asdict(self)}
 
     def __str__(self):
-        if self.passed:
-            return f"{self.layers} layers agree to {self.relative_error:.1e}"
+        if self.agrees:
+            return (
+                f"{self.layers} of {self.layers_in_all} layers agree to "
+                f"{self.relative_error:.1e}"
+            )
         return (
             f"the model does not compute what the checkpoint does: layer "
-            f"`{self.first_bad_layer}` is off by {self.relative_error:.1e} of its "
-            f"largest output ({self.scope} against {self.reference}, "
-            f"{self.precision}). The architecture or the dialect is another one."
+            f"`{self.first_bad_layer}` {self.difference} ({self.scope} against "
+            f"{self.reference}, {self.precision}). The architecture or the dialect is "
+            "another one."
         )
 
 
-def verify(model, weights, dialect):
+def verify(model, weights, dialect, orders):
     """Compare a model with a reference in float64.
 
     Args:
@@ -102,20 +120,21 @@ def verify(model, weights, dialect):
             `rounded(key, effective)` to the model's dtype, normalized where the
             network normalizes them, or as they are trained.
         dialect: `dialects.Dialect` of the checkpoint.
+        orders: Dict from path to the order of a layer's features; see `flattening`.
 
     Returns:
         A `Certificate`.
     """
-    ops = reference.layers()
+    ops = reference_layers.layers()
     name = type(ops).__name__.removesuffix("Layers")
     network, config = _network(model)
     if isinstance(network, str):
-        return _verify_layers(model, weights, ops, name, network)
+        return _verify_layers(model, weights, ops, name, network, orders)
     config = {**config, **dialect.config}
     twin = _in_float64(_without_wrappers(model))
     if twin is None:
         reason = "the model cannot be copied to float64"
-        return _verify_layers(model, weights, ops, name, reason)
+        return _verify_layers(model, weights, ops, name, reason, orders)
     wrapped = {key for key, slot in slots(model).items() if slot.wrapper is not None}
 
     def tensor(key):
@@ -174,38 +193,51 @@ def _channels_first(value):
     return np.moveaxis(value, -1, 1) if value.ndim == 4 else value
 
 
-def _certificate(scope, ops_name, pairs, reason=""):
-    """Compare (path, ours, theirs), and stop at the first that does not agree."""
+def _certificate(scope, ops_name, pairs, reason="", unchecked=()):
+    """Compare (path, ours, theirs), and stop at the first that does not agree.
+
+    `unchecked` is a list to which `pairs` adds the layers that it passes over.
+    """
     double = keras.backend.backend() == "tensorflow"
     tolerance = TOLERANCE if double else SINGLE_TOLERANCE
-    error, bad, count = _compare(pairs, tolerance)
+    error, bad, difference, count = _compare(pairs, tolerance)
     return Certificate(
-        scope if count else "none",
-        f"{ops_name}'s layers",
-        error,
-        bad,
-        count,
-        tolerance,
-        "float64" if double else "float32",
-        reason,
+        scope=scope if count else "none",
+        reference=f"{ops_name}'s layers",
+        relative_error=error,
+        first_bad_layer=bad,
+        difference=difference,
+        layers=count,
+        layers_in_all=count + len(unchecked),
+        unchecked=list(unchecked),
+        tolerance=tolerance,
+        precision="float64" if double else "float32",
+        reason=reason,
     )
 
 
 def _compare(pairs, tolerance):
-    """Return (largest error, first bad path, count)."""
-    worst, bad, count = 0.0, None, 0
+    """Return (largest error, first bad path, what is wrong with it, count)."""
+    worst, count = 0.0, 0
     for path, ours, theirs in pairs:
         count += 1
-        scale = np.abs(theirs).max()
+        if theirs is None:
+            return None, path, "is not in the checkpoint's network", count
         if ours.shape != theirs.shape:
-            error = np.inf
-        else:
-            error = float(np.abs(ours - theirs).max() / (scale or 1.0))
+            shapes = f"{ours.shape}, not of shape {theirs.shape}"
+            return None, path, f"has outputs of shape {shapes}", count
+        error = relative_error(ours, theirs)
         # Not written as error > tolerance, so that NaN is bad.
         if not error <= tolerance:
-            return error, path, count
+            return error, path, f"is off by {error:.1e} of its largest output", count
         worst = max(worst, error)
-    return worst, bad, count
+    return worst, None, "", count
+
+
+def relative_error(ours, theirs):
+    """Return max |ours - theirs| / max |theirs|."""
+    scale = np.abs(theirs).max(initial=0)
+    return float(np.abs(ours - theirs).max(initial=0) / (scale or 1.0))
 
 
 def _verify_network(twin, tensor, ops, name, network, config):
@@ -226,118 +258,28 @@ def _verify_network(twin, tensor, ops, name, network, config):
         for path, output in zip(paths, outputs, strict=True):
             ours = _channels_first(keras.ops.convert_to_numpy(output))
             # A module that the reference never reached has nothing to agree with.
-            theirs = tape.outputs.get(path, np.full(ours.shape, np.nan))
-            yield path, ours, theirs
+            yield path, ours, tape.outputs.get(path)
 
     return _certificate("network", name, pairs())
 
 
-def _verify_layers(model, weights, ops, name, reason):
+def _verify_layers(model, weights, ops, name, reason, orders):
+    unchecked = []
+
     def pairs():
         for path, layer, wrapper in weighted_layers(model):
             path = path.replace("-", ".")
-            if _is_large(layer) and wrapper is None:
-                yield path, *_entries(path, layer, weights)
+            order = orders.get(path)
+            if is_large(layer) and wrapper is None:
+                stored = weights.stored(f"{path}.weight")
+                yield path, *compare_entries(layer, stored, order)
                 continue
             # A wrapper holds the trained weight; dividing it is not the layer's.
             tensor = functools.partial(weights.rounded, effective=wrapper is None)
-            compared = _layer_pair(path, layer, tensor, ops)
-            if compared is not None:
+            compared = compare_layer(path, layer, tensor, ops, order)
+            if compared is None:
+                unchecked.append(path)
+            else:
                 yield path, *compared
 
-    return _certificate("layers", name, pairs(), reason)
-
-
-def _is_large(layer):
-    dense = isinstance(layer, keras.layers.Dense)
-    return dense and layer.count_params() > _LARGEST_LAYER
-
-
-def _entries(path, layer, weights, count=10_000):
-    """Return random entries of a dense kernel and of PyTorch's weight."""
-    rng = np.random.default_rng(0)
-    rows, columns = (rng.integers(0, n, count) for n in layer.kernel.shape)
-    ours = keras.ops.convert_to_numpy(layer.kernel)[rows, columns]
-    theirs = weights.stored(f"{path}.weight")[columns, rows].astype(ours.dtype)
-    return ours.astype("float64"), theirs.astype("float64")
-
-
-def _layer_pair(path, layer, tensor, ops):
-    """Return (ours, theirs) of one layer on a small random input, or `None`.
-
-    Padding and activations are the network's business; here there are none.
-    """
-    check = next((check for kind, check in _CHECKS if isinstance(layer, kind)), None)
-    if check is None:
-        return None
-
-    def get(suffix):
-        return np.asarray(tensor(f"{path}.{suffix}"), "float64")
-
-    plain = {"activation": "linear", "padding": "valid", "output_padding": None}
-    config = in_dtype(layer.get_config(), "float64")
-    config |= {key: value for key, value in plain.items() if key in config}
-    twin = type(layer).from_config(config)
-    shape = tuple(layer.get_build_config()["input_shape"])
-    twin.build(shape)
-    twin.set_weights([np.asarray(w, "float64") for w in layer.get_weights()])
-    x, theirs = check(layer, shape, get, ops)
-    return keras.ops.convert_to_numpy(twin(x)), theirs
-
-
-def _bias(layer, get):
-    return None if layer.bias is None else get("bias")
-
-
-def _check_dense(layer, shape, get, ops):
-    x = np.random.default_rng(0).standard_normal((4, *shape[1:-1], shape[-1]))
-    y = x @ get("weight").T
-    return x, y if layer.bias is None else y + get("bias")
-
-
-def _check_embedding(layer, shape, get, ops):
-    x = np.arange(min(layer.input_dim, 64))
-    return x, get("weight")[x]
-
-
-def _check_normalization(layer, shape, get, ops):
-    x = np.random.default_rng(0).standard_normal(
-        (4, *[3] * (len(shape) - 2), shape[-1])
-    )
-    y = (x - get("running_mean")) / np.sqrt(get("running_var") + layer.epsilon)
-    y = y if layer.gamma is None else y * get("weight")
-    return x, y if layer.beta is None else y + get("bias")
-
-
-def _image(layer, channels):
-    reach = max(layer.dilation_rate) * (max(layer.kernel_size) - 1)
-    size = reach + 1 + 2 * max(layer.strides)
-    return np.random.default_rng(0).standard_normal((2, size, size, channels))
-
-
-def _check_convolution(layer, shape, get, ops):
-    x, mask = _image(layer, shape[-1]), getattr(layer, "mask", None)
-    weight = get("weight") if mask is None else get("weight") * get("mask")
-    groups = shape[-1] // weight.shape[1]
-    y = ops.convolution(
-        _channels_first(x), weight, _bias(layer, get), layer.strides[0], 0, groups,
-        layer.dilation_rate[0],
-    )  # fmt: skip
-    return x, np.moveaxis(y, 1, -1)
-
-
-def _check_transposed(layer, shape, get, ops):
-    x = _image(layer, shape[-1])
-    y = ops.transposed_convolution(
-        _channels_first(x), get("weight"), _bias(layer, get), layer.strides[0], 0
-    )
-    return x, np.moveaxis(y, 1, -1)
-
-
-_CHECKS = (
-    (keras.layers.Dense, _check_dense),
-    (keras.layers.Embedding, _check_embedding),
-    (keras.layers.BatchNormalization, _check_normalization),
-    ((keras.layers.Conv2D, keras.layers.DepthwiseConv2D), _check_convolution),
-    (keras.layers.Conv2DTranspose, _check_transposed),
-)
+    return _certificate("layers", name, pairs(), reason, unchecked)

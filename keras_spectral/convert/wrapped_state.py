@@ -17,12 +17,33 @@ def takes_vectors(wrapper):
     )
 
 
-def assign_vectors(targets, weights):
+def remembered(model, targets):
+    """Return a function that gives a model the weights and vectors of now back."""
+    weights = model.get_weights()
+    wrappers = {id(slot.wrapper): slot.wrapper for slot in targets.values()}
+    wrappers = [wrapper for wrapper in wrappers.values() if takes_vectors(wrapper)]
+    orders = [wrapper._imported_order for wrapper in wrappers]
+
+    def restore():
+        for wrapper, order in zip(wrappers, orders, strict=True):
+            if wrapper._imported_order == order:
+                continue
+            wrapper.restart_power_iteration()
+            if order is not None:
+                wrapper._follow(order)
+                wrapper.norm_states[0].follow(order)
+        model.set_weights(weights)
+
+    return restore
+
+
+def assign_vectors(targets, weights, orders):
     """Give every wrapper the singular vectors that came with its kernel, or its own.
 
     Args:
         targets: Dict from key to `rules.Slot`, whose kernels are assigned already.
         weights: The source, with `vectors(path)` and `notes`.
+        orders: Dict from path to the order of a layer's inputs; see `flattening`.
     """
     for key, slot in targets.items():
         path, _, leaf = key.rpartition(".")
@@ -46,6 +67,8 @@ def assign_vectors(targets, weights):
         elif len(shape) > 2:
             transposed = "Transpose" in type(slot.layer).__name__
             v = spectral_state.flatten_right(v, shape, transposed)
+        elif path in orders:
+            v = v[orders[path]]
         slot.wrapper.load_vectors(u, v, order)
 
 
@@ -55,8 +78,11 @@ def numpy_values(value):
     return value.astype("float32") if value.dtype.name == "bfloat16" else value
 
 
-def spectral_entries(slot, leaf, prefix, flavour):
-    """Return what a flavour keeps of one variable of a normalized layer."""
+def spectral_entries(slot, leaf, prefix, flavour, order=None):
+    """Return what a flavour keeps of one variable of a normalized layer.
+
+    `order` is that of a dense layer's inputs; see `flattening`.
+    """
     value = np.ascontiguousarray(slot.to_torch(numpy_values(slot.variable)))
     if leaf == "bias":
         return {f"{prefix}{flavour.bias}": value}
@@ -68,6 +94,8 @@ def spectral_entries(slot, leaf, prefix, flavour):
         u, v = v, u
     elif len(shape) > 2:
         v = spectral_state.unflatten_right(v, shape, transposed)
+    elif order is not None:
+        v = v[np.argsort(order)]
     entries = {f"{prefix}{flavour.weight}": value, f"{prefix}{flavour.u}": u}
     if flavour.v is not None:
         entries[f"{prefix}{flavour.v}"] = v

@@ -2,8 +2,11 @@
 
 import keras
 import numpy as np
+import pytest
+import torch
 
 from keras_spectral import convert
+from tests.convert.layer_pairs import NAMES_1D, PAIRS, outputs, pair
 from tests.convert.reference import random_network, torch_logits
 
 
@@ -16,3 +19,32 @@ def test_parity_and_round_trip(rng):
     assert np.abs(logits - expected).max() / np.abs(expected).max() <= 1e-4
     for key, value in convert.to_torch(model).items():
         np.testing.assert_array_equal(value, network.state_dict()[key].numpy())
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_layers_of_every_kind(name, rng):
+    model, module, state = pair(name)
+    x = rng.standard_normal((2, *model.input_shape[1:])).astype("float32")
+    expected = outputs(module, x, name in NAMES_1D)
+    convert.from_torch(state, model, example=(x, expected))
+    card = convert.provenance(model)
+    assert card["verification"]["status"] == card["example"]["status"] == "passed"
+
+
+def test_a_flattened_image(rng):
+    layers = [keras.Input((4, 3, 2)), keras.layers.Conv2D(3, 2, name="conv")]
+    layers += [keras.layers.Flatten(), keras.layers.Dense(5, name="fc")]
+    model = keras.Sequential(layers)
+    network = torch.nn.Sequential()
+    network.conv, network.flatten = torch.nn.Conv2d(2, 3, 2), torch.nn.Flatten()
+    network.fc = torch.nn.Linear(18, 5)
+    x = rng.standard_normal((4, 4, 3, 2)).astype("float32")
+    with torch.no_grad():
+        expected = network(torch.tensor(x).permute(0, 3, 1, 2))
+    state = network.state_dict()
+    convert.from_torch(state, model, example=(x, expected))
+    assert convert.provenance(model)["flattened"] == ["fc"]
+    for key, value in convert.to_torch(model).items():
+        np.testing.assert_array_equal(value, state[key].numpy())
+    with pytest.raises(convert.MismatchError, match="off by"):
+        convert.from_torch(state, model, example=(x, 2 * expected))

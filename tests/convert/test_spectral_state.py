@@ -205,7 +205,7 @@ def test_a_refused_import_leaves_the_vectors_as_they_were(rng, monkeypatch):
         model(x, training=True)
     before, outputs = model.get_weights(), model(x)
     network = peers.normalized(torch_module("convolution"), "utils.spectral_norm")
-    refused = SimpleNamespace(passed=False)
+    refused = SimpleNamespace(agrees=False)
     monkeypatch.setattr(convert.verification, "verify", lambda *_: refused)
     with pytest.raises(CheckpointError):
         convert.from_torch(network.state_dict(), model)

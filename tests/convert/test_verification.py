@@ -12,7 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_spectral import convert, zoo
-from keras_spectral.convert import MismatchError, reference, rules, torch_weights
+from keras_spectral.convert import (
+    MismatchError,
+    reference,
+    reference_layers,
+    rules,
+    torch_weights,
+)
 from keras_spectral.models.layouts import SAME
 from tests.convert.reference import random_network
 
@@ -178,7 +184,7 @@ def test_a_missing_unit_is_refused():
 
 @pytest.mark.parametrize("layers", ["TorchLayers", "NumpyLayers"])
 def test_a_right_import_has_a_certificate(layers, monkeypatch):
-    monkeypatch.setattr(reference, "layers", getattr(reference, layers))
+    monkeypatch.setattr(reference_layers, "layers", getattr(reference_layers, layers))
     model = convert.from_torch(random_network(NAME).state_dict(), NAME)
     certificate = convert.provenance(model)["verification"]
     assert certificate["status"] == "passed" and certificate["scope"] == "network"
@@ -202,7 +208,7 @@ def test_the_numpy_layers_are_pytorchs(
     x = rng.standard_normal((2, 2 * groups, edge, edge + 1))
     weight = rng.standard_normal((3 * groups, 2, size, size))
     transposed = rng.standard_normal((2 * groups, 3, size, size))
-    ours, theirs = reference.NumpyLayers(), reference.TorchLayers()
+    ours, theirs = reference_layers.NumpyLayers(), reference_layers.TorchLayers()
     b = rng.standard_normal(3 * groups) if bias else None
     arguments = (x, weight, b, stride, padding, groups, dilation)
     np.testing.assert_allclose(

@@ -70,9 +70,9 @@ def test_alexnet_is_torchvisions(rng):
     wrong = dense.kernel.numpy().reshape(6, 6, 256, 4096).transpose(2, 0, 1, 3)
     dense.kernel.assign(wrong.reshape(256 * 36, 4096))
     report = convert.verification.verify(
-        model, _Stored(network.state_dict()), dialects.named("pytorchcv")
+        model, _Stored(network.state_dict()), dialects.named("pytorchcv"), {}
     )
-    assert not report.passed and report.first_bad_layer == "classifier.1"
+    assert report.status == "failed" and report.first_bad_layer == "classifier.1"
 
 
 class _Stored:
