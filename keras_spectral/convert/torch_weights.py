@@ -22,6 +22,7 @@ from keras_spectral.convert.files.state import StateDict
 from keras_spectral.convert.rules import slots
 from keras_spectral.convert.wrapped_state import numpy_values
 from keras_spectral.files import replacing
+from keras_spectral.models.layouts import ADDED
 
 _COUNTER = "num_batches_tracked"
 
@@ -32,7 +33,9 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
     The key of a layer is its name with `.` for each `-`; other projects' names for the
     same networks are recognized. Every tensor of the source and every weight of the
     model must be used once; `num_batches_tracked`, for which Keras has no variable, is
-    kept in the card (see `provenance`).
+    kept in the card (see `provenance`). Further layers of a recurrent module, `rnn`,
+    are the Keras layers `rnn-l1`, `rnn-l2` and so on. The two biases of an LSTM or RNN
+    are added, as Keras has one.
 
     Spectral normalization in any of five forms (PyTorch's two, mimicry's,
     BigGAN-PyTorch's, `weight_bar`) is loaded into `SpectralNormalization` with its
@@ -97,7 +100,8 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
     }
     keys = {k: v for k, v in keys.items() if k not in counters}
     check_keys(state.origin, model, targets, keys, plain)
-    check_shapes(state.origin, model, targets, keys, state.shapes)
+    shapes = state.shapes
+    check_shapes(state.origin, model, targets, keys, shapes)
     spectral = {
         dialects.to_ours(f"{path}.weight", chosen).removesuffix(".weight"): found
         for path, found in spectral.items()
@@ -126,6 +130,11 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
         "dialect": chosen.name,
         "notes": [*state.notes, *weights.notes],
         "dtypes": sorted(set(state.dtypes.values())),
+        "shapes": {
+            key: list(shapes[theirs])
+            for key, theirs in keys.items()
+            if shapes[theirs] != targets[key].torch_shape
+        },
         "spectral_normalization": {
             path: found.flavour.name for path, found in spectral.items()
         },
@@ -163,6 +172,7 @@ class _Weights:
     def __init__(self, state, keys, spectral, targets):
         self._state, self._keys = state, keys
         self._spectral, self._targets = spectral, targets
+        self._shapes = {key: slot.torch_shape for key, slot in targets.items()}
         self._transposed = {
             key.removesuffix(".weight"): "Transpose" in type(slot.layer).__name__
             for key, slot in targets.items()
@@ -198,8 +208,8 @@ class _Weights:
         return vectors
 
     def stored(self, key):
-        """Return a tensor as it is trained."""
-        return self._state[self._keys[key]]
+        """Return a tensor as it is trained, in its module's shape."""
+        return self._state[self._keys[key]].reshape(self._shapes[key])
 
     def effective(self, key):
         """Return a tensor as the network computes with it, in float64."""
@@ -244,13 +254,26 @@ class _Weights:
 
 
 def _assign(targets, weights):
+    given = set()
     for key, slot in targets.items():
         path, _, leaf = key.rpartition(".")
         value = weights.stored(key)
         if leaf == "weight" and weights.is_spectral(path) and slot.wrapper is None:
             value = weights.effective(key)
             weights.notes.append(f"{path} received its normalized weight")
-        slot.variable.assign(slot.to_keras(value, slot.variable.shape))
+        for holder, part in zip(slot.holders, slot.to_keras(value), strict=True):
+            variable = holder.variable
+            if id(variable) not in given:
+                variable.assign(part)
+                given.add(id(variable))
+                continue
+            # The second of PyTorch's two biases of a recurrent layer.
+            variable.assign_add(keras.ops.cast(part, variable.dtype))
+            if holder.layout is ADDED and part.any():
+                weights.notes.append(
+                    f"{key} was added to the other bias, with which Keras has one "
+                    "variable; back in PyTorch that has the sum, and this is zero"
+                )
 
 
 def _forget_compiled(model):
@@ -270,8 +293,9 @@ def to_torch(model, path=None, dialect=None, spectral_normalization=None):
     u' W v; `bound`, `clip` and a capped stable rank are not in its file.
 
     What `from_torch` read goes out as it came: in the same dialect, bit for bit, with
-    the same `num_batches_tracked`. Tensors have the dtype of the model's weights;
-    bfloat16 is widened to float32.
+    the same `num_batches_tracked`; but of the two biases of an LSTM or RNN,
+    `bias_ih` is their sum and `bias_hh` zero. Tensors have the dtype of the model's
+    weights; bfloat16 is widened to float32.
 
     Args:
         model: A built `keras.Model` whose layers are named by module paths.
@@ -305,21 +329,26 @@ def to_torch(model, path=None, dialect=None, spectral_normalization=None):
     names = dialects.named(dialect or card.get("dialect", "pytorchcv"))
     state = {}
     for key, slot in slots(model).items():
-        module, _, leaf = key.rpartition(".")
+        leaf = key.rpartition(".")[2]
+        slot = slot._replace(shape=card.get("shapes", {}).get(key))
         theirs = dialects.to_theirs(key, names)
         takes = flavour is not None and wrapped_state.takes_vectors(slot.wrapper)
         if takes and leaf in ("weight", "bias"):
             prefix = theirs.removesuffix(leaf)
             state |= wrapped_state.spectral_entries(slot, leaf, prefix, flavour)
             continue
-        value = slot.variable
-        if leaf == "weight" and hasattr(slot.wrapper, "effective_kernel"):
-            value = slot.wrapper.converged_kernel()
-        state[theirs] = np.ascontiguousarray(slot.to_torch(numpy_values(value)))
+        values = [_exported(holder, slot.wrapper) for holder in slot.holders]
+        state[theirs] = np.ascontiguousarray(slot.to_torch(values))
     for key, value in card.get(_COUNTER, {}).items():
         state[dialects.to_theirs(key, names)] = np.array(value, "int64")
     _write(state, path, suffix)
     return state
+
+
+def _exported(holder, wrapper):
+    if holder.kernel is not None and hasattr(wrapper, "effective_kernel"):
+        return numpy_values(wrapper.converged_kernel(holder.kernel))
+    return numpy_values(holder.variable)
 
 
 def _flavour(name):

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_spectral import zoo
-from keras_spectral.convert import reference, reference_gans
+from keras_spectral.convert import reference, reference_gans, reference_modules
 from keras_spectral.convert.rules import slots, weighted_layers
 from keras_spectral.layers import Reparametrization
 from keras_spectral.models.copying import deep_graphs
@@ -146,17 +146,17 @@ def _without_wrappers(model):
     return without_wrappers(model)
 
 
-def _doubled(config):
+def _doubled(config, dtype="float64"):
     """Return a layer's or model's config with float64 for every dtype but labels'."""
     if isinstance(config, dict):
         return {
-            key: "float64"
+            key: dtype
             if key == "dtype" and value and "int" not in str(value)
-            else _doubled(value)
+            else _doubled(value, dtype)
             for key, value in config.items()
         }
     if isinstance(config, (list, tuple)):
-        return type(config)(map(_doubled, config))
+        return type(config)(_doubled(value, dtype) for value in config)
     return config
 
 
@@ -286,13 +286,20 @@ def _layer_pair(path, layer, tensor, ops):
 
     Padding and activations are the network's business; here there are none.
     """
-    check = next((check for kind, check in _CHECKS if isinstance(layer, kind)), None)
-    if check is None:
-        return None
 
     def get(suffix):
         return np.asarray(tensor(f"{path}.{suffix}"), "float64")
 
+    for kind, pair in reference_modules.PAIRS:
+        if isinstance(layer, kind):
+            # Keras' tanh makes float32 of float64 on JAX, where no loop allows that.
+            jax = keras.backend.backend() == "jax"
+            single = jax and keras.config.floatx() != "float64"
+            config = _doubled(layer.get_config(), "float32" if single else "float64")
+            return pair(layer, config, get)
+    check = next((check for kind, check in _CHECKS if isinstance(layer, kind)), None)
+    if check is None:
+        return None
     plain = {"activation": "linear", "padding": "valid", "output_padding": None}
     config = _doubled(layer.get_config())
     config |= {key: value for key, value in plain.items() if key in config}

@@ -25,8 +25,10 @@ def assign_vectors(targets, weights):
         weights: The source, with `vectors(path)` and `notes`.
     """
     for key, slot in targets.items():
-        path, _, leaf = key.rpartition(".")
-        if leaf != "weight" or not isinstance(slot.wrapper, Reparametrization):
+        path = key.rpartition(".")[0]
+        if slot.holders[0].kernel is None:
+            continue
+        if not isinstance(slot.wrapper, Reparametrization):
             continue
         # Vectors that were trained with another kernel say nothing of this one.
         slot.wrapper.restart_power_iteration()
@@ -57,7 +59,7 @@ def numpy_values(value):
 
 def spectral_entries(slot, leaf, prefix, flavour):
     """Return what a flavour keeps of one variable of a normalized layer."""
-    value = np.ascontiguousarray(slot.to_torch(numpy_values(slot.variable)))
+    value = np.ascontiguousarray(slot.to_torch([numpy_values(slot.variable)]))
     if leaf == "bias":
         return {f"{prefix}{flavour.bias}": value}
     vectors = slot.wrapper.norm_states[0]
