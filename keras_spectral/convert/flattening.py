@@ -11,6 +11,8 @@ import keras
 import numpy as np
 from keras import layers as kl
 
+from keras_spectral.models.keras_internals import functional_graph
+from keras_spectral.models.layouts import Layout
 from keras_spectral.models.weights import leaf_layers
 
 # What is known of a tensor, beside `None` (the numbers are where PyTorch has them) and
@@ -69,10 +71,13 @@ def _reordered(key, slot, orders):
     if order is None or (leaf == "bias" and isinstance(slot.layer, kl.Dense)):
         return slot
     back = np.argsort(order)
-    return slot._replace(
-        to_keras=lambda array, shape: slot.to_keras(array, shape)[order],
-        to_torch=lambda array: slot.to_torch(array[back]),
+    (holder,) = slot.holders
+    to_keras, to_torch = holder.layout
+    layout = Layout(
+        lambda array, shape: to_keras(array, shape)[order],
+        lambda array: to_torch(array[back]),
     )
+    return slot._replace(holders=(holder._replace(layout=layout),))
 
 
 class _Follower:
@@ -83,23 +88,21 @@ class _Follower:
 
     def follow(self, model, given=None):
         """Return what is known of a model's outputs, or `None` without a graph."""
-        graph = model._functional if isinstance(model, keras.Sequential) else model
-        depths = getattr(graph, "_nodes_by_depth", None)
-        if depths is None:
+        graph = functional_graph(model)
+        if graph is None:
             layers = list(leaf_layers(model))
             if any(hasattr(layer, "data_format") for layer in layers):
                 dense = (lay for lay in layers if _classes(_inner(lay)) & {"Dense"})
                 self.lost |= {_path(layer): True for layer in dense}
             return None
-        known = given or [_of_input(len(tensor.shape)) for tensor in graph.inputs]
-        known = dict(zip(map(id, graph.inputs), known, strict=True))
-        for depth in sorted(depths, reverse=True):
-            for node in depths[depth]:
-                if not node.is_input:
-                    read = [(known.get(id(t)), t.shape) for t in node.input_tensors]
-                    made = self._outputs(node.operation, read, node.outputs)
-                    known |= zip(map(id, node.outputs), made, strict=True)
-        return [known.get(id(tensor)) for tensor in graph.outputs]
+        inputs, calls, outputs = graph
+        known = given or [_of_input(len(tensor.shape)) for tensor in inputs]
+        known = dict(zip(map(id, inputs), known, strict=True))
+        for call in calls:
+            read = [(known.get(id(t)), t.shape) for t in call.input_tensors]
+            made = self._outputs(call.operation, read, call.outputs)
+            known |= zip(map(id, call.outputs), made, strict=True)
+        return [known.get(id(tensor)) for tensor in outputs]
 
     def _outputs(self, operation, read, outputs):
         if isinstance(operation, keras.Model):

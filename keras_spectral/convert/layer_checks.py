@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import layers as kl
 
+from keras_spectral.convert.reference_modules import PAIRS
 from keras_spectral.layers import ConditionalBatchNormalization
 from keras_spectral.models.copying import in_dtype
 
@@ -46,14 +47,21 @@ def compare_layer(path, layer, tensor, ops, order=None):
         order: Integer array, where PyTorch has the features that the layer reads; see
             `flattening`.
     """
-    check = next((row for row in CHECKS if isinstance(layer, row.kinds)), None)
-    twin = None if check is None else _twin(layer, check.changes)
-    if twin is None:
-        return None
 
     def get(suffix):
         return np.asarray(tensor(f"{path}.{suffix}"), "float64")
 
+    for kind, pair in PAIRS:
+        if isinstance(layer, kind):
+            # Keras' tanh makes float32 of float64 on JAX, where no loop allows that.
+            jax = keras.backend.backend() == "jax"
+            single = jax and keras.config.floatx() != "float64"
+            dtype = "float32" if single else "float64"
+            return pair(layer, in_dtype(layer.get_config(), dtype), get)
+    check = next((row for row in CHECKS if isinstance(layer, row.kinds)), None)
+    twin = None if check is None else _twin(layer, check.changes)
+    if twin is None:
+        return None
     found = check.compute(twin, _input_shape(twin), get, ops)
     if found is None:
         return None

@@ -22,6 +22,7 @@ class SourceWeights:
     def __init__(self, state, keys, spectral, targets):
         self._state, self._keys = state, keys
         self._spectral, self._targets = spectral, targets
+        self._shapes = {key: slot.torch_shape for key, slot in targets.items()}
         self._transposed = {
             key.removesuffix(".weight"): "Transpose" in type(slot.layer).__name__
             for key, slot in targets.items()
@@ -57,11 +58,15 @@ class SourceWeights:
         return vectors
 
     def stored(self, key):
-        """Return a tensor as it is trained; the model's where the source has none."""
+        """Return a tensor as it is trained, in its module's shape.
+
+        Where the source has none it is the model's.
+        """
         if key not in self._keys:
             slot = self._targets[key]
-            return slot.to_torch(numpy_values(slot.variable))
-        return self._state[self._keys[key]]
+            values = [numpy_values(holder.variable) for holder in slot.holders]
+            return slot.to_torch(values)
+        return self._state[self._keys[key]].reshape(self._shapes[key])
 
     def effective(self, key):
         """Return a tensor as the network computes with it, in float64."""

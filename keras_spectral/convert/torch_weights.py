@@ -27,6 +27,7 @@ from keras_spectral.convert.unseen import PREPROCESSING, not_in_a_state_dict
 from keras_spectral.convert.wrapped_state import numpy_values
 from keras_spectral.files import replacing
 from keras_spectral.models.keras_internals import flatten_layers, forget_traces
+from keras_spectral.models.layouts import ADDED
 
 _COUNTER = "num_batches_tracked"
 
@@ -47,7 +48,9 @@ def from_torch(
     same networks are recognized. Every tensor of the source and every weight of the
     model must be used once; `num_batches_tracked`, for which Keras has no variable, is
     kept in the card (see `provenance`). Names of what held the network (`model.`,
-    `net.`, `backbone.` before every key) are taken off if the keys then fit.
+    `net.`, `backbone.` before every key) are taken off if the keys then fit. Further
+    layers of a recurrent module, `rnn`, are the Keras layers `rnn-l1`, `rnn-l2` and so
+    on. The two biases of an LSTM or RNN are added, as Keras has one.
 
     Spectral normalization in any of five forms (PyTorch's two, mimicry's,
     BigGAN-PyTorch's, `weight_bar`) is loaded into `SpectralNormalization` with its
@@ -135,7 +138,8 @@ def from_torch(
     kept = selection.kept(targets.keys() - keys.keys(), chosen)
     asked = {key: slot for key, slot in targets.items() if key not in kept}
     check_keys(state.origin, model, asked, keys, plain)
-    check_shapes(state.origin, model, targets, keys, state.shapes)
+    shapes = state.shapes
+    check_shapes(state.origin, model, targets, keys, shapes)
     spectral = {
         dialects.to_ours(f"{path}.weight", chosen).removesuffix(".weight"): found
         for path, found in spectral.items()
@@ -191,6 +195,11 @@ def from_torch(
         "dialect": chosen.name,
         "notes": notes,
         "dtypes": sorted(set(state.dtypes.values())),
+        "shapes": {
+            key: list(shapes[theirs])
+            for key, theirs in keys.items()
+            if shapes[theirs] != targets[key].torch_shape
+        },
         "spectral_normalization": {
             path: found.flavour.name for path, found in spectral.items()
         },
@@ -240,13 +249,26 @@ def _opened(source, entry):
 
 
 def _assign(targets, weights):
+    given = set()
     for key, slot in targets.items():
         path, _, leaf = key.rpartition(".")
         value = weights.stored(key)
         if leaf == "weight" and weights.is_spectral(path) and slot.wrapper is None:
             value = weights.effective(key)
             weights.notes.append(f"{path} received its normalized weight")
-        slot.variable.assign(slot.to_keras(value, slot.variable.shape))
+        for holder, part in zip(slot.holders, slot.to_keras(value), strict=True):
+            variable = holder.variable
+            if id(variable) not in given:
+                variable.assign(part)
+                given.add(id(variable))
+                continue
+            # The second of PyTorch's two biases of a recurrent layer.
+            variable.assign_add(keras.ops.cast(part, variable.dtype))
+            if holder.layout is ADDED and part.any():
+                weights.notes.append(
+                    f"{key} was added to the other bias, with which Keras has one "
+                    "variable; back in PyTorch that has the sum, and this is zero"
+                )
 
 
 def to_torch(model, path=None, dialect=None, spectral_normalization=None):
@@ -259,9 +281,10 @@ def to_torch(model, path=None, dialect=None, spectral_normalization=None):
     u' W v; `bound`, `clip` and a capped stable rank are not in its file.
 
     What `from_torch` read goes out as it came: in the same dialect, bit for bit, with
-    the same `num_batches_tracked`. A dense layer that reads a flattened image has its
-    inputs in PyTorch's order, channels first, as in `from_torch`. Tensors have the
-    dtype of the model's weights; bfloat16 is widened to float32.
+    the same `num_batches_tracked`; but of the two biases of an LSTM or RNN,
+    `bias_ih` is their sum and `bias_hh` zero. A dense layer that reads a flattened
+    image has its inputs in PyTorch's order, channels first, as in `from_torch`. Tensors
+    have the dtype of the model's weights; bfloat16 is widened to float32.
 
     Args:
         model: A built `keras.Model` whose layers are named by module paths.
@@ -300,6 +323,7 @@ def to_torch(model, path=None, dialect=None, spectral_normalization=None):
     state = {}
     for key, slot in reordered(slots(model), orders).items():
         module, _, leaf = key.rpartition(".")
+        slot = slot._replace(shape=card.get("shapes", {}).get(key))
         theirs = dialects.to_theirs(key, names)
         takes = flavour is not None and wrapped_state.takes_vectors(slot.wrapper)
         if takes and leaf in ("weight", "bias"):
@@ -307,14 +331,18 @@ def to_torch(model, path=None, dialect=None, spectral_normalization=None):
             order = orders.get(module)
             state |= wrapped_state.spectral_entries(slot, leaf, prefix, flavour, order)
             continue
-        value = slot.variable
-        if leaf == "weight" and hasattr(slot.wrapper, "effective_kernel"):
-            value = slot.wrapper.converged_kernel()
-        state[theirs] = np.ascontiguousarray(slot.to_torch(numpy_values(value)))
+        values = [_exported(holder, slot.wrapper) for holder in slot.holders]
+        state[theirs] = np.ascontiguousarray(slot.to_torch(values))
     for key, value in card.get(_COUNTER, {}).items():
         state[dialects.to_theirs(key, names)] = np.array(value, "int64")
     _write(state, path, suffix)
     return state
+
+
+def _exported(holder, wrapper):
+    if holder.kernel is not None and hasattr(wrapper, "effective_kernel"):
+        return numpy_values(wrapper.converged_kernel(holder.kernel))
+    return numpy_values(holder.variable)
 
 
 def _flavour(name):

@@ -46,8 +46,10 @@ def assign_vectors(targets, weights, orders):
         orders: Dict from path to the order of a layer's inputs; see `flattening`.
     """
     for key, slot in targets.items():
-        path, _, leaf = key.rpartition(".")
-        if leaf != "weight" or not isinstance(slot.wrapper, Reparametrization):
+        path = key.rpartition(".")[0]
+        if slot.holders[0].kernel is None:
+            continue
+        if not isinstance(slot.wrapper, Reparametrization):
             continue
         # Vectors that were trained with another kernel say nothing of this one.
         slot.wrapper.restart_power_iteration()
@@ -83,7 +85,7 @@ def spectral_entries(slot, leaf, prefix, flavour, order=None):
 
     `order` is that of a dense layer's inputs; see `flattening`.
     """
-    value = np.ascontiguousarray(slot.to_torch(numpy_values(slot.variable)))
+    value = np.ascontiguousarray(slot.to_torch([numpy_values(slot.variable)]))
     if leaf == "bias":
         return {f"{prefix}{flavour.bias}": value}
     vectors = slot.wrapper.norm_states[0]

@@ -40,6 +40,38 @@ def flatten_layers(layer, include_self=True):
     return layer._flatten_layers(include_self=include_self)
 
 
+def functional_graph(model):
+    """Return the calls of which a functional or Sequential model consists.
+
+    `models.graph.nodes` reads the config, which has no tensors and so no shapes.
+
+    Args:
+        model: A built `keras.Model`.
+
+    Returns:
+        Tuple of the model's inputs, its calls in an order in which they can run (each
+        with `operation`, `input_tensors` and `outputs`), and its outputs; `None` for a
+        model of another kind.
+
+    Example:
+    >>> import keras
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="fc")])
+    >>> [call.operation.name for call in functional_graph(model)[1]]
+    ['fc']
+    """
+    graph = getattr(model, "_functional", model)
+    depths = getattr(graph, "_nodes_by_depth", None)
+    if depths is None:
+        return None
+    calls = [
+        node
+        for depth in sorted(depths, reverse=True)
+        for node in depths[depth]
+        if not node.is_input
+    ]
+    return graph.inputs, calls, graph.outputs
+
+
 def forget_traces(model):
     """Let a model that has run be traced again, with what its layers do now.
 

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
+from keras_spectral.models import layouts
 from keras_spectral.models.keras_internals import (
     ATTENTION_SETTING,
     EMBEDDINGS,
     GATE,
     KERNEL,
 )
-from keras_spectral.models.layouts import CONVOLUTION, DENSE, DEPTHWISE, SAME, Layout
+from keras_spectral.models.layouts import Counterpart
 
 
 class Part(Protocol):
@@ -111,7 +112,7 @@ class Kernel:
         induced: String, which norm of `linalg.induced_norm` bounds the layer.
         setting: String: the layer calls the kernel's constraint `<setting>_constraint`
             and its regularizer `<setting>_regularizer`.
-        torch: Pair of the suffix of PyTorch's key and a `Layout`, or `None`.
+        torch: `layouts.Counterpart`, or `None` where PyTorch has no such module.
     """
 
     name: str = "kernel"
@@ -122,7 +123,7 @@ class Kernel:
     geometry: tuple = ()
     induced: str = "dense"
     setting: str = "kernel"
-    torch: tuple[str, Layout] | None = None
+    torch: Counterpart | None = None
 
 
 class Found(NamedTuple):
@@ -144,16 +145,22 @@ class Found(NamedTuple):
         """Return it under another name."""
         return self._replace(name=f"{prefix}_{self.name}")
 
+    def suffixed(self, end):
+        """Return it with more at the end of PyTorch's key."""
+        torch = self.kernel.torch
+        torch = torch and torch._replace(suffix=f"{torch.suffix}{end}")
+        return self._replace(kernel=replace(self.kernel, torch=torch))
+
 
 _GEOMETRY = ("strides", "padding", "dilation_rate")
 
-_DENSE = Kernel(torch=("weight", DENSE))
+_DENSE = Kernel(torch=Counterpart("weight", layouts.DENSE))
 _EINSUM = Kernel(outputs=_of_equation)
 _CONVOLUTION = Kernel(
     operator="convolution_operator",
     geometry=_GEOMETRY,
     induced="convolution",
-    torch=("weight", CONVOLUTION),
+    torch=Counterpart("weight", layouts.CONVOLUTION),
 )
 _TRANSPOSED = Kernel(
     attribute="kernel",
@@ -161,7 +168,7 @@ _TRANSPOSED = Kernel(
     operator="transposed_convolution_operator",
     geometry=(*_GEOMETRY, "output_padding"),
     induced="transposed",
-    torch=("weight", CONVOLUTION),
+    torch=Counterpart("weight", layouts.CONVOLUTION),
 )
 _DEPTHWISE = Kernel(
     attribute="kernel",
@@ -170,7 +177,7 @@ _DEPTHWISE = Kernel(
     geometry=_GEOMETRY,
     induced="depthwise",
     setting="depthwise",
-    torch=("weight", DEPTHWISE),
+    torch=Counterpart("weight", layouts.DEPTHWISE),
 )
 _SEPARABLE = (
     replace(
@@ -180,20 +187,46 @@ _SEPARABLE = (
     Kernel("pointwise_kernel", "pointwise_kernel", 1, setting="pointwise"),
 )
 _EMBEDDING = Kernel(
-    "embeddings", EMBEDDINGS, setting="embeddings", torch=("weight", SAME)
+    "embeddings",
+    EMBEDDINGS,
+    setting="embeddings",
+    torch=Counterpart("weight", layouts.SAME),
 )
 # Whatever the rank of its inputs: query, key and value end in (heads, size), and what
 # reads them begins so.
+_PROJECTION = Kernel(
+    outputs=_all_but_first,
+    setting=ATTENTION_SETTING,
+    torch=Counterpart("in_proj_weight", layouts.TO_HEADS, layouts.FLAT),
+)
 _ATTENTION = (
-    Kernel("query", outputs=_all_but_first, setting=ATTENTION_SETTING),
-    Kernel("key", outputs=_all_but_first, setting=ATTENTION_SETTING),
-    Kernel("value", outputs=_all_but_first, setting=ATTENTION_SETTING),
-    Kernel("output", outputs=_all_but_two, setting=ATTENTION_SETTING),
+    *(replace(_PROJECTION, name=name) for name in ("query", "key", "value")),
+    Kernel(
+        "output",
+        outputs=_all_but_two,
+        setting=ATTENTION_SETTING,
+        torch=Counterpart("out_proj.weight", layouts.FROM_HEADS),
+    ),
 )
 _GATE = Kernel("gate", outputs=_all_but_first, setting=ATTENTION_SETTING)
-_CELL = (
-    Kernel("kernel", "kernel"),
-    Kernel("recurrent_kernel", "recurrent_kernel", 1, setting="recurrent"),
+_INPUT = Kernel("kernel", "kernel", torch=Counterpart("weight_ih", layouts.DENSE))
+_RECURRENT = Kernel(
+    "recurrent_kernel",
+    "recurrent_kernel",
+    1,
+    setting="recurrent",
+    torch=Counterpart("weight_hh", layouts.DENSE, layouts.ADDED),
+)
+_CELL = (_INPUT, _RECURRENT)
+_GRU_CELL = (
+    replace(
+        _INPUT,
+        torch=Counterpart("weight_ih", layouts.GATES, layouts.GATES_INPUT),
+    ),
+    replace(
+        _RECURRENT,
+        torch=Counterpart("weight_hh", layouts.GATES, layouts.GATES_RECURRENT),
+    ),
 )
 
 CELLS = ("SimpleRNNCell", "LSTMCell", "GRUCell")
@@ -216,18 +249,23 @@ def _attention(part):
 def _recurrent(part):
     cell = part.part("cell")
     if "StackedRNNCells" not in cell.classes:
-        return _own(*_CELL)(cell)
+        return _cell(cell, 0)
     return [
         found.prefixed(f"cell_{index}")
         for index, cell in enumerate(cell.parts("cells"))
-        for found in _own(*_CELL)(cell)
+        for found in _cell(cell, index)
     ]
+
+
+def _cell(cell, index):
+    kernels = _GRU_CELL if "GRUCell" in cell.classes else _CELL
+    return [found.suffixed(f"_l{index}") for found in _own(*kernels)(cell)]
 
 
 def _bidirectional(part):
     return [
-        found.prefixed(direction)
-        for direction in ("forward", "backward")
+        found.prefixed(direction).suffixed(end)
+        for direction, end in (("forward", ""), ("backward", "_reverse"))
         for found in kernels_of(part.part(f"{direction}_layer"))
     ]
 

@@ -17,7 +17,7 @@ from keras_spectral.models.kinds import (
     kernels_of,
     kind_of,
 )
-from keras_spectral.models.layouts import Layout
+from keras_spectral.models.layouts import Counterpart
 from keras_spectral.models.views import MatrixView
 
 
@@ -39,7 +39,7 @@ class KernelSlot:
             and its regularizer `<setting>_regularizer`.
         configured: The `keras.layers.Layer` whose config holds those, where it is not
             the owner.
-        torch: Pair of the suffix of PyTorch's key and a `layouts.Layout`, or `None`.
+        torch: `layouts.Counterpart`, or `None` where PyTorch has no such module.
     """
 
     name: str
@@ -50,7 +50,7 @@ class KernelSlot:
     induced: str = "dense"
     setting: str = "kernel"
     configured: keras.layers.Layer | None = None
-    torch: tuple[str, Layout] | None = None
+    torch: Counterpart | None = None
 
     @property
     def variable(self):

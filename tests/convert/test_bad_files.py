@@ -369,10 +369,11 @@ def test_keys_of_another_architecture():
 
 
 def test_layers_without_a_rule_are_named():
-    model = keras.Sequential([keras.Input((3,)), keras.layers.PReLU(name="act")])
-    with pytest.raises(ValueError, match=r"act \(PReLU\)"):
+    layer = keras.layers.EinsumDense("ab,bc->ac", 2, name="act")
+    model = keras.Sequential([keras.Input((3,)), layer])
+    with pytest.raises(ValueError, match=r"act \(EinsumDense\)"):
         convert.from_torch({}, model)
-    with pytest.raises(ValueError, match=r"act \(PReLU\)"):
+    with pytest.raises(ValueError, match=r"act \(EinsumDense\)"):
         convert.to_torch(model)
 
 

@@ -70,6 +70,24 @@ def test_settings_of_attention(setting):
     assert layer.get_config()[f"kernel_{setting}"] is None, message
 
 
+@pytest.mark.parametrize("sequential", [True, False])
+def test_the_calls_of_a_graph(sequential):
+    model = dense()
+    if not sequential:
+        x = keras.Input((3,))
+        model = keras.Model(x, kl.Add()([model.layers[0](x), kl.Dense(2)(x)]))
+    message = moved("Functional._nodes_by_depth", "convert/flattening.py")
+    graph = keras_internals.functional_graph(model)
+    assert graph is not None, message
+    inputs, calls, outputs = graph
+    known = {id(tensor) for tensor in inputs}
+    for call in calls:
+        assert {id(tensor) for tensor in call.input_tensors} <= known, message
+        known |= {id(tensor) for tensor in call.outputs}
+    assert {id(tensor) for tensor in outputs} <= known, message
+    assert len(calls) == (1 if sequential else 3), message
+
+
 def test_the_gate_of_attention():
     layer = kl.MultiHeadAttention(2, 3, use_gate=True)
     layer.build((None, 5, 4), (None, 5, 4))
