@@ -12,6 +12,7 @@ import numpy as np
 from keras import layers as kl
 
 from keras_spectral.layers import ConditionalBatchNormalization
+from keras_spectral.models.keras_internals import GATE
 from keras_spectral.models.layouts import CONVOLUTION, FLAT, SAME, Layout
 from keras_spectral.models.slots import has_kernels, kernel_slots
 from keras_spectral.models.weights import leaf_layers
@@ -228,7 +229,7 @@ def _obstacle_of_cell(cell):
 
 
 def _obstacle_of_attention(layer):
-    if layer._use_gate:
+    if getattr(layer, GATE, None) is not None:
         return "PyTorch has no use_gate=True"
     query, value, output = (
         tuple(part.kernel.shape)

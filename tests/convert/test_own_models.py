@@ -9,7 +9,7 @@ from torch import nn
 
 import keras_spectral as ks
 from keras_spectral import convert, zoo
-from keras_spectral.convert import MismatchError
+from keras_spectral.convert import MismatchError, layer_checks
 from keras_spectral.convert.flattening import flattened_orders
 from keras_spectral.layers import SpectralNormalization
 from tests.convert import peers
@@ -89,6 +89,16 @@ def test_the_certificate_catches_rows_in_the_wrong_order(monkeypatch):
     monkeypatch.setattr(module, "reordered", lambda targets, orders: right(targets, {}))
     with pytest.raises(MismatchError, match="layer `fc1` is off by"):
         convert.from_torch(network().state_dict(), own())
+
+
+def test_entries_of_a_large_layer_are_compared_in_its_order(monkeypatch):
+    monkeypatch.setattr(layer_checks, "_LARGEST_LAYER", 100)
+    test_the_certificate_catches_rows_in_the_wrong_order(monkeypatch)
+    monkeypatch.undo()
+    monkeypatch.setattr(layer_checks, "_LARGEST_LAYER", 100)
+    model = own()
+    convert.from_torch(network().state_dict(), model)
+    assert convert.provenance(model)["verification"]["status"] == "passed"
 
 
 @pytest.mark.parametrize("flavour", peers.FLAVOURS[:2])
