@@ -72,12 +72,16 @@ def inspect(
 
 
 def _described(state, file):
-    from keras_spectral.convert import dialects, spectral_state
+    from keras_spectral.convert import dialects, spectral_state, weight_normalization
     from keras_spectral.convert.files.records import numpy_dtype
 
     shapes, dtypes = state.shapes, state.dtypes
-    plain, spectral = spectral_state.parse(state)
-    sizes = {key: math.prod(shape) for key, shape in shapes.items()}
+    folded, normalized = weight_normalization.folded(state)
+    plain, spectral = spectral_state.parse(folded)
+    sizes = {key: math.prod(shape) for key, shape in folded.shapes.items()}
+    notes = list(state.notes)
+    if normalized:
+        notes.append(f"weight normalization of {', '.join(normalized)}")
     statistics = ("running_mean", "running_var", "num_batches_tracked", "mask")
     trained = sum(
         sizes[theirs] for key, theirs in plain.items() if not key.endswith(statistics)
@@ -85,13 +89,15 @@ def _described(state, file):
     return {
         "file": str(file),
         "container": state.container,
-        "notes": state.notes,
+        "notes": notes,
         "dialect": dialects.guess(plain),
         "spectral_normalization": sorted({k.flavour.name for k in spectral.values()}),
         "architectures": _architectures(trained),
-        "numbers": sum(sizes.values()),
+        "numbers": sum(map(math.prod, shapes.values())),
         "trained": trained,
-        "bytes": sum(sizes[k] * numpy_dtype(dtypes[k]).itemsize for k in shapes),
+        "bytes": sum(
+            math.prod(shapes[k]) * numpy_dtype(dtypes[k]).itemsize for k in shapes
+        ),
         "fingerprint": state.fingerprint(),
         "tensors": [
             {"name": key, "shape": list(shapes[key]), "dtype": dtypes[key]}

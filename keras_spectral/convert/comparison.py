@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_spectral.convert import dialects, spectral_state
+from keras_spectral.convert import dialects, spectral_state, weight_normalization
 from keras_spectral.convert.files.errors import CheckpointError
 from keras_spectral.convert.files.reader import read_checkpoint
 from keras_spectral.results import Rows
@@ -105,7 +105,7 @@ def _tensors(path):
         state = to_torch(_loaded(path), dialect="pytorchcv")
         tensors = {key: (lambda value=value: value) for key, value in state.items()}
         return tensors, dialects.DIALECTS[:1]
-    state = read_checkpoint(path)
+    state, _ = weight_normalization.folded(read_checkpoint(path))
     plain, _ = spectral_state.parse(state)
     tensors = {
         key: (lambda theirs=theirs: state[theirs]) for key, theirs in plain.items()

@@ -93,9 +93,6 @@ def parse(keys):
         (`fc.weight`) to the key in the state dict; `spectral` maps module paths to
         `SpectralKeys`.
 
-    Raises:
-        CheckpointError: If the weights are kept in weight normalization's two parts.
-
     Example:
     >>> plain, spectral = parse(["fc.weight_orig", "fc.weight_u", "fc.weight_v"])
     >>> plain, spectral["fc"].flavour.name
@@ -127,14 +124,7 @@ def parse(keys):
             if flavour.weight == "weight_orig":
                 # Very old files keep the last normalized weight as well.
                 used.add(f"{path}weight")
-    for key in sorted(keys - used):
-        if key.endswith(("weight_g", "parametrizations.weight.original0")):
-            raise CheckpointError(
-                f"keeps `{key}`: weight normalization, whose two parts are no kernel. "
-                "Remove it in PyTorch by torch.nn.utils.remove_weight_norm or "
-                "parametrize.remove_parametrizations, and save again."
-            )
-        plain[key] = key
+    plain |= {key: key for key in sorted(keys - used)}
     return plain, spectral
 
 

@@ -11,6 +11,7 @@ from keras_spectral.convert import (
     dialects,
     spectral_state,
     verification,
+    weight_normalization,
     wrapped_state,
 )
 from keras_spectral.convert.accounting import check_keys, check_shapes
@@ -42,6 +43,9 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
     W / (u' W v). A wrapper whose source has none receives the weights as its trainable
     kernel, and its singular vectors are found anew.
 
+    Weight normalization in both forms of PyTorch is folded into plain weights,
+    g v / ||v||; the card names the layers, and `to_torch` writes plain weights.
+
     Args:
         source: Path of a checkpoint (see `read_checkpoint`), or a state dict of
             torch tensors or NumPy arrays.
@@ -72,8 +76,9 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
         # An unknown name is told before a large file is read.
         zoo.entry(name)
     chosen = None if dialect == "auto" else dialects.named(dialect)
-    state = _opened(source, entry)
-    plain, spectral = _guarded(state, spectral_state.parse, state)
+    given = _opened(source, entry)
+    state, folded = weight_normalization.folded(given)
+    plain, spectral = spectral_state.parse(state)
     arguments = dialects.builder_arguments(name or model.name)
     if name is not None:
         config = dialects.builder_config(chosen, arguments) if chosen else {}
@@ -122,14 +127,19 @@ def from_torch(source, model, dialect="auto", entry=None, verify=True):
         if isinstance(layer, keras.Model):
             forget_traces(layer)
     weights.note_dtypes()
+    if folded:
+        weights.notes.append(
+            f"the weight normalization of {', '.join(folded)} was folded: the weights "
+            "are g v / ||v||, and `to_torch` writes them as plain ones"
+        )
     card = {
         "keras_spectral": keras_spectral.__version__,
         "source": state.origin,
         "container": state.container,
-        "fingerprint": state.fingerprint(),
+        "fingerprint": given.fingerprint(),
         "dialect": chosen.name,
         "notes": [*state.notes, *weights.notes],
-        "dtypes": sorted(set(state.dtypes.values())),
+        "dtypes": sorted(set(given.dtypes.values())),
         "spectral_normalization": {
             path: found.flavour.name for path, found in spectral.items()
         },

@@ -335,17 +335,6 @@ def test_very_old_files_lack_v_and_keep_the_normalized_weight(rng):
     assert train(network.train(), model, rng, "linear") <= 1e-6
 
 
-@pytest.mark.parametrize("parametrized", [False, True])
-def test_weight_normalization_is_refused(parametrized):
-    module = torch.nn.Linear(3, 2)
-    if parametrized:
-        torch.nn.utils.parametrizations.weight_norm(module)
-    else:
-        torch.nn.utils.weight_norm(module)
-    with pytest.raises(CheckpointError, match="weight normalization.*remove"):
-        convert.from_torch(module.state_dict(), keras_model("linear"))
-
-
 class Doubled(torch.nn.Module):
     def forward(self, weight):
         return 2 * weight
