@@ -321,7 +321,7 @@ def test_vectors_that_were_never_trained_are_reported():
     model = convert.from_torch(network.state_dict(), keras_model("convolution"))
     weight = network.layer.weight_orig.detach().numpy().reshape(8, -1)
     sigma = network.layer.weight_u.numpy() @ weight @ network.layer.weight_v.numpy()
-    (note,) = [n for n in convert.provenance(model)["notes"] if "not trained" in n]
+    (note,) = [n for n in convert.provenance(model)["notes"] if "never trained" in n]
     assert f"{sigma:.4g}" in note and f"{np.linalg.norm(weight, 2):.4g}" in note
 
 
