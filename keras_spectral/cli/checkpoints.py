@@ -73,16 +73,24 @@ def inspect(
 
 
 def _described(state, file):
-    from keras_spectral.convert import dialects, spectral_state
+    from keras_spectral.convert import dialects, spectral_state, weight_normalization
 
     shapes, dtypes, nbytes = state.shapes, state.dtypes, state.nbytes
     aliases = state.aliases
-    plain, spectral = spectral_state.parse(state)
+    folded, normalized = weight_normalization.folded(state)
+    plain, spectral = spectral_state.parse(folded)
+    notes = list(state.notes)
+    if normalized:
+        notes.append(f"weight normalization of {', '.join(normalized)}")
     names = {key: [] for key in shapes if key not in aliases}
     for alias, key in aliases.items():
         names[key].append(alias)
     # Tied weights count once.
-    sizes = {key: math.prod(shapes[key]) for key in names}
+    sizes = {
+        key: math.prod(shape)
+        for key, shape in folded.shapes.items()
+        if key not in aliases
+    }
     statistics = ("running_mean", "running_var", "num_batches_tracked", "mask")
     trained = sum(
         sizes.get(theirs, 0)
@@ -92,11 +100,11 @@ def _described(state, file):
     return {
         "file": str(file),
         "container": state.container,
-        "notes": state.notes,
+        "notes": notes,
         "dialect": dialects.guess(plain),
         "spectral_normalization": sorted({k.flavour.name for k in spectral.values()}),
         "architectures": _architectures(trained),
-        "numbers": sum(sizes.values()),
+        "numbers": sum(map(math.prod, shapes.values())),
         "trained": trained,
         "bytes": sum(nbytes[key] for key in names),
         "fingerprint": state.fingerprint(),

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from keras_spectral.convert import dialects, spectral_state
+from keras_spectral.convert import dialects, spectral_state, weight_normalization
 from keras_spectral.convert.files.errors import CheckpointError
 from keras_spectral.convert.files.reader import read_checkpoint
 from keras_spectral.results import Rows
@@ -157,11 +157,8 @@ def _values(state, keys):
 
 
 def _theirs(state):
-    try:
-        plain, _ = spectral_state.parse(state)
-    except CheckpointError:
-        # Weight normalization: its parts can be compared as they are.
-        plain = {key: key for key in state}
+    state, _ = weight_normalization.folded(state)
+    plain, _ = spectral_state.parse(state)
     return _values(state, plain), dialects.DIALECTS
 
 

@@ -31,6 +31,16 @@ class SourceWeights:
         self.notes = []
         for path in spectral:
             self._found[path] = self._singular_vectors(path)
+        untrained = [
+            f"{path} ({vectors.estimate:.4g}, the norm is {vectors.true_sigma:.4g})"
+            for path, vectors in self._found.items()
+            if vectors is not None and not vectors.is_trained
+        ]
+        if untrained:
+            self.notes.append(
+                "the estimate u' W v is negative, or more than 10 % off: never trained"
+                f", in {', '.join(untrained)}"
+            )
 
     def _singular_vectors(self, path):
         found, weight = self._spectral[path], self.stored(f"{path}.weight")
@@ -45,15 +55,16 @@ class SourceWeights:
             weight,
             self._transposed.get(path, False),
         )
-        if abs(vectors.sigma - vectors.true_sigma) > 0.05 * vectors.true_sigma:
-            self.notes.append(
-                f"the norm of {path} by its stored vectors is {vectors.sigma:.4g}, the "
-                f"true one {vectors.true_sigma:.4g}: they were not trained"
-            )
         if found.flavour.evaluation:
+            # A v that nothing reads is replaced.
+            found_anew = found.flavour.v is None or vectors.estimate < 0
             self.notes.append(
                 f"{path}: in {found.flavour.name} {found.flavour.evaluation}; here it "
-                "takes the stored vectors"
+                + (
+                    "does so at the import"
+                    if found_anew
+                    else "takes the stored vectors"
+                )
             )
         return vectors
 

@@ -93,9 +93,6 @@ def parse(keys):
         (`fc.weight`) to the key in the state dict; `spectral` maps module paths to
         `SpectralKeys`.
 
-    Raises:
-        CheckpointError: If the weights are kept in weight normalization's two parts.
-
     Example:
     >>> plain, spectral = parse(["fc.weight_orig", "fc.weight_u", "fc.weight_v"])
     >>> plain, spectral["fc"].flavour.name
@@ -127,14 +124,7 @@ def parse(keys):
             if flavour.weight == "weight_orig":
                 # Very old files keep the last normalized weight as well.
                 used.add(f"{path}weight")
-    for key in sorted(keys - used):
-        if key.endswith(("weight_g", "parametrizations.weight.original0")):
-            raise CheckpointError(
-                f"keeps `{key}`: weight normalization, whose two parts are no kernel. "
-                "Remove it in PyTorch by torch.nn.utils.remove_weight_norm or "
-                "parametrize.remove_parametrizations, and save again."
-            )
-        plain[key] = key
+    plain |= {key: key for key in sorted(keys - used)}
     return plain, spectral
 
 
@@ -144,12 +134,26 @@ def unit(x):
 
 
 class SpectralState(NamedTuple):
-    """The state of one module as PyTorch has it: W is a matrix (rows, columns)."""
+    """The state of one module as PyTorch has it: W is a matrix (rows, columns).
+
+    Args:
+        u: Array (rows,).
+        v: Array (columns,), such that u' W v is `sigma`.
+        estimate: Float, the norm by what is stored.
+        sigma: Float, what PyTorch divides by when it evaluates.
+        true_sigma: Float, ||W||.
+    """
 
     u: np.ndarray
     v: np.ndarray
+    estimate: float
     sigma: float
     true_sigma: float
+
+    @property
+    def is_trained(self):
+        """Whether the stored norm is positive and not more than 10 % off."""
+        return abs(self.estimate - self.true_sigma) <= 0.1 * self.true_sigma
 
 
 def matrix(weight, transposed):
@@ -203,7 +207,16 @@ def read(state, keys, weight, transposed):
         )
     gram = w @ w.T if w.shape[0] <= w.shape[1] else w.T @ w
     true_sigma = float(np.sqrt(max(np.linalg.eigvalsh(gram)[-1], 0.0)))
-    return SpectralState(u, v, float(u @ w @ v), true_sigma)
+    estimate = sigma = float(u @ w @ v)
+    if keys.flavour.evaluation and (keys.flavour.v is None or sigma < 0):
+        # Whatever v is stored, evaluation finds v by u, and divides by ||W v||. No
+        # unit v gives that with this u, which training goes on from; a longer one
+        # does, and no training step reads it.
+        v = unit(w.T @ u)
+        sigma = float(np.linalg.norm(w @ v))
+        v = v * (sigma / (u @ w @ v or 1.0))
+        estimate = sigma if keys.flavour.v is None else estimate
+    return SpectralState(u, v, estimate, sigma, true_sigma)
 
 
 def flatten_right(v, kernel_shape, transposed):

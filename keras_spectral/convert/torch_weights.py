@@ -11,6 +11,7 @@ from keras_spectral.convert import (
     dialects,
     spectral_state,
     verification,
+    weight_normalization,
     wrapped_state,
 )
 from keras_spectral.convert.accounting import check_keys, check_shapes, grouped
@@ -59,6 +60,8 @@ def from_torch(
     W / (u' W v). A wrapper whose source has none receives the weights as its trainable
     kernel, and its singular vectors are found anew.
 
+    Weight normalization in both forms of PyTorch is folded into plain weights,
+    g v / ||v||; the card names the layers, and `to_torch` writes plain weights.
     A dense layer that reads a flattened image has its rows put in the order in which
     `Flatten` gives the numbers here, channels last; PyTorch's has them first. Where the
     channels are moved before, as in the zoo, the rows stay.
@@ -108,8 +111,9 @@ def from_torch(
         zoo.entry(name)
     example = None if example is None else read_example(example)
     chosen = None if dialect == "auto" else dialects.named(dialect)
+    given = _opened(source, entry)
     selection = Selection(prefix, ignore)
-    state = selection.of(_opened(source, entry))
+    state, folded = weight_normalization.folded(selection.of(given))
     arguments = dialects.builder_arguments(name or model.name)
     if name is not None:
         config = dialects.builder_config(chosen, arguments) if chosen else {}
@@ -186,15 +190,20 @@ def from_torch(
         if isinstance(layer, keras.Model):
             forget_traces(layer)
     weights.note_dtypes()
+    if folded:
+        weights.notes.append(
+            f"the weight normalization of {', '.join(folded)} was folded: the weights "
+            "are g v / ||v||, and `to_torch` writes them as plain ones"
+        )
     notes = [*state.notes, *dict.fromkeys(weights.notes), *_order_notes(orders, taken)]
     card = {
         "keras_spectral": keras_spectral.__version__,
         "source": state.origin,
         "container": state.container,
-        "fingerprint": state.fingerprint(),
+        "fingerprint": given.fingerprint(),
         "dialect": chosen.name,
         "notes": notes,
-        "dtypes": sorted(set(state.dtypes.values())),
+        "dtypes": sorted(set(given.dtypes.values())),
         "shapes": {
             key: list(shapes[theirs])
             for key, theirs in keys.items()

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_spectral.convert import spectral_state
-from keras_spectral.layers import Reparametrization
+from keras_spectral.layers import Reparametrization, SpectralNormalization
 
 
 def takes_vectors(wrapper):
@@ -56,10 +56,18 @@ def assign_vectors(targets, weights, orders):
         found = weights.vectors(path)
         if found is None:
             continue
+        vectors, flavour = found
         if not takes_vectors(slot.wrapper):
-            weights.notes.append(f"{path} estimates its singular vectors anew")
+            sign = ", and has the sign of W: PyTorch's u' W v is negative"
+            weights.notes.append(
+                f"{path} estimates its singular vectors anew"
+                f"{sign if vectors.sigma < 0 else ''}"
+            )
             continue
-        (u, v, _, _), flavour = found
+        u, v = vectors.u, vectors.v
+        if flavour.evaluation and not isinstance(slot.wrapper, SpectralNormalization):
+            # Where v is part of the kernel, not of its norm alone.
+            v = spectral_state.unit(v)
         order = flavour.update_order
         shape = tuple(slot.variable.shape)
         if isinstance(slot.layer, keras.layers.Embedding):

@@ -94,7 +94,9 @@ def test_models_with_layers_that_pytorch_has_no_form_of(tmp_path):
         "equal"
     }
     found = statuses(tmp_path / "a.keras", tmp_path / "b.keras")
-    assert [k for k, v in found.items() if v != "equal"] == ["layers/rms_normalization/vars/0"]
+    assert [k for k, v in found.items() if v != "equal"] == [
+        "layers/rms_normalization/vars/0"
+    ]
 
 
 def test_integers_are_compared_exactly(tmp_path, capfd):

@@ -106,6 +106,33 @@ def test_mimicrys_spectral_norm_tells_that_it_is_mimicrys(normalize):
         )
 
 
+def test_mimicrys_conditional_discriminator_evaluates_as_theirs(rng):
+    """The norm that each layer evaluates with, the embedding's among them."""
+    torch.manual_seed(0)
+    norm = functools.partial(StoresU, u="sn_u", sigma="sn_sigma")
+    module = Discriminator(16, 10, in_place=True, norm=norm)
+    x, labels = rng.standard_normal((4, 32, 32, 3), "float32"), np.arange(4)
+    given = torch.tensor(x).permute(0, 3, 1, 2), torch.tensor(labels)
+    with torch.no_grad():
+        for _ in range(3):
+            module(*given)
+        expected = module.eval()(*given).numpy()
+    model = zoo.build(
+        f"{PROJECTION}_discriminator",
+        width=16,
+        normalize=SpectralNormalization,
+        shortcut_from="relu",
+    )
+    convert.from_torch(module.state_dict(), model)
+    np.testing.assert_allclose(model([x, labels]), expected, rtol=1e-4, atol=1e-4)
+    table = module.l_y.weight.detach().numpy()
+    effective = model.get_layer("l_y").effective_kernel().numpy()
+    # What its forward pass has just divided by.
+    sigma = float(module.l_y.sn_sigma)
+    np.testing.assert_allclose(effective, table / sigma, rtol=1e-5)
+    assert abs(sigma / np.linalg.norm(table, 2) - 1) > 1e-4
+
+
 def dcgan():
     up = functools.partial(nn.ConvTranspose2d, kernel_size=4, bias=False)
     modules, wide = [], 100
