@@ -14,7 +14,7 @@ from keras_spectral.models.weights import (
 )
 
 
-def wrap(model, wrapper, where=None, **arguments):
+def wrap(model: keras.Model, wrapper, where=None, **arguments) -> keras.Model:
     """Return a copy of a model whose layers are wrapped.
 
     The copy has the weights of `model`, which stays as it is, and is not
@@ -58,7 +58,7 @@ def wrap(model, wrapper, where=None, **arguments):
     return _transformed(model, replace)
 
 
-def unwrap(model):
+def unwrap(model: keras.Model) -> keras.Model:
     """Return a plain copy of a model, with its effective kernels.
 
     The copy holds none of this package's wrappers; it loads, converts and runs

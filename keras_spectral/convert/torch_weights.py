@@ -26,7 +26,13 @@ from keras_spectral.files import replacing
 _COUNTER = "num_batches_tracked"
 
 
-def from_torch(source, model, dialect="auto", entry=None, verify=True):
+def from_torch(
+    source,
+    model,
+    dialect: str = "auto",
+    entry: str | None = None,
+    verify: bool = True,
+) -> keras.Model:
     """Load PyTorch weights into a Keras model, all of them or none.
 
     The key of a layer is its name with `.` for each `-`; other projects' names for the
@@ -260,7 +266,12 @@ def _forget_compiled(model):
             layer.train_function = layer.test_function = layer.predict_function = None
 
 
-def to_torch(model, path=None, dialect=None, spectral_normalization=None):
+def to_torch(
+    model: keras.Model,
+    path: str | Path | None = None,
+    dialect: str | None = None,
+    spectral_normalization: str | None = None,
+) -> dict[str, np.ndarray]:
     """Return a model's weights as a PyTorch state dict, and write it if asked.
 
     A layer in a normalizing wrapper gives its effective kernel, converged in float64

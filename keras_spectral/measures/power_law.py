@@ -65,7 +65,7 @@ def _on_side(x, sides):
     return x[x > 0]
 
 
-def fit_power_law(x, sides="abs", engine="exact"):
+def fit_power_law(x, sides: str = "abs", engine: str = "exact") -> PowerLawFit:
     """Fit a power law to the tail of `x` by maximum likelihood.
 
     The start of the tail, xmin, is the one of all values (but the two largest)
@@ -151,7 +151,9 @@ class GoodnessOfFit:
     trials: int
 
 
-def goodness_of_fit(x, sides="abs", trials=200, seed=0):
+def goodness_of_fit(
+    x, sides: str = "abs", trials: int = 200, seed: int = 0
+) -> GoodnessOfFit:
     """Test by a parametric bootstrap whether the tail of `x` is a power law.
 
     Each trial draws as many numbers: from the fitted power law with the probability
@@ -220,7 +222,7 @@ class ComparisonRow:
     favoured: str
 
 
-def compare_power_law(x, sides="abs", alternatives=_ALTERNATIVES):
+def compare_power_law(x, sides: str = "abs", alternatives=_ALTERNATIVES) -> Rows:
     """Compare the power law of a tail with other laws by their likelihoods.
 
     The laws are fitted to the tail that `fit_power_law` finds, by the package
