@@ -7,7 +7,7 @@ from keras_spectral.models.copying import copy_model
 from keras_spectral.models.weights import weights
 
 
-def constrain(model, constraint, where=None):
+def constrain(model: keras.Model, constraint, where=None) -> keras.Model:
     """Return a copy of a model whose kernels have a constraint.
 
     Every kernel is constrained as the matrix, or by the norm, that its layer computes
@@ -47,7 +47,7 @@ def constrain(model, constraint, where=None):
     return _attached(model, constraint, check, "constraint", constraints.InView, where)
 
 
-def regularize(model, regularizer, where=None):
+def regularize(model: keras.Model, regularizer, where=None) -> keras.Model:
     """Return a copy of a model whose kernels have a regularizer.
 
     The twin of `constrain`: each kernel is penalized as the matrix that its layer

@@ -1,5 +1,7 @@
 """Wrap the layers of a model that stands, and take the wrappers off again."""
 
+import keras
+
 from keras_spectral.layers.reparametrization import Reparametrization
 from keras_spectral.models.copying import compile_like, finalize, rebuilt
 from keras_spectral.models.graph import check_graph
@@ -13,7 +15,7 @@ from keras_spectral.models.weights import (
 )
 
 
-def wrap(model, wrapper, where=None, **arguments):
+def wrap(model: keras.Model, wrapper, where=None, **arguments) -> keras.Model:
     """Return a copy of a model whose layers are wrapped.
 
     The copy has the weights of `model`, which stays as it is, and is not
@@ -56,7 +58,7 @@ def wrap(model, wrapper, where=None, **arguments):
     return _replaced(model, replace).model
 
 
-def unwrap(model):
+def unwrap(model: keras.Model) -> keras.Model:
     """Return a plain copy of a model, with its effective kernels.
 
     The copy holds none of this package's wrappers; it loads, converts and runs

@@ -50,6 +50,33 @@ def test_public_names_resolve():
             assert getattr(module, name).__doc__
 
 
+@pytest.mark.parametrize("name", ["zoo", "convert", "experiments"])
+def test_lazy_packages_list_what_there_is_and_nothing_private(name):
+    package = importlib.import_module(f"keras_spectral.{name}")
+    # Listed before anything was loaded, and the same afterwards.
+    code = f"import keras_spectral as ks; print(*dir(ks.{name}))"
+    fresh = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    for listed in fresh:
+        assert not listed.startswith("_")
+        # Things that are documented here, not modules and not NumPy's or Keras' names.
+        value = getattr(package, listed)
+        assert value.__module__.startswith(f"keras_spectral.{name}.") and value.__doc__
+    assert dir(package) == fresh == sorted(set(fresh))
+    # Whatever the documentation calls is among them.
+    pages = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.py")]
+    called = {
+        found
+        for page in pages
+        for found in re.findall(rf"\b{name}\.(\w+)\(", page.read_text(encoding="utf-8"))
+    }
+    assert called and called <= set(fresh)
+    if name == "zoo":
+        builders = {package.entry(model)["builder"] for model in package.list_models()}
+        assert builders <= set(fresh)
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_docstring_examples(module):
     result = doctest.testmod(importlib.import_module(module))

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import keras
 import numpy as np
 from keras import layers as kl
 
@@ -55,7 +56,13 @@ class FactorizationRow:
     left_as_it_was: str | None = _column("left, because")
 
 
-def factorize(model, delta=None, rank_ratio=None, where=None, only_if_smaller=True):
+def factorize(
+    model: keras.Model,
+    delta=None,
+    rank_ratio=None,
+    where=None,
+    only_if_smaller: bool = True,
+) -> tuple[keras.Model, Rows]:
     """Return a copy of a network in which a layer of low rank is two plain layers.
 
     A `Dense` becomes a `Dense` to r numbers, without bias, and one to the units; a

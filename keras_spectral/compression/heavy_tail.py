@@ -3,6 +3,7 @@
 import dataclasses
 from typing import get_args
 
+import keras
 import numpy as np
 
 from keras_spectral.compression.kernels import compressible, summary
@@ -161,14 +162,14 @@ def _joined(names):
 
 
 def compress(
-    model,
+    model: keras.Model,
     where=None,
-    rule="magnitude",
-    replacement="matched",
-    seed=0,
-    deviations=1.0,
+    rule: str = "magnitude",
+    replacement: str = "matched",
+    seed: int = 0,
+    deviations: float = 1.0,
     **others,
-):
+) -> keras.Model:
     """Return a copy of a model with its small weights replaced, once.
 
     Args:
@@ -231,15 +232,15 @@ def compress(
 
 
 def compare_replacements(
-    model,
+    model: keras.Model,
     where=None,
     rules=RULES,
     replacements=REPLACEMENTS,
-    trials=10,
-    seed=0,
+    trials: int = 10,
+    seed: int = 0,
     evaluate=None,
-    deviations=1.0,
-):
+    deviations: float = 1.0,
+) -> CompressionRows:
     """Compress a model by each rule and replacement, and tabulate what it costs.
 
     Every rule and replacement is one row, the control `"zero"` among them by
@@ -307,7 +308,7 @@ def compare_replacements(
                     change = np.concatenate([array.ravel() for array, _ in results])
                     change = change.astype("float64") - weights
                     # Weights that are all zero stay so.
-                    errors.append(np.linalg.norm(change) / norm if norm else 0.0)
+                    errors.append(float(np.linalg.norm(change) / norm) if norm else 0.0)
                     if evaluate is None:
                         continue
                     for weight, (array, _) in zip(chosen, results, strict=True):

@@ -13,6 +13,7 @@ import json
 import zlib
 from pathlib import Path
 
+import keras
 import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError, safe_open
@@ -160,9 +161,14 @@ def _encode(weight, record, values, index):
 
 
 def save_compressed(
-    model, path, *, compression=None, values="float16", index="auto",
-    custom_objects=None,
-):  # fmt: skip
+    model: keras.Model,
+    path: str | Path,
+    *,
+    compression: dict | None = None,
+    values: str = "float16",
+    index: str = "auto",
+    custom_objects: dict | None = None,
+) -> Rows:
     """Save a compressed model in few bytes, with its architecture.
 
     Of a kernel that `compress` compressed, the file holds the kept values, where they
@@ -312,7 +318,12 @@ def _decode(file, index, weight):
     return array, record
 
 
-def load_compressed(path, *, custom_objects=None, memory_limit=None):
+def load_compressed(
+    path: str | Path,
+    *,
+    custom_objects: dict | None = None,
+    memory_limit: int | None = None,
+) -> keras.Model:
     """Load a model that `save_compressed` saved.
 
     The file is treated as a stranger's: sizes are checked before memory is taken,

@@ -6,8 +6,12 @@ import shutil
 import weakref
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keras_spectral.files import replacing, write_json
+
+if TYPE_CHECKING:
+    import keras
 
 _METADATA = "metadata.json"
 _KEY = "keras_spectral"
@@ -24,7 +28,7 @@ def remember(model, card):
     _CARDS[model] = card
 
 
-def provenance(model):
+def provenance(model: "keras.Model | str | Path") -> dict:
     """Return the card of a model's last import: source, dialect, notes, certificate.
 
     `verification` has a `status`: `"passed"` if every layer was compared, `"partial"`
@@ -82,7 +86,7 @@ def _is_card(path):
     return isinstance(content, dict) and content.keys() >= _CARD
 
 
-def save_model(model, path):
+def save_model(model: "keras.Model", path: str | Path) -> Path | None:
     """Save a `.keras` model with its card, inside of the file and beside it.
 
     The card lies in the file's metadata, where Keras passes it over, and as JSON under
@@ -118,7 +122,7 @@ def save_model(model, path):
     return beside
 
 
-def load_model(path):
+def load_model(path: str | Path) -> "keras.Model":
     """Load a `.keras` model and remember the card that it was saved with.
 
     Models of hundreds of layers load here too, where `keras.models.load_model` ends in

@@ -32,7 +32,7 @@ class TensorDifference:
     relative_error: float | None = None
 
 
-def is_keras_model(path):
+def is_keras_model(path: str | Path) -> bool:
     """Tell by its content whether a file is a `.keras` model.
 
     Example:
@@ -49,7 +49,9 @@ def is_keras_model(path):
         return False
 
 
-def compare(first, second, tolerance=0.0, dialect="auto"):
+def compare(
+    first: str | Path, second: str | Path, tolerance: float = 0.0, dialect: str = "auto"
+) -> Rows:
     """Compare two checkpoints tensor by tensor.
 
     Keys are brought to our names first, so a file and its conversion agree; of two

@@ -36,13 +36,13 @@ _COUNTER = "num_batches_tracked"
 def from_torch(
     source,
     model,
-    dialect="auto",
-    entry=None,
-    verify=True,
-    prefix=None,
+    dialect: str = "auto",
+    entry: str | None = None,
+    verify: bool = True,
+    prefix: str | None = None,
     ignore=(),
     example=None,
-):
+) -> keras.Model:
     """Load PyTorch weights into a Keras model, all of them or none.
 
     The key of a layer is its name with `.` for each `-`; other projects' names for the
@@ -280,7 +280,12 @@ def _assign(targets, weights):
                 )
 
 
-def to_torch(model, path=None, dialect=None, spectral_normalization=None):
+def to_torch(
+    model: keras.Model,
+    path: str | Path | None = None,
+    dialect: str | None = None,
+    spectral_normalization: str | None = None,
+) -> dict[str, np.ndarray]:
     """Return a model's weights as a PyTorch state dict, and write it if asked.
 
     A layer in a normalizing wrapper gives its effective kernel, converged in float64

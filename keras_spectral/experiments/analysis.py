@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from keras_spectral.models.keras_files import KerasFile, stored_weights
 from keras_spectral.models.stored import torch_weights
 from keras_spectral.results import Rows
 from keras_spectral.validation import check_choice, check_integer
+
+if TYPE_CHECKING:
+    import keras
 
 # Of larger tensors a sample of this size is fitted, so that memory stays small.
 _SAMPLE = 1 << 18
@@ -166,7 +169,13 @@ def _exponent(alpha, error, status):
     return f"{alpha:.1f} +-{error:.1f}{'' if status == 'ok' else '?'}"
 
 
-def analyze_checkpoint(path, entry=None, layout="auto", seed=0, progress=None):
+def analyze_checkpoint(
+    path: str | Path,
+    entry: str | None = None,
+    layout: str = "auto",
+    seed: int = 0,
+    progress=None,
+) -> Analysis:
     """Measure every matrix and convolution of a checkpoint, tensor by tensor.
 
     No architecture is needed, and nothing in the file is executed.
@@ -246,7 +255,7 @@ def _tensors(state, layout):
     return found, skipped
 
 
-def analyze_model(model, seed=0, where=None):
+def analyze_model(model: "keras.Model", seed: int = 0, where=None) -> Analysis:
     """Measure every kernel of a model: what `analyze_checkpoint` does to a file.
 
     A wrapped layer is measured by its effective kernel, and a layer with several

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import math
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -66,7 +67,7 @@ class _EpochBar(keras.callbacks.Callback):
         )
 
 
-def digits_classifier(normalize=None, name="digits_classifier"):
+def digits_classifier(normalize=None, name: str = "digits_classifier") -> keras.Model:
     """Build the demo's small convolutional classifier for 8x8 digits.
 
     Args:
@@ -328,6 +329,6 @@ def _trainable(model):
     return int(sum(np.prod(w.shape) for w in model.trainable_weights))
 
 
-def run_demo(output="keras-spectral-demo", **arguments):
+def run_demo(output: str | Path = "keras-spectral-demo", **arguments) -> dict:
     """Run the demo and return its results; see `Demo` for the arguments."""
     return Demo(output, **arguments).run()

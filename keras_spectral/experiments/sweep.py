@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -42,15 +43,15 @@ _ONE_THREAD = dict.fromkeys(
 
 def run_sweep(
     models=("all",),
-    checkpoints=None,
-    output="keras-spectral-sweep",
-    data=None,
-    trials=10,
-    seed=0,
-    workers=None,
-    scheduler=None,
+    checkpoints: str | Path | None = None,
+    output: str | Path = "keras-spectral-sweep",
+    data: str | Path | None = None,
+    trials: int = 10,
+    seed: int = 0,
+    workers: int | None = None,
+    scheduler: str | None = None,
     console=None,
-):
+) -> Rows:
     """Measure and compress the final dense layer of many checkpoints.
 
     A row is a checkpoint: the power law of its final layer's weights, the layer's
@@ -120,7 +121,7 @@ def run_sweep(
     waiting = [task for task in found.tasks if rows[task.key] is None]
     if len(waiting) < len(found.tasks):
         console.print(f"{len(found.tasks) - len(waiting)} rows are there already.")
-    status = "interrupted"
+    status: RunStatus = "interrupted"
     try:
         if waiting:
             with (

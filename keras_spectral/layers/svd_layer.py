@@ -45,8 +45,8 @@ class SVDLayer(kl.Layer):
     """
 
     # The plain Keras layer, and the one that maps the k channels to the outputs.
-    plain_layer = None
-    second_layer = None
+    plain_layer: type | None = None
+    second_layer: type | None = None
     outputs_argument = "filters"
 
     def __init__(

@@ -165,7 +165,9 @@ def sample_alpha_stable(shape, alpha, beta=0.0, scale=1.0, location=0.0, seed=0)
     return scale * (z - lean) + location
 
 
-def fit_alpha_stable(x, method="characteristic_function", trials=0, seed=0):
+def fit_alpha_stable(
+    x, method: str = "characteristic_function", trials: int = 0, seed: int = 0
+) -> AlphaStableFit:
     """Estimate the alpha-stable law that some numbers come from.
 
     The estimators answer whatever the data is (a Laplace law gives an alpha of about

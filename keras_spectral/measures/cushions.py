@@ -81,17 +81,17 @@ class Cushions(Rows):
 
 
 def cushions(
-    model,
+    model: keras.Model,
     x,
     *,
-    batch_size=64,
-    delta=0.05,
-    noise=0.1,
-    draws=20,
-    probes=128,
-    seed=0,
-    variant="corrected",
-):
+    batch_size: int = 64,
+    delta: float = 0.05,
+    noise: float = 0.1,
+    draws: int = 20,
+    probes: int = 128,
+    seed: int = 0,
+    variant: str = "corrected",
+) -> Cushions:
     """Measure the cushions of a network on some inputs.
 
     For the layers x^i = A^i phi(x^(i-1)) + b^i, the largest or smallest numbers

@@ -60,7 +60,7 @@ class EigenvalueFit:
     shuffled_largest: float
 
 
-def squared_singular_values(matrix):
+def squared_singular_values(matrix) -> np.ndarray:
     """Return the eigenvalues of W'W, by the Gram matrix of the shorter side.
 
     No float64 copy of the matrix is made. Each is off by about 1e-16 of the largest.
@@ -91,7 +91,7 @@ def squared_singular_values(matrix):
         return np.maximum(found, 0.0) * scale * scale
 
 
-def random_edge(shape, deviation=1.0):
+def random_edge(shape: tuple[int, int], deviation: float = 1.0) -> float:
     """Return the largest eigenvalue of W'W for random entries, at 99 %.
 
     Args:
@@ -140,7 +140,7 @@ def _is_real(dtype):
     return dtype.kind in "biuf" or np.can_cast(dtype, "float64")
 
 
-def fit_eigenvalues(matrix, seed=0):
+def fit_eigenvalues(matrix, seed: int = 0) -> EigenvalueFit:
     """Fit a power law and a random bulk to the eigenvalues of W'W.
 
     Args:

@@ -61,7 +61,9 @@ class LinearMixture:
     candidates: Rows
 
 
-def fit_linear_mixture(x, y, components=(1, 2, 3), restarts=20, seed=0):
+def fit_linear_mixture(
+    x, y, components=(1, 2, 3), restarts: int = 20, seed: int = 0
+) -> LinearMixture:
     """Fit a mixture of linear regressors by EM, as many as the BIC prefers.
 
     Every restart begins with lines through random pairs of points. A component's

@@ -5,7 +5,7 @@ import numpy as np
 from keras_spectral.validation import check_choice
 
 
-def margins(logits, labels):
+def margins(logits, labels) -> np.ndarray:
     """Return each sample's margin f(x)[y] - max_{j != y} f(x)[j].
 
     Args:
@@ -48,7 +48,7 @@ def margins(logits, labels):
         return logits[rows, labels] - others.max(1)
 
 
-def margin_loss(logits, labels, margin=0.0, ties="errors"):
+def margin_loss(logits, labels, margin: float = 0.0, ties: str = "errors") -> float:
     """Return the share of samples whose margin is at most `margin`.
 
     A sample whose margin is NaN is an error.

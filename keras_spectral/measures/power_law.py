@@ -14,6 +14,7 @@ from keras_spectral.validation import check_choice, check_integer
 Sides = Literal["abs", "positive", "negative"]
 Engine = Literal["exact", "powerlaw"]
 Alternative = Literal["lognormal", "exponential", "truncated_power_law"]
+Favoured = Literal["power_law", "neither"] | Alternative
 _ALTERNATIVES = get_args(Alternative)
 # See `PowerLawFit`.
 FitStatus = Literal[
@@ -78,7 +79,7 @@ def _on_side(x, sides):
     return x[x > 0]
 
 
-def _status(tail, alpha, xmin):
+def _status(tail, alpha, xmin) -> FitStatus:
     """Return what is to be said of a fit that there is."""
     if alpha < _LEAST_ALPHA:
         return "at boundary"
@@ -95,7 +96,7 @@ def _status(tail, alpha, xmin):
     return "narrow" if values[-1] < _LEAST_SPAN * xmin else "ok"
 
 
-def fit_power_law(x, sides="abs", engine="exact"):
+def fit_power_law(x, sides: str = "abs", engine: str = "exact") -> PowerLawFit:
     """Fit a power law to the tail of `x` by maximum likelihood.
 
     The start of the tail, xmin, is the one of all values (but the two largest)
@@ -148,7 +149,7 @@ def fit_power_law(x, sides="abs", engine="exact"):
             alpha, xmin = float(fit.power_law.alpha), float(fit.xmin)
             distance, flagged = float(fit.power_law.D), bool(fit.noise_flag)
         tail = int((x >= xmin).sum())
-    status = "at boundary" if flagged else _status(x[x >= xmin], alpha, xmin)
+    status: FitStatus = "at boundary" if flagged else _status(x[x >= xmin], alpha, xmin)
     return PowerLawFit(
         alpha_pdf=alpha,
         alpha_tail=alpha - 1,
@@ -177,7 +178,9 @@ class GoodnessOfFit:
     trials: int
 
 
-def goodness_of_fit(x, sides="abs", trials=200, seed=0):
+def goodness_of_fit(
+    x, sides: str = "abs", trials: int = 200, seed: int = 0
+) -> GoodnessOfFit:
     """Test by a parametric bootstrap whether the tail of `x` is a power law.
 
     Each trial draws as many numbers: from the fitted power law with the probability
@@ -243,10 +246,10 @@ class ComparisonRow:
     alternative: Alternative
     log_likelihood_ratio: float
     p_value: float
-    favoured: Literal["power_law", "neither"] | Alternative
+    favoured: Favoured
 
 
-def compare_power_law(x, sides="abs", alternatives=_ALTERNATIVES):
+def compare_power_law(x, sides: str = "abs", alternatives=_ALTERNATIVES) -> Rows:
     """Compare the power law of a tail with other laws by their likelihoods.
 
     The laws are fitted to the tail that `fit_power_law` finds, by the package
@@ -294,7 +297,7 @@ def compare_power_law(x, sides="abs", alternatives=_ALTERNATIVES):
                 ratio, p = map(
                     float, laws.distribution_compare("power_law", alternative)
                 )
-        favoured = "neither"
+        favoured: Favoured = "neither"
         if p <= 0.1:
             favoured = "power_law" if ratio > 0 else alternative
         rows.append(ComparisonRow(alternative, ratio, p, favoured))

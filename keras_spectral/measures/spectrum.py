@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import keras
 import numpy as np
 
 from keras_spectral.models import weights
@@ -60,7 +61,7 @@ class Spectrum(Rows):
         return sum(math.log(norm) if norm > 0 else -math.inf for norm in norms)
 
 
-def spectrum(model, where=None):
+def spectrum(model: keras.Model, where=None) -> Spectrum:
     """Compute the singular values of every kernel of a model.
 
     A wrapped layer is measured by its effective kernel. A convolution is

@@ -90,7 +90,7 @@ class Weights(list):
         self.left_out = list(left_out)
 
 
-def weights(model, where=None):
+def weights(model: keras.Model, where=None) -> Weights:
     """Return the kernels that a model computes with.
 
     Args:

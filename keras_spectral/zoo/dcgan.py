@@ -8,7 +8,12 @@ from keras import layers
 from keras_spectral.layers import SVDConv2D
 
 
-def dcgan_generator(filters=(512, 256, 128, 64), latent=100, channels=3, name=None):
+def dcgan_generator(
+    filters=(512, 256, 128, 64),
+    latent: int = 100,
+    channels: int = 3,
+    name: str | None = None,
+) -> keras.Model:
     """Build DCGAN's generator: transposed convolutions of 4x4, each doubling the image.
 
     `filters=(512, 256, 128, 64)` is PyTorch's example for 64 pixels (3,576,704
@@ -60,11 +65,11 @@ def dcgan_discriminator(
     batch_normalization=True,
     rank_ratio=None,
     normalize=None,
-    channels=3,
+    channels: int = 3,
     orthogonal_factor=0.0,
     spectrum_regularizer=None,
-    name=None,
-):
+    name: str | None = None,
+) -> keras.Model:
     """Build DCGAN's discriminator: convolutions of 4x4, each halving the image.
 
     `filters=(64, 128, 256, 512)` is PyTorch's example for 64 pixels, without its
@@ -97,17 +102,15 @@ def dcgan_discriminator(
     Source: [radford2016]; [garg2019], sections 3 and 5.1.
     """
     normalize = normalize or (lambda layer: layer)
-    kind = layers.Conv2D
+    kind: functools.partial = functools.partial(
+        layers.Conv2D, kernel_initializer=keras.initializers.RandomNormal(0.0, 0.02)
+    )
     if rank_ratio is not None:
         kind = functools.partial(
             SVDConv2D,
             rank_ratio=rank_ratio,
             orthogonal_factor=orthogonal_factor,
             spectrum_regularizer=spectrum_regularizer,
-        )
-    else:
-        kind = functools.partial(
-            kind, kernel_initializer=keras.initializers.RandomNormal(0.0, 0.02)
         )
     size = 4 * 2 ** len(filters)
     images = x = keras.Input((size, size, channels), name="images")

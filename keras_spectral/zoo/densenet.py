@@ -8,15 +8,15 @@ from keras_spectral.zoo.blocks import Blocks, functional, units_per_stage
 
 
 def cifar_densenet(
-    depth,
-    growth_rate,
-    classes,
-    bottleneck=False,
+    depth: int,
+    growth_rate: int,
+    classes: int,
+    bottleneck: bool = False,
     expand_ratio=1,
     normalize=None,
     input_shape=(32, 32, 3),
-    name=None,
-):
+    name: str | None = None,
+) -> keras.Model:
     """Build a densely connected network: DenseNet, DenseNet-BC and X-DenseNet.
 
     Each unit appends `growth_rate` channels to what it reads. Between the three stages

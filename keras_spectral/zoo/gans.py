@@ -10,15 +10,15 @@ from keras_spectral.zoo.resnet_gan import resnet_discriminator, resnet_generator
 
 
 def srn_resnet_gan(
-    resolution=32,
-    classes=None,
-    stable_rank_ratio=0.7,
-    width=None,
-    generator_width=None,
-    channels=3,
-    discriminator_steps=5,
-    name="srn_resnet_gan",
-):
+    resolution: int = 32,
+    classes: int | None = None,
+    stable_rank_ratio: float = 0.7,
+    width: int | None = None,
+    generator_width: int | None = None,
+    channels: int = 3,
+    discriminator_steps: int = 5,
+    name: str = "srn_resnet_gan",
+) -> GAN:
     """Build the stable-rank paper's GAN: stable rank normalization in every layer of D.
 
     Args:
@@ -52,14 +52,14 @@ def srn_resnet_gan(
 
 
 def sn_resnet_gan(
-    resolution=32,
-    classes=None,
-    width=None,
-    generator_width=None,
-    channels=3,
-    discriminator_steps=5,
-    name="sn_resnet_gan",
-):
+    resolution: int = 32,
+    classes: int | None = None,
+    width: int | None = None,
+    generator_width: int | None = None,
+    channels: int = 3,
+    discriminator_steps: int = 5,
+    name: str = "sn_resnet_gan",
+) -> GAN:
     """Build SNGAN: spectral normalization in every layer of the discriminator.
 
     Args:
@@ -100,13 +100,13 @@ def _resnet_gan(
 
 
 def low_rank_dcgan(
-    rank_ratio=0.5,
-    orthogonal_factor=1.0,
-    d_optimal_factor=0.25,
+    rank_ratio: float = 0.5,
+    orthogonal_factor: float = 1.0,
+    d_optimal_factor: float = 0.25,
     filters=(128, 256, 512),
-    channels=3,
-    name="low_rank_dcgan",
-):
+    channels: int = 3,
+    name: str = "low_rank_dcgan",
+) -> GAN:
     """Build the low-rank paper's DCGAN: every kernel of the discriminator factored.
 
     The objective is the paper's D-rank-k: Goodfellow's loss, plus lambda times the

@@ -9,14 +9,14 @@ from keras_spectral.zoo.vgg import check_depth, vgg_features
 
 
 def imagenet_vgg(
-    depth,
-    classes=1000,
-    batch_normalization=False,
-    use_bias=True,
+    depth: int,
+    classes: int = 1000,
+    batch_normalization: bool = False,
+    use_bias: bool = True,
     normalize=None,
     input_shape=(224, 224, 3),
-    name=None,
-):
+    name: str | None = None,
+) -> keras.Model:
     """Build VGG for large images: five stages of convolutions, three dense layers.
 
     VGG19 has 143,667,240 parameters, with batch normalization 143,678,248, and without
@@ -60,8 +60,11 @@ def imagenet_vgg(
 
 
 def imagenet_alexnet(
-    classes=1000, normalize=None, input_shape=(224, 224, 3), name=None
-):
+    classes: int = 1000,
+    normalize=None,
+    input_shape=(224, 224, 3),
+    name: str | None = None,
+) -> keras.Model:
     """Build AlexNet for large images, as torchvision has it (one column, no LRN).
 
     It has 61,100,840 parameters.

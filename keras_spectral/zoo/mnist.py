@@ -6,7 +6,9 @@ from keras import layers
 from keras_spectral.layers import SVDConv2D
 
 
-def mnist_convnet(rank_ratio=None, orthogonal_factor=0.0, normalize=None, name=None):
+def mnist_convnet(
+    rank_ratio=None, orthogonal_factor=0.0, normalize=None, name: str | None = None
+) -> keras.Model:
     """Build the low-rank paper's network of three convolutions on 28x28 digits.
 
     Parameters: 33,580 plain; 36,663, 26,837, 18,373 and 8,547 with `rank_ratio` 1,

@@ -8,17 +8,17 @@ from keras_spectral.zoo.blocks import Blocks, functional, units_per_stage
 
 
 def cifar_preresnet(
-    depth,
-    classes,
-    bottleneck=False,
-    squeeze_excitation=False,
+    depth: int,
+    classes: int,
+    bottleneck: bool = False,
+    squeeze_excitation: bool = False,
     shortcut_from="preactivation",
     final_normalization=None,
     filters=(16, 32, 64),
     normalize=None,
     input_shape=(32, 32, 3),
-    name=None,
-):
+    name: str | None = None,
+) -> keras.Model:
     """Build a pre-activated residual network: PreResNet and SE-PreResNet.
 
     As `cifar_resnet`, but batch normalization and ReLU stand before each convolution,
@@ -85,14 +85,14 @@ def cifar_preresnet(
 
 
 def cifar_wrn(
-    depth,
+    depth: int,
     width,
-    classes,
+    classes: int,
     shortcut_normalization=False,
     normalize=None,
     input_shape=(32, 32, 3),
-    name=None,
-):
+    name: str | None = None,
+) -> keras.Model:
     """Build a wide residual network: PreResNet with `width` times the filters.
 
     The stable-rank paper's WRN-28-10 on CIFAR-100 has 36,539,124 parameters, which is

@@ -36,14 +36,14 @@ class ZeroChannels(keras.layers.Layer):
 
 
 def cifar_pyramidnet(
-    depth,
+    depth: int,
     alpha,
-    classes,
-    bottleneck=False,
+    classes: int,
+    bottleneck: bool = False,
     normalize=None,
     input_shape=(32, 32, 3),
-    name=None,
-):
+    name: str | None = None,
+) -> keras.Model:
     """Build a pyramidal residual network, whose width grows in every unit.
 
     After unit j of N a unit has round(16 + j alpha / N) filters, four times as many at

@@ -7,7 +7,10 @@ import importlib
 import importlib.resources
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import keras
 
 _DATA = importlib.resources.files("keras_spectral.zoo") / "data"
 
@@ -56,7 +59,7 @@ def _entries():
     return dict(zip(names, entries, strict=True))
 
 
-def list_models(pattern="*"):
+def list_models(pattern: str = "*") -> list[str]:
     """Return the registered names that match a shell pattern.
 
     Args:
@@ -72,7 +75,7 @@ def list_models(pattern="*"):
     return [name for name in _entries() if fnmatch.fnmatchcase(name, pattern)]
 
 
-def heavy_tail_models():
+def heavy_tail_models() -> list[str]:
     """Return the 43 registered names that the heavy-tail paper compressed.
 
     The paper says 43, and its appendix D prints 44, of which 39 exist and differ:
@@ -95,7 +98,7 @@ def heavy_tail_models():
     return json.loads(file.read_text(encoding="utf-8"))["models"]
 
 
-def entry(name):
+def entry(name: str) -> dict:
     """Return what is known of a registered model; `None` where it is not.
 
     Args:
@@ -126,7 +129,7 @@ def entry(name):
     return json.loads(json.dumps(_entries()[name]))
 
 
-def build(name, /, **overrides):
+def build(name: str, /, **overrides) -> "keras.Model":
     """Build a registered model with fresh weights.
 
     Weights are loaded by `keras_spectral.convert.from_torch`.
@@ -153,7 +156,7 @@ def build(name, /, **overrides):
     )
 
 
-def checkpoint(name):
+def checkpoint(name: str) -> Checkpoint:
     """Return the paths of a bundled checkpoint and of its card.
 
     Args:

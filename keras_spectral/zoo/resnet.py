@@ -7,15 +7,15 @@ from keras_spectral.zoo.blocks import Blocks, functional, units_per_stage
 
 
 def cifar_resnet(
-    depth,
-    classes,
-    bottleneck=False,
-    squeeze_excitation=False,
+    depth: int,
+    classes: int,
+    bottleneck: bool = False,
+    squeeze_excitation: bool = False,
     filters=(16, 32, 64),
     normalize=None,
     input_shape=(32, 32, 3),
-    name=None,
-):
+    name: str | None = None,
+) -> keras.Model:
     """Build a residual network for small images: ResNet and SE-ResNet.
 
     A 3x3 convolution, three stages of units with 16, 32 and 64 filters, global average

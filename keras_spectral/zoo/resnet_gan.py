@@ -74,15 +74,15 @@ def _convolution(x, filters, size, name, gain=1.0, normalize=lambda layer: layer
 
 
 def resnet_generator(
-    resolution=32,
-    classes=None,
-    width=None,
-    latent=128,
-    channels=3,
+    resolution: int = 32,
+    classes: int | None = None,
+    width: int | None = None,
+    latent: int = 128,
+    channels: int = 3,
     upsampling="nearest",
     epsilon=2e-5,
-    name=None,
-):
+    name: str | None = None,
+) -> keras.Model:
     """Build SNGAN's generator: residual blocks that each double the image.
 
     Parameters: 4,276,739 for 32 pixels, 4,878,083 for 48, 12,220,675 for 64 and
@@ -161,15 +161,15 @@ def resnet_generator(
 
 
 def resnet_discriminator(
-    resolution=32,
-    classes=None,
+    resolution: int = 32,
+    classes: int | None = None,
     normalize=None,
-    width=None,
-    channels=3,
+    width: int | None = None,
+    channels: int = 3,
     shortcut_from="input",
     use_bias=True,
-    name=None,
-):
+    name: str | None = None,
+) -> keras.Model:
     """Build SNGAN's discriminator: residual blocks, a sum over pixels, one number.
 
     Parameters: 1,053,825 for 32 pixels, 10,141,441 for 48 and 64, 29,017,857 for 128.

@@ -17,13 +17,13 @@ _FILTERS = (64, 128, 256, 512, 512)
 
 
 def cifar_vgg(
-    depth,
-    classes,
-    batch_normalization=True,
+    depth: int,
+    classes: int,
+    batch_normalization: bool = True,
     normalize=None,
     input_shape=(32, 32, 3),
-    name=None,
-):
+    name: str | None = None,
+) -> keras.Model:
     """Build VGG for small images: five stages of 3x3 convolutions, one dense layer.
 
     The stable-rank paper prints 20,548,392 parameters for VGG19 on CIFAR-100: that is
@@ -84,7 +84,9 @@ def vgg_features(blocks, x, depth, batch_normalization):
     return x
 
 
-def cifar_alexnet(classes, normalize=None, input_shape=(32, 32, 3), name=None):
+def cifar_alexnet(
+    classes: int, normalize=None, input_shape=(32, 32, 3), name: str | None = None
+) -> keras.Model:
     """Build AlexNet for small images: five convolutions, one dense layer.
 
     The stable-rank paper prints 4,965,092 parameters on CIFAR-100, which counts the

@@ -24,7 +24,7 @@ _RESAVE = (
 )
 
 
-def read_checkpoint(path, entry=None):
+def read_checkpoint(path: str | Path, entry: str | None = None) -> StateDict:
     """Read a checkpoint: PyTorch, safetensors, `.npz`, `.keras` or `.h5`.
 
     The kind is told by content, not by extension. Nothing in the file is executed,
