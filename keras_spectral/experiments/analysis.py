@@ -1,6 +1,7 @@
 """Spectra and power laws of every matrix in a checkpoint, whatever network it is of."""
 
 import dataclasses
+import functools
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -9,7 +10,12 @@ import numpy as np
 
 import keras_spectral
 from keras_spectral import models
-from keras_spectral.convert import CheckpointError, read_checkpoint
+from keras_spectral.convert import (
+    CheckpointError,
+    read_checkpoint,
+    spectral_state,
+    weight_normalization,
+)
 from keras_spectral.experiments.checkpoint_task import file_digest
 from keras_spectral.measures import fit_eigenvalues, fit_power_law
 from keras_spectral.measures.eigenvalues import Bulk
@@ -213,7 +219,7 @@ def analyze_checkpoint(
         found, skipped = stored_weights(state.shapes, file)
         unit = "layers"
     else:
-        found, skipped = _tensors(state, layout)
+        found, skipped, state = _tensors(state, layout)
         unit = "tensors"
     rows = []
     for number, weight in enumerate(found):
@@ -241,18 +247,42 @@ def analyze_checkpoint(
 
 
 def _tensors(state, layout):
-    """Return every tensor that may be a kernel, and why the others are none."""
+    """Return every tensor that may be a kernel, and why the others are none.
+
+    Of PyTorch's normalizations it is the weight that the network computes with; a
+    state dict of those comes third.
+    """
+    folded, _ = weight_normalization.folded(state)
+    plain, spectral = spectral_state.parse(folded)
+    names = {theirs: ours for ours, theirs in plain.items()}
     found, skipped = [], {}
-    shapes, dtypes, aliases = state.shapes, state.dtypes, state.aliases
+    shapes, dtypes, aliases = folded.shapes, folded.dtypes, folded.aliases
     for key, shape in shapes.items():
         reason = _unfit(key, shape, dtypes[key])
         if key in aliases:
             reason = f"the same tensor as {aliases[key]}"
-        if reason is None:
-            found += torch_weights(key, shape, shapes, layout)
-        else:
+        elif key not in names:
+            reason = "state of spectral normalization"
+        if reason is not None:
             skipped[key] = reason
-    return found, skipped
+            continue
+        name = names[key]
+        weights = torch_weights(key, shape, shapes, layout)
+        vectors = spectral.get(name.removesuffix(".weight"))
+        if vectors is not None:
+            combine = functools.partial(_divided, folded, vectors)
+            weights = [dataclasses.replace(weights[0], name=name, combine=combine)]
+        found += weights
+    return found, skipped, folded
+
+
+def _divided(state, keys, weight):
+    """Return what PyTorch's spectral normalization makes of a weight."""
+    if keys.u is None:
+        raise ValueError(f"`{keys.flavour.weight}` without its singular vectors")
+    # The rows are on the second axis of a transposed convolution's.
+    transposed = state.shapes[keys.u][-1] != weight.shape[0]
+    return weight / spectral_state.read(state, keys, weight, transposed).sigma
 
 
 def analyze_model(model: "keras.Model", seed: int = 0, where=None) -> Analysis:

@@ -251,3 +251,37 @@ def test_names_stay_apart_in_a_terminal_and_whole_in_a_pipe(tmp_path, capfd):
     start, end = head.index("tensor"), head.index("shape")
     column = "".join(line[start:end].strip() for line in lines)
     assert all(name in column for name in names)
+
+
+def normalized_modules():
+    from torch.nn.utils import parametrizations, spectral_norm, weight_norm
+
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(20, 30)
+    convolution = torch.nn.Conv2d(5, 12, 3)
+    transposed = torch.nn.ConvTranspose2d(6, 9, 3)
+    return {
+        "spectral": spectral_norm(torch.nn.Linear(20, 30)),
+        "parametrized": parametrizations.spectral_norm(convolution),
+        "transposed": spectral_norm(transposed, dim=1),
+        "weight": weight_norm(torch.nn.Linear(20, 30)),
+        "weights": parametrizations.weight_norm(linear),
+    }
+
+
+def test_normalized_weights_are_those_of_the_network(tmp_path):
+    modules = normalized_modules()
+    net = torch.nn.ModuleDict(modules).eval()
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    found = {row.name: row for row in analyze_checkpoint(tmp_path / "net.pth")}
+    assert found.keys() == {f"{name}.weight" for name in modules}
+    for name, module in modules.items():
+        # Evaluation sets the weight that is computed with.
+        shape = (1, 20) if module.weight.ndim == 2 else (1, module.in_channels, 5, 5)
+        module(torch.ones(shape))
+        weight = module.weight.detach().numpy().astype("float64")
+        if name == "transposed":
+            weight = weight.swapaxes(0, 1)
+        matrix = weight.reshape(weight.shape[0], -1)
+        row = found[f"{name}.weight"]
+        assert row.spectral_norm == pytest.approx(np.linalg.norm(matrix, 2), rel=1e-5)
