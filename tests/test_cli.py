@@ -311,6 +311,8 @@ def folder(tmp_path, monkeypatch):
     torch.save(torch.nn.Linear(2, 2), "module.pth")
     torch.save({**state, "output.bias": torch.full((10,), torch.nan)}, "nan.pth")
     keras.Sequential([keras.Input((3,)), keras.layers.PReLU()]).save("prelu.keras")
+    rms = keras.layers.RMSNormalization()
+    keras.Sequential([keras.Input((3,)), rms]).save("rms.keras")
     (tmp_path / "mine.json").write_text('{"keras_spectral": "of another kind"}')
     (tmp_path / "folder.json").mkdir()
     (tmp_path / "link.json").symlink_to("nowhere")
@@ -354,7 +356,7 @@ def folder(tmp_path, monkeypatch):
         (["verify", "net.pth", "net.pth", "--tolerance", "inf"], "`tolerance` must be"),
         (["convert", "net.pth", "--output", "out.keras"], "`--model` must name"),
         (
-            ["export", "prelu.keras", "--output", "out.safetensors"],
+            ["export", "rms.keras", "--output", "out.safetensors"],
             "there is no rule",
         ),
         (["compress", "prelu.keras"], "a kernel that can be compressed"),

@@ -104,7 +104,7 @@ def _described(state, file):
         "dialect": dialects.guess(plain),
         "spectral_normalization": sorted({k.flavour.name for k in spectral.values()}),
         "architectures": _architectures(trained),
-        "numbers": sum(map(math.prod, shapes.values())),
+        "numbers": sum(math.prod(shapes[key]) for key in names),
         "trained": trained,
         "bytes": sum(nbytes[key] for key in names),
         "fingerprint": state.fingerprint(),

@@ -111,9 +111,9 @@ def from_torch(
         zoo.entry(name)
     example = None if example is None else read_example(example)
     chosen = None if dialect == "auto" else dialects.named(dialect)
-    given = _opened(source, entry)
     selection = Selection(prefix, ignore)
-    state, folded = weight_normalization.folded(selection.of(given))
+    given = selection.of(_opened(source, entry))
+    state, folded = weight_normalization.folded(given)
     arguments = dialects.builder_arguments(name or model.name)
     if name is not None:
         config = dialects.builder_config(chosen, arguments) if chosen else {}

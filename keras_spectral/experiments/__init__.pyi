@@ -1,8 +1,10 @@
 from .analysis import (
-    Analysis as Analysis,
-    AnalysisRow as AnalysisRow,
     analyze_checkpoint as analyze_checkpoint,
     analyze_model as analyze_model,
+)
+from .analysis_rows import (
+    Analysis as Analysis,
+    AnalysisRow as AnalysisRow,
 )
 from .checkpoint_row import (
     SweepRow as SweepRow,

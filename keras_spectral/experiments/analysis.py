@@ -16,13 +16,11 @@ from keras_spectral.convert import (
     spectral_state,
     weight_normalization,
 )
+from keras_spectral.experiments.analysis_rows import Analysis, AnalysisRow
 from keras_spectral.experiments.checkpoint_task import file_digest
 from keras_spectral.measures import fit_eigenvalues, fit_power_law
-from keras_spectral.measures.eigenvalues import Bulk
-from keras_spectral.measures.power_law import FitStatus
 from keras_spectral.models.keras_files import KerasFile, stored_weights
 from keras_spectral.models.stored import torch_weights
-from keras_spectral.results import Rows
 from keras_spectral.validation import check_choice, check_integer
 
 if TYPE_CHECKING:
@@ -33,146 +31,8 @@ _SAMPLE = 1 << 18
 # The spectrum of a matrix takes the cube of its shorter side.
 _LONGEST_SHORT_SIDE = 8192
 _BLOCK = 1 << 20
-# No law of weights is as steep; the fit's status says why.
-_LARGEST_SHOWN = 100
 
 Layout = Literal["auto", "keras", "torch"]
-
-
-@dataclasses.dataclass(frozen=True)
-class AnalysisRow:
-    """One matrix, or one convolution flattened by its filters (`norm="reshaped"`).
-
-    Args:
-        name: String, the tensor's key.
-        kind: `"matrix"` or `"convolution"`; of a Keras model, the layer's class.
-        shape: Tuple, as it is stored.
-        note: String, what the file does not tell of the matrix, or `None`.
-        spectral_norm: Float, of the flattened tensor.
-        stable_rank: Float, likewise.
-        alpha_pdf: Float, exponent of the density of |w|.
-        standard_error: Float, of `alpha_pdf`.
-        tail_size: Integer, weights in the tail.
-        status: String, of that fit, see `measures.PowerLawFit`.
-        eigenvalue_alpha: Float, exponent of the eigenvalues of W'W (WeightWatcher's).
-        eigenvalue_error: Float, its standard error.
-        eigenvalue_tail: Integer, eigenvalues in the tail.
-        eigenvalue_status: String, of that fit.
-        eigenvalue_xmin: Float, where that tail begins.
-        spikes: Integer, eigenvalues above the edge of random entries.
-        bulk: String, see `measures.EigenvalueFit`.
-        shuffled_spikes: Integer, the same with the entries shuffled.
-        root_mean_square: Float, of the entries.
-        kurtosis: Float, excess over the normal law's, 0.
-        alpha_hat: Float, see `measures.EigenvalueFit`.
-        log_norm: Float, base 10, likewise.
-        log_alpha_norm: Float, base 10, likewise.
-        bulk_edge: Float, likewise.
-        sampled: Integer, how many entries the fit of |w| is of.
-        eigenvalues: Tuple of floats, for figures.
-    """
-
-    name: str
-    kind: str
-    shape: tuple
-    note: str | None
-    spectral_norm: float
-    stable_rank: float
-    alpha_pdf: float
-    standard_error: float
-    tail_size: int
-    status: FitStatus
-    eigenvalue_alpha: float
-    eigenvalue_error: float
-    eigenvalue_tail: int
-    eigenvalue_status: FitStatus
-    eigenvalue_xmin: float
-    spikes: int
-    bulk: Bulk
-    shuffled_spikes: int
-    root_mean_square: float
-    kurtosis: float
-    alpha_hat: float
-    log_norm: float
-    log_alpha_norm: float
-    bulk_edge: float
-    sampled: int
-    eigenvalues: tuple = dataclasses.field(repr=False)
-
-
-class Analysis(Rows):
-    """Rows of `AnalysisRow`, and what was left out.
-
-    Args:
-        rows: List of `AnalysisRow`.
-        skipped: Dict from a tensor's name to the reason.
-        source: Dict, what was measured: file, sha256, container, entry, layout, and
-            seed and version of the measurement.
-        **kwargs: `title` and `caption`, see `Rows`.
-    """
-
-    def __init__(self, rows, skipped=(), source=(), **kwargs):
-        super().__init__(rows, **kwargs)
-        self.skipped = dict(skipped)
-        self.source = dict(source)
-
-    @property
-    def notes(self):
-        """Dict from what the file does not tell to the names of the rows concerned."""
-        notes = {}
-        for row in self.rows:
-            if row.note:
-                notes.setdefault(row.note, []).append(row.name)
-        return notes
-
-    def __rich__(self):
-        from rich.box import SIMPLE_HEAD
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(
-            title=Text(self.title),
-            caption=self.caption,
-            title_justify="left",
-            caption_justify="left",
-            box=SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),
-        )
-        table.add_column("", justify="right", no_wrap=True)
-        # Names are a stranger's: `Text` does not read markup.
-        table.add_column("tensor", overflow="fold", min_width=12)
-        table.add_column("shape", no_wrap=True)
-        for label in (
-            "norm", "stable\nrank", "alpha of\n|w|", "alpha of\nW'W", "spikes"
-        ):  # fmt: skip
-            table.add_column(label, justify="right", no_wrap=True)
-        for number, row in enumerate(self.rows, 1):
-            table.add_row(
-                str(number),
-                Text(_short(row.name) + ("*" if row.note else "")),
-                "x".join(map(str, row.shape)),
-                f"{row.spectral_norm:.3g}",
-                f"{row.stable_rank:.2f}",
-                _exponent(row.alpha_pdf, row.standard_error, row.status),
-                _exponent(
-                    row.eigenvalue_alpha, row.eigenvalue_error, row.eigenvalue_status
-                ),
-                f"{row.spikes}{'' if row.bulk == 'ok' else '?'} "
-                f"({row.shuffled_spikes})",
-            )  # fmt: skip
-        return table
-
-
-def _short(name):
-    """Return a tensor's name without what all kernels' end in."""
-    return name.removesuffix(".weight")
-
-
-def _exponent(alpha, error, status):
-    """Return an exponent as text, with what it is to be read with."""
-    if not math.isfinite(alpha) or (status != "ok" and alpha > _LARGEST_SHOWN):
-        return status
-    return f"{alpha:.1f} +-{error:.1f}{'' if status == 'ok' else '?'}"
 
 
 def analyze_checkpoint(

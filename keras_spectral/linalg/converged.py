@@ -115,8 +115,8 @@ def capped_matrix(matrix, stable_rank):
         stable_rank: Float >= 1.
 
     Example:
-    >>> capped_matrix(np.diag([2.0, 2.0]), 1.25).round(6).tolist()
-    [[2.0, 0.0], [0.0, 1.0]]
+    >>> capped_matrix(np.diag([4.0, 3.0]), 1.25).round(6).tolist()
+    [[4.0, 0.0], [0.0, 2.0]]
 
     Source: [sanyal2020], Algorithm 2.
     """
