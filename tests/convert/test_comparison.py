@@ -127,7 +127,7 @@ def test_weight_normalization_is_compared_folded(tmp_path):
     plain = {"weight": layer.weight.detach(), "bias": layer.bias.detach()}
     torch.save(plain, tmp_path / "b.pth")
     found = convert.compare(tmp_path / "a.pth", tmp_path / "b.pth", 1e-6)
-    assert {row.key: row.status for row in found} == dict.fromkeys(plain, "equal")
+    assert {row.name: row.status for row in found} == dict.fromkeys(plain, "equal")
 
 
 @pytest.mark.parametrize(
