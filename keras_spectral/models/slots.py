@@ -89,7 +89,7 @@ class _LayerPart:
 
     def __init__(self, layer):
         self.layer = layer
-        self.name = layer.name
+        self.name = getattr(layer, "name", None)
         # Keras' own, so that a stranger's class of the same name is no kind.
         self.classes = tuple(
             known.__name__
