@@ -54,6 +54,10 @@ def read_example(example):
             "`example` must hold arrays or tensors whose first axis is the batch. "
             "Received: numbers. Pass `numpy.asarray` of them."
         )
+    if not all(array.size for array in keras.tree.flatten(example)):
+        raise ValueError(
+            "`example` must hold a sample at least. Received: an empty array."
+        )
     return example
 
 

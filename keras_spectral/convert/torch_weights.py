@@ -141,6 +141,11 @@ def from_torch(
     keys = {k: v for k, v in keys.items() if k not in counters}
     kept = selection.kept(targets.keys() - keys.keys(), chosen)
     asked = {key: slot for key, slot in targets.items() if key not in kept}
+    if not asked:
+        raise MismatchError(
+            f"{state.origin} has nothing left for '{model.name}': `ignore` leaves all "
+            f"of it out. Received: ignore={list(ignore)}"
+        )
     check_keys(state.origin, model, asked, keys, plain)
     shapes = state.shapes
     check_shapes(state.origin, model, targets, keys, shapes)

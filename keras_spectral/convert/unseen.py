@@ -21,7 +21,7 @@ def not_in_a_state_dict(model, lost):
     "epsilon of the normalizations: 0.001 in bn (PyTorch's default is 1e-05)"
     """
     lines = ["wiring: which layer reads which", "activations and pooling"]
-    geometry, epsilons, groups = [], {}, []
+    geometry, epsilons, groups, heads, orders = [], {}, [], [], []
     for name, layer, _ in weighted_layers(model):
         path = name.replace("-", ".")
         if hasattr(layer, "strides"):
@@ -30,10 +30,23 @@ def not_in_a_state_dict(model, lost):
             epsilons.setdefault(layer.epsilon, []).append(path)
         if hasattr(layer, "epsilon") and hasattr(layer, "groups"):
             groups.append(path)
+        if hasattr(layer, "num_heads"):
+            heads.append(path)
+        if getattr(layer, "go_backwards", False):
+            orders.append(path)
+        elif getattr(layer, "merge_mode", None) not in ("concat", None):
+            orders.append(path)
     if geometry:
         lines.append(f"strides, padding and dilation of {_named(geometry)}")
     if groups:
         lines.append(f"number of groups of {_named(groups)}")
+    if heads:
+        lines.append(f"number of heads and attention axes of {_named(heads)}")
+    if orders:
+        lines.append(
+            f"that {_named(orders)} reads backwards or merges both directions: modules "
+            "of PyTorch read forwards and put both side by side"
+        )
     if epsilons:
         values = "; ".join(
             f"{value:g} in {_named(paths)}" for value, paths in epsilons.items()

@@ -117,6 +117,7 @@ def _tensors(state, layout):
     names = {theirs: ours for ours, theirs in plain.items()}
     found, skipped = [], {}
     shapes, dtypes, aliases = folded.shapes, folded.dtypes, folded.aliases
+    told = {ours: shapes[theirs] for theirs, ours in names.items()}
     for key, shape in shapes.items():
         reason = _unfit(key, shape, dtypes[key])
         if key in aliases:
@@ -127,11 +128,12 @@ def _tensors(state, layout):
             skipped[key] = reason
             continue
         name = names[key]
-        weights = torch_weights(key, shape, shapes, layout)
+        weights = torch_weights(name, shape, told, layout)
+        weights = [dataclasses.replace(each, keys=(key,)) for each in weights]
         vectors = spectral.get(name.removesuffix(".weight"))
         if vectors is not None:
             combine = functools.partial(_divided, folded, vectors)
-            weights = [dataclasses.replace(weights[0], name=name, combine=combine)]
+            weights = [dataclasses.replace(weights[0], combine=combine)]
         found += weights
     return found, skipped, folded
 
@@ -140,9 +142,15 @@ def _divided(state, keys, weight):
     """Return what PyTorch's spectral normalization makes of a weight."""
     if keys.u is None:
         raise ValueError(f"`{keys.flavour.weight}` without its singular vectors")
+    size = math.prod(state.shapes[keys.u])
     # The rows are on the second axis of a transposed convolution's.
-    transposed = state.shapes[keys.u][-1] != weight.shape[0]
-    return weight / spectral_state.read(state, keys, weight, transposed).sigma
+    axes = [axis for axis in (0, 1) if weight.shape[axis] == size]
+    found = [spectral_state.read(state, keys, weight, axis == 1) for axis in axes]
+    if not found:
+        raise ValueError(f"`{keys.u}` is of another weight")
+    # Of a square one u' W v is the norm on one axis, and any number on the other.
+    best = min(found, key=lambda each: abs(each.estimate / each.true_sigma - 1))
+    return weight / best.sigma
 
 
 def analyze_model(model: "keras.Model", seed: int = 0, where=None) -> Analysis:

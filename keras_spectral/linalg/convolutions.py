@@ -5,7 +5,7 @@ import math
 from keras import ops
 from keras.backend import standardize_dtype
 
-from keras_spectral.linalg.operators import LinearOperator
+from keras_spectral.linalg.operators import LinearOperator, float_tensor
 
 _PADDINGS = {1: ("valid", "same", "causal"), 2: ("valid", "same"), 3: ("valid", "same")}
 
@@ -157,7 +157,7 @@ def convolution_operator(
     >>> operator.output_shape
     (1, 3, 3, 1)
     """
-    kernel = ops.convert_to_tensor(kernel)
+    kernel = float_tensor(kernel)
     rank = _spatial_rank(kernel)
     strides = _per_axis(strides, rank, "strides")
     dilation = _per_axis(dilation_rate, rank, "dilation_rate")
@@ -238,7 +238,7 @@ def depthwise_convolution_operator(
     >>> operator.output_shape
     (1, 3, 3, 8)
     """
-    kernel = ops.convert_to_tensor(kernel)
+    kernel = float_tensor(kernel)
     rank = _spatial_rank(kernel)
     *taps, inputs, multiplier = kernel.shape
     size, _ = _image(input_size, rank, inputs)
@@ -285,7 +285,7 @@ def transposed_convolution_operator(
     >>> operator.output_shape
     (1, 11, 11, 2)
     """
-    kernel = ops.convert_to_tensor(kernel)
+    kernel = float_tensor(kernel)
     rank = _spatial_rank(kernel)
     strides = _per_axis(strides, rank, "strides")
     dilation = _per_axis(dilation_rate, rank, "dilation_rate")

@@ -288,6 +288,22 @@ def reshaped_matrix(kernel):
     return ops.transpose(ops.reshape(kernel, (-1, kernel.shape[-1])))
 
 
+def float_tensor(values):
+    """Return a tensor of floats; integers, which would cut off products, are cast.
+
+    Args:
+        values: Tensor or array.
+
+    Example:
+    >>> standardize_dtype(float_tensor([1, 2]).dtype)
+    'float32'
+    """
+    tensor = ops.convert_to_tensor(values)
+    if keras.backend.is_float_dtype(standardize_dtype(tensor.dtype)):
+        return tensor
+    return ops.cast(tensor, keras.config.floatx())
+
+
 def dense_operator(kernel) -> LinearOperator:
     """Return x -> kernel' x for a kernel whose last axis is the output.
 
@@ -306,7 +322,7 @@ def dense_operator(kernel) -> LinearOperator:
     >>> ops.convert_to_numpy(operator.matvec(np.array([1.0, 1.0]))).tolist()
     [4.0, 6.0]
     """
-    kernel = ops.convert_to_tensor(kernel)
+    kernel = float_tensor(kernel)
     kernel = ops.reshape(kernel, (-1, kernel.shape[-1]))
     inputs, outputs = kernel.shape
 

@@ -3,7 +3,7 @@
 from keras import ops
 from keras.backend import standardize_dtype
 
-from keras_spectral.linalg.operators import LinearOperator, stack_shape
+from keras_spectral.linalg.operators import LinearOperator, float_tensor, stack_shape
 
 
 def identity_operator(shape, dtype="float32") -> LinearOperator:
@@ -39,7 +39,7 @@ def diagonal_operator(values) -> LinearOperator:
     >>> ops.convert_to_numpy(operator @ np.array([4.0, 4.0])).tolist()
     [4.0, 2.0]
     """
-    values = ops.convert_to_tensor(values)
+    values = float_tensor(values)
     shape, dtype = tuple(values.shape), standardize_dtype(values.dtype)
 
     def multiply(x):

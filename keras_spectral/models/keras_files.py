@@ -102,6 +102,10 @@ class _StoredPart:
             self.arguments = {}
 
     @property
+    def told(self):
+        return bool(self.config)
+
+    @property
     def name(self):
         return self.walk.file.names.get(self.path, self.path)
 
@@ -212,8 +216,28 @@ class _Walk:
             self._wrapped(part, name)
         else:
             self._unknown(part, name)
+            if self._is_layer(part) and part.told:
+                # As of a model in memory: what it does with layers inside is its own.
+                reason = self.left_out.get(f"{name} ({part.kind})")
+                reason = reason or "no rule for its kernel"
+                self.left_out[f"{name} ({part.kind})"] = reason
+                return
+            start = len(self.found)
             for inner in part.inside():
                 self.enter(inner)
+            if self._is_layer(part):
+                note = f"inside of a {part.kind}, which may compute with something else"
+                self._note(start, note)
+
+    def _is_layer(self, part):
+        """Whether it is a layer, and neither a model nor a list of layers."""
+        named = part.path and part.path in self.file.names
+        return named and not part.has("layers")
+
+    def _note(self, start, note):
+        for place, weight in enumerate(self.found[start:], start):
+            notes = "; ".join(filter(None, (weight.note, note)))
+            self.found[place] = replace(weight, note=notes or None)
 
     def _wrapped(self, part, name):
         """A layer in a wrapper of ours: what it computes with."""
@@ -258,7 +282,7 @@ class _Walk:
         if key not in self.shapes:
             return
         shape = tuple(self.shapes[key])
-        axes, note = found.kernel.outputs(found.owner, len(shape)), None
+        axes, note = found.kernel.outputs(found.owner, len(shape)), found.note
         if axes is None:
             axes = (len(shape) - 1,)
             note = f"{part.kind}'s arguments are not in the file: outputs last"

@@ -25,10 +25,12 @@ class Part(Protocol):
     Args:
         name: String, the layer's.
         classes: Tuple of strings: its class, and those that this is derived from.
+        told: Boolean, whether its class is known; a file may not say it.
     """
 
     name: str
     classes: tuple
+    told: bool
 
     def read(self, attribute: str) -> Any:
         """Return an argument that the layer was made with; `None` if not known."""
@@ -134,12 +136,14 @@ class Found(NamedTuple):
         kernel: `Kernel`, its row.
         owner: `Part` that holds the variable.
         configured: `Part` whose arguments set it, where it is not the owner.
+        note: String, what a file does not tell of it, or `None`.
     """
 
     name: str
     kernel: Kernel
     owner: Part
     configured: Part | None = None
+    note: str | None = None
 
     def prefixed(self, prefix):
         """Return it under another name."""
@@ -248,18 +252,28 @@ def _attention(part):
 
 def _recurrent(part):
     cell = part.part("cell")
+    # What runs cells of one kind need not say which.
+    named = bool({"SimpleRNN", "LSTM", "GRU"} & set(part.classes))
     if "StackedRNNCells" not in cell.classes:
-        return _cell(cell, 0)
+        return _cell(cell, 0, named)
     return [
         found.prefixed(f"cell_{index}")
         for index, cell in enumerate(cell.parts("cells"))
-        for found in _cell(cell, index)
+        for found in _cell(cell, index, named)
     ]
 
 
-def _cell(cell, index):
+def _cell(cell, index, named):
+    note = None
+    if not named and not set(cell.classes) & set(CELLS):
+        if cell.told:
+            raise ValueError(f"runs cells of another kind than {', '.join(CELLS)}")
+        note = "its cell's class is not in the file"
     kernels = _GRU_CELL if "GRUCell" in cell.classes else _CELL
-    return [found.suffixed(f"_l{index}") for found in _own(*kernels)(cell)]
+    return [
+        found.suffixed(f"_l{index}")._replace(note=note)
+        for found in _own(*kernels)(cell)
+    ]
 
 
 def _bidirectional(part):

@@ -87,6 +87,8 @@ class KernelSlot:
 class _LayerPart:
     """A layer in memory as a `kinds.Part`."""
 
+    told = True
+
     def __init__(self, layer):
         self.layer = layer
         self.name = getattr(layer, "name", None)

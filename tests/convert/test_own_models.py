@@ -396,3 +396,22 @@ def test_a_registered_network_has_its_wiring_seen():
     assert lines[0].startswith("wiring")
     assert "strides, padding and dilation of features.init_block.conv" in lines[2]
     assert "18 more" in lines[2]
+
+
+def test_an_empty_example_is_none():
+    model = chain(kl.Conv2D(5, 2, name="conv"))
+    state = {f"conv.{k}": v for k, v in nn.Conv2d(2, 5, 2).state_dict().items()}
+    empty = np.zeros((0, 4, 3, 2), "float32"), np.zeros((0, 5, 3, 2), "float32")
+    with pytest.raises(ValueError, match="`example` must hold a sample"):
+        convert.from_torch(state, model, example=empty)
+
+
+def test_the_number_of_heads_is_not_seen():
+    inputs = keras.Input((4, 8))
+    layer = kl.MultiHeadAttention(4, 2, name="a")
+    model = keras.Model(inputs, layer(inputs, inputs))
+    theirs = nn.MultiheadAttention(8, 2)
+    state = {f"a.{k}": v for k, v in theirs.state_dict().items()}
+    convert.from_torch(state, model)
+    unseen = convert.provenance(model)["not_seen"]
+    assert any("number of heads" in line for line in unseen)

@@ -163,6 +163,7 @@ def test_the_head_of_a_registered_network_stays():
         ({"ignore": "head.*"}, "`ignore` must be a list.*Received: ignore='head"),
         ({"ignore": [3]}, "`ignore` must be a list"),
         ({"ignore": ["fc.*", "haed.*"]}, "'haed.*', which match none"),
+        ({"ignore": ["*"]}, "nothing left for.*`ignore` leaves all"),
         ({"prefix": 3}, "`prefix` must be a string"),
         ({"prefix": "decoder."}, "no keys under `prefix`.*'decoder.'.*with: fc"),
     ],

@@ -259,11 +259,14 @@ def normalized_modules():
     torch.manual_seed(0)
     linear = torch.nn.Linear(20, 30)
     convolution = torch.nn.Conv2d(5, 12, 3)
+    square = torch.nn.ConvTranspose2d(7, 7, 3)
     transposed = torch.nn.ConvTranspose2d(6, 9, 3)
     return {
         "spectral": spectral_norm(torch.nn.Linear(20, 30)),
         "parametrized": parametrizations.spectral_norm(convolution),
         "transposed": spectral_norm(transposed, dim=1),
+        "square": spectral_norm(square, n_power_iterations=9),
+        "wide": parametrizations.spectral_norm(torch.nn.ConvTranspose2d(4, 6, 3)),
         "weight": weight_norm(torch.nn.Linear(20, 30)),
         "weights": parametrizations.weight_norm(linear),
     }
@@ -271,6 +274,9 @@ def normalized_modules():
 
 def test_normalized_weights_are_those_of_the_network(tmp_path):
     modules = normalized_modules()
+    for module in modules.values():
+        size = (1, 20) if module.weight.ndim == 2 else (1, module.in_channels, 5, 5)
+        module.train()(torch.ones(size))
     net = torch.nn.ModuleDict(modules).eval()
     torch.save(net.state_dict(), tmp_path / "net.pth")
     found = {row.name: row for row in analyze_checkpoint(tmp_path / "net.pth")}
@@ -280,8 +286,10 @@ def test_normalized_weights_are_those_of_the_network(tmp_path):
         shape = (1, 20) if module.weight.ndim == 2 else (1, module.in_channels, 5, 5)
         module(torch.ones(shape))
         weight = module.weight.detach().numpy().astype("float64")
-        if name == "transposed":
+        row = found[f"{name}.weight"]
+        # Of the square one, which axis has the outputs is not in the file.
+        assert (row.note is not None) is (name == "square")
+        if name in ("transposed", "wide"):
             weight = weight.swapaxes(0, 1)
         matrix = weight.reshape(weight.shape[0], -1)
-        row = found[f"{name}.weight"]
         assert row.spectral_norm == pytest.approx(np.linalg.norm(matrix, 2), rel=1e-5)

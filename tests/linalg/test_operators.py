@@ -351,3 +351,14 @@ def test_operators_that_do_not_fit_are_refused():
     for wrong in (lambda: 1 + dense, lambda: dense - zeros, lambda: zeros @ dense):
         with pytest.raises(TypeError, match="operand"):
             wrong()
+
+
+def test_integers_are_cast_to_floats():
+    kernel = np.arange(6).reshape(2, 3)
+    half = 0.5 * dense_operator(kernel)
+    np.testing.assert_allclose(half.to_matrix(), 0.5 * kernel.T)
+    found = diagonal_operator([1, 2]) @ np.array([0.5, 1.5], "float32")
+    np.testing.assert_allclose(found, [0.5, 3.0])
+    image = convolution_operator(np.ones((2, 2, 1, 1), int), (3, 3))
+    assert image.dtype == "float32"
+    np.testing.assert_allclose(image.to_matrix().shape, (4, 9))

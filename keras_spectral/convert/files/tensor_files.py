@@ -230,16 +230,22 @@ def read_hdf5(file, size):
 
     try:
         root = h5py.File(file, "r")
-        datasets = dict(_datasets(root, ""))
+        datasets, unread = {}, []
+        for key, dataset in _datasets(root, ""):
+            if _dtype(dataset) is None:
+                unread.append(f"`{key}` ({dataset.dtype})")
+            else:
+                datasets[key] = dataset
         total = sum(math.prod(d.shape) * d.dtype.itemsize for d in datasets.values())
         check_total(total, size)
         records = {
             key: TensorRecord(
-                check_shape(dataset.shape), dataset.dtype.name, _dataset(dataset)
+                check_shape(dataset.shape), _dtype(dataset), _dataset(dataset)
             )
             for key, dataset in datasets.items()
         }
-        return Contents(records, layer_names=_layer_names(root, datasets))
+        notes = [f"not read, of other types: {', '.join(unread)}"] if unread else []
+        return Contents(records, notes, _layer_names(root, datasets))
     except CheckpointError:
         raise
     except Exception as error:  # HDF5 raises nearly anything on a damaged file.
@@ -264,8 +270,25 @@ def _datasets(group, prefix):
             continue
         elif item.external or item.is_virtual:
             raise UnsafeCheckpointError(f"keeps `{key}` in another file")
-        elif item.shape is not None and item.dtype.kind in "fiubc":
+        elif item.shape is not None:
             yield key, item
+
+
+def _dtype(dataset):
+    """Return the name of a dataset's type, or `None` for what is no array of numbers.
+
+    Keras stores bfloat16 as two bytes without a meaning, and says so beside them.
+    """
+    if dataset.dtype.kind in "fiubc":
+        return dataset.dtype.name
+    attributes = dataset.attrs
+    if dataset.dtype.kind != "V" or "dtype" not in attributes:
+        return None
+    if attributes.get_id("dtype").get_storage_size() > 2**10:
+        return None
+    name = attributes["dtype"]
+    bfloat16 = dataset.dtype.itemsize == 2 and isinstance(name, str)
+    return "bfloat16" if bfloat16 and name == "bfloat16" else None
 
 
 def _layer_names(root, datasets):
@@ -294,7 +317,8 @@ def _layer_names(root, datasets):
 def _dataset(dataset):
     def read():
         try:
-            return dataset[()] if dataset.shape else np.asarray(dataset[()])
+            values = np.asarray(dataset[()])
+            return values.view(numpy_dtype(_dtype(dataset)))
         except Exception as error:
             raise CheckpointError(f"is damaged ({str(error)[:100]})") from error
 
