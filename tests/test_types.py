@@ -71,7 +71,7 @@ EXPRESSIONS = {
         f"{SPECTRAL}.results.Rows"
     ),
     "ks.compression.load_compressed(folder / 'saved.safetensors')": KERAS_MODEL,
-    "ks.experiments.analyze_model(model)": f"{SPECTRAL}.experiments.analysis.Analysis",
+    "ks.experiments.analyze_model(model)": f"{SPECTRAL}.experiments.analysis_rows.Analysis",
     "ks.experiments.digits_classifier()": KERAS_MODEL,
     "ks.wrap(model, ks.layers.SpectralNormalization)": KERAS_MODEL,
     "ks.unwrap(model)": KERAS_MODEL,
@@ -81,7 +81,7 @@ EXPRESSIONS = {
 # These take long.
 ONLY_CHECKED = {
     "ks.experiments.analyze_checkpoint(digits.weights)": (
-        f"{SPECTRAL}.experiments.analysis.Analysis"
+        f"{SPECTRAL}.experiments.analysis_rows.Analysis"
     ),
     "ks.experiments.run_demo(folder)": "dict",
     "ks.experiments.run_sweep(['resnet20_digits'])": f"{SPECTRAL}.results.Rows",
