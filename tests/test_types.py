@@ -71,7 +71,9 @@ EXPRESSIONS = {
         f"{SPECTRAL}.results.Rows"
     ),
     "ks.compression.load_compressed(folder / 'saved.safetensors')": KERAS_MODEL,
-    "ks.experiments.analyze_model(model)": f"{SPECTRAL}.experiments.analysis_rows.Analysis",
+    "ks.experiments.analyze_model(model)": (
+        f"{SPECTRAL}.experiments.analysis_rows.Analysis"
+    ),
     "ks.experiments.digits_classifier()": KERAS_MODEL,
     "ks.wrap(model, ks.layers.SpectralNormalization)": KERAS_MODEL,
     "ks.unwrap(model)": KERAS_MODEL,
