@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 import threading
 
 
@@ -10,7 +11,9 @@ def interrupts_heeded():
     """Let Ctrl-C end the body as `KeyboardInterrupt`, even where a library catches it.
 
     TensorFlow turns an interrupt that comes while it converts a shape into a
-    `TypeError`. An exception that follows an interrupt is the interrupt here.
+    `TypeError`. An exception that follows an interrupt is the interrupt here. One that
+    comes in a callback of the garbage collector is dropped by Python with a traceback;
+    here without one, for `check` tells.
 
     Yields:
         A function without arguments that raises `KeyboardInterrupt` if an interrupt
@@ -31,12 +34,17 @@ def interrupts_heeded():
         if came:
             raise KeyboardInterrupt
 
+    def dropped(unraisable):
+        if not (came and issubclass(unraisable.exc_type, KeyboardInterrupt)):
+            hook(unraisable)
+
     before = signal.getsignal(signal.SIGINT)
     if not (_in_main_thread() and callable(before)):
         # Only the main thread has handlers; ignored interrupts stay ignored.
         yield check
         return
     signal.signal(signal.SIGINT, note)
+    hook, sys.unraisablehook = sys.unraisablehook, dropped
     try:
         yield check
     except Exception as error:
@@ -44,6 +52,7 @@ def interrupts_heeded():
             raise KeyboardInterrupt from error
         raise
     finally:
+        sys.unraisablehook = hook
         signal.signal(signal.SIGINT, before)
 
 

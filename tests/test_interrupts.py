@@ -1,6 +1,8 @@
 """Ctrl-C ends the work, whatever a library makes of it."""
 
+import gc
 import signal
+import sys
 import threading
 
 import pytest
@@ -32,6 +34,25 @@ def test_a_swallowed_interrupt_is_found_by_the_next_check():
             interrupted_library()
         with pytest.raises(KeyboardInterrupt):
             check()
+
+
+def test_an_interrupt_in_the_garbage_collector_prints_nothing(monkeypatch):
+    printed = []
+    monkeypatch.setattr(sys, "unraisablehook", printed.append)
+
+    def callback(phase, _):
+        if phase == "start":
+            signal.raise_signal(signal.SIGINT)
+
+    with interrupts_heeded() as check:
+        gc.callbacks.append(callback)
+        try:
+            gc.collect()
+        finally:
+            gc.callbacks.remove(callback)
+        with pytest.raises(KeyboardInterrupt):
+            check()
+    assert not printed and sys.unraisablehook == printed.append
 
 
 def test_other_errors_stay_what_they_are():
