@@ -319,7 +319,7 @@ class InvertibleResidual(kl.Layer):
         Returns:
             Float, dimensions * sum over k > power_terms of Lip(g)^k / k.
 
-        Source: [behrmann2019], Theorem 4.
+        Source: [behrmann2019], section 3.2.
         """
         check_integer("power_terms", power_terms, least=1)
         check_integer("dimensions", dimensions, least=1)
