@@ -27,6 +27,7 @@ os.environ["KERAS_BACKEND"] = "numpy"
 import h5py
 import keras
 import numpy as np
+import safetensors.numpy
 import tensorflow  # noqa: F401  (here, so that no child spends its time on imports)
 import torch  # noqa: F401
 
@@ -134,8 +135,8 @@ def _content(path):
             return {key: values.tolist() for key, values in _weights(archive)}
         return {name: archive.read(name).hex() for name in archive.namelist()}
     if path.suffix == ".safetensors":
-        state = convert.read_checkpoint(path)
-        return {key: state[key].tolist() for key in state if key != "description"}
+        tensors = safetensors.numpy.load(data)
+        return {key: value.tolist() for key, value in tensors.items()}
     if path.suffix == ".json":
         return json.loads(data)
     if path.suffix == ".png":

@@ -3,6 +3,7 @@
 import ast
 import json
 import multiprocessing
+import os
 import subprocess
 import sys
 import threading
@@ -181,3 +182,37 @@ def test_threads_register_a_gradient_once():
             thread.join()
         sys.setswitchinterval(interval)
         assert len(set(outcomes)) == 1, outcomes
+
+
+def test_two_sweeps_in_one_folder_lose_no_row(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    layers = [keras.layers.Flatten(), keras.layers.Dense(10, name="head")]
+    model = keras.Sequential([keras.Input((8, 8, 1)), *layers], name="small")
+    for number in range(3):
+        head = model.get_layer("head")
+        head.kernel.assign(head.kernel * (number + 1.0))
+        model.save(tmp_path / "checkpoints" / f"small_digits-{number}.keras")
+    command = [sys.executable, "-m", "keras_spectral.cli", "sweep", "--trials", "2"]
+    command += ["--checkpoints", "checkpoints", "--output", "out", "--workers", "0"]
+    sweeps = [
+        subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "KERAS_BACKEND": "numpy"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]
+    errors = [sweep.communicate()[1] for sweep in sweeps]
+    assert [sweep.returncode for sweep in sweeps] == [0, 0], errors
+    out = tmp_path / "out"
+    table = json.loads((out / "table.json").read_text())
+    assert table["status"] == "complete" and len(table["rows"]) == 3
+    rows = [json.loads(path.read_text()) for path in (out / "rows").iterdir()]
+    assert sorted(row["file"] for row in rows) == sorted(
+        row["file"] for row in table["rows"]
+    )
+    assert len({row["file"] for row in rows}) == len(rows) == 3
+    names = {"rows", "table.json", "table.md", "figure3.png"}
+    assert {path.name for path in out.iterdir()} == names
