@@ -1,25 +1,46 @@
-"""Writing files so that nothing half-written is left behind."""
+"""Writing files so that nothing half-written is left behind, whatever happens."""
 
 import contextlib
+import errno
+import hashlib
 import json
 import os
+import re
+import secrets
+import shutil
 import tempfile
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing is known of dead writers.
+    fcntl = None
+
+_LOCK = "lock"
+# How a failing machine shows where a library raises an error of its own about it.
+_FAILURES = {
+    getattr(errno, name)
+    for name in "ENOSPC EDQUOT EFBIG EIO EROFS ENXIO ENODEV ESTALE".split()
+    if hasattr(errno, name)
+}
+
 
 @contextlib.contextmanager
-def replacing(path):
+def replacing(path, tells=()):
     """Yield a temporary path beside `path`; rename it over `path` on success.
 
-    When the body raises (an interrupt too), the temporary file is removed and
-    what stood at `path` stays as it was.
+    When the body raises (an interrupt too), the temporary file is removed and what
+    stood at `path` stays as it was. Of several processes that write one file the last
+    to end wins. What a process that was killed left behind is removed by the next one
+    that writes the same file.
 
     Args:
-        path: Destination. Its folder must exist; the temporary name keeps the
-            file's suffix, because writers look at it.
+        path: Destination. Its folder must exist.
+        tells: Exceptions besides `OSError` by which the body tells of a failing disk.
 
     Raises:
-        OSError: If the folder is missing or cannot be written.
+        OSError: If the folder is missing, `path` is a folder, or the file cannot be
+            written; `path` is named.
 
     Example:
     >>> import pathlib, tempfile
@@ -29,21 +50,125 @@ def replacing(path):
     >>> (folder / "a.txt").read_text()
     'whole'
     """
-    path = Path(path)
-    handle, name = tempfile.mkstemp(
-        prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
-    )
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    path = output_file(path)
+    with _naming(path, tells), beside(path) as temporary:
         yield temporary
-        # mkstemp makes the file private; give it what a plain open would.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        # A folder on a network may tell only now that it is full.
+        with temporary.open("r+b") as file:
+            os.fsync(file.fileno())
+        # Some writers make the file private; give it what a plain open would.
+        temporary.chmod((temporary.parent / _LOCK).stat().st_mode & 0o777)
         os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def beside(path):
+    """Yield a path to write to on the way to `path`, on the same disk; remove it.
+
+    It lies in a folder of its own, as writers put temporary files beside theirs and
+    rename them, with a lock that is held as long as the writer lives. The folder is
+    `.` + 16 hexadecimal digits of the SHA-256 of the name of `path` + `-` + 16 random
+    ones. Those of the same `path` whose lock can be taken are removed: their writers
+    are dead.
+
+    Args:
+        path: `pathlib.Path`, whose suffix the temporary one has: writers look at it.
+
+    Example:
+    >>> import pathlib, tempfile
+    >>> with beside(pathlib.Path(tempfile.mkdtemp()) / "a.txt") as temporary:
+    ...     temporary.name
+    'new.txt'
+    """
+    prefix = _prefix(path)
+    _remove_abandoned(path.parent, prefix)
+    folder, lock = _locked_folder(path.parent, prefix)
+    try:
+        # Nobody's suffix is as long, but a name may be.
+        suffix = path.suffix if len(os.fsencode(path.suffix)) < 200 else ""
+        yield folder / f"new{suffix}"
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(lock)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prefix(path):
+    return f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}-"
+
+
+def _locked_folder(parent, prefix):
+    """Return a new folder and the descriptor of its lock, which is held."""
+    while True:
+        folder = parent / f"{prefix}{secrets.token_hex(8)}"
+        folder.mkdir()
+        try:
+            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # Taken for a dead writer's a moment ago.
+            continue
+        except OSError:
+            folder.rmdir()
+            raise
+        with contextlib.suppress(FileNotFoundError):
+            if _locked(lock) is not False and os.path.samestat(
+                os.fstat(lock), (folder / _LOCK).stat()
+            ):
+                return folder, lock
+        os.close(lock)
+
+
+def _locked(lock):
+    """Return whether a lock could be taken, or `None` if the system has none."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (OSError, AttributeError):
+        return None
+    return True
+
+
+def _remove_abandoned(parent, prefix):
+    """Remove the folders of writers that are dead."""
+    form = re.compile(re.escape(prefix) + "[0-9a-f]{16}")
+    with os.scandir(parent) as entries:
+        found = [
+            entry.path
+            for entry in entries
+            if form.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
+        ]
+    for folder in found:
+        # What cannot be opened is another user's: it stays.
+        with contextlib.suppress(OSError):
+            lock = os.open(Path(folder, _LOCK), os.O_RDWR | os.O_CREAT, 0o666)
+            if _locked(lock):
+                shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
+
+
+@contextlib.contextmanager
+def _naming(path, tells):
+    """Raise what a failing machine does to the body as an `OSError` about `path`."""
+    try:
+        yield
+    except Exception as error:
+        cause = _failure(error)
+        if isinstance(error, tells):
+            cause = OSError(errno.EIO, str(error))
+        elif cause is None or _prefix(path) not in str(cause.filename or _prefix(path)):
+            raise  # A mistake in the body, or another file's error.
+        reason = f"{cause.strerror}; what was there stays"
+        raise OSError(cause.errno, reason, str(path)) from error
+
+
+def _failure(error):
+    """Return the `OSError` of the machine that an exception is of, or `None`."""
+    if isinstance(error, OSError):
+        return error if error.strerror else None
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FAILURES:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def write_json(path, value):
@@ -53,11 +178,43 @@ def write_json(path, value):
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def output_folder(path) -> Path:
+def output_file(path, name="path") -> Path:
+    """Check that a file may be written at `path`, before any work is done for it.
+
+    Args:
+        path: Path of the file.
+        name: String, the argument that it was given by.
+
+    Returns:
+        The path as a `pathlib.Path`.
+
+    Raises:
+        OSError: If it is a folder, or its own folder is missing, with what to do.
+
+    Example:
+    >>> output_file("model.keras").suffix
+    '.keras'
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"`{name}` must be a file to write. Received: {name}={path}, which is a "
+            "folder. Name a file in it."
+        )
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"`{name}` must be in a folder that is there. Received: {name}={path}. "
+            f"Make {path.parent} first."
+        )
+    return path
+
+
+def output_folder(path, *names) -> Path:
     """Make `path` a folder and check that files can be written into it.
 
     Args:
         path: Folder to create (with its parents) or to use.
+        *names: Strings, files that are to be written there: no folders may be there.
 
     Returns:
         The folder as a `pathlib.Path`.
@@ -80,4 +237,6 @@ def output_folder(path) -> Path:
             f"`output` must be a folder that can be written: {error.strerror}. "
             f"Received: output={path}. Choose another folder."
         ) from error
+    for name in names:
+        output_file(path / name, "output")
     return path

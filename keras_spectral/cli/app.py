@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import keras_spectral
-from keras_spectral.cli import checkpoints, compression, experiments, measures
+from keras_spectral.cli import checkpoints, compression, experiments, measures, streams
 from keras_spectral.convert.files.errors import MismatchError, UnsafeCheckpointError
 
 app = typer.Typer(
@@ -50,7 +50,8 @@ def main(arguments=None):
     Errors that a user can mend are one line on stderr, or the traceback with `--debug`,
     which may stand anywhere. The exit code is 0 if all went well, 1 for a checkpoint
     that does not match (in a sweep: for any row that failed), 2 for one that cannot be
-    read and for wrong arguments, 3 for one that is refused as unsafe, 130 for Ctrl-C.
+    read, for wrong arguments and for what cannot be written or printed, 3 for one that
+    is refused as unsafe, 130 for Ctrl-C.
 
     Args:
         arguments: Optional list of strings; default `sys.argv[1:]`.
@@ -58,14 +59,23 @@ def main(arguments=None):
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
-    try:
-        app(arguments)
-    except (ValueError, OSError, ImportError) as error:
-        if debug:
+    with streams.usable() as lost:
+        try:
+            try:
+                app(arguments)
+            finally:
+                sys.stdout.flush()  # A full disk may tell only now.
+        except BrokenPipeError:
+            raise SystemExit(2) from None
+        except (ValueError, OSError, ImportError) as error:
+            if debug:
+                raise
+            streams.tell(" ".join(str(error).split()))
+            raise SystemExit(_exit_code(error)) from None
+        except SystemExit:
+            if lost():
+                raise SystemExit(2) from None
             raise
-        message = " ".join(str(error).split())
-        sys.stderr.write(f"keras-spectral: {message}\n")
-        raise SystemExit(_exit_code(error)) from None
 
 
 def _exit_code(error):

@@ -297,10 +297,10 @@ def _writable(path, suffixes):
             f"`--output` must end in one of {', '.join(suffixes)}. "
             f"Received: --output={path}"
         )
-    from keras_spectral.files import output_folder
+    from keras_spectral.files import output_file, output_folder
 
     output_folder(path.parent)
-    return path
+    return output_file(path, "--output")
 
 
 COMMANDS = (inspect, convert, export, verify)

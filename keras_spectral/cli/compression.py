@@ -78,7 +78,7 @@ def compress(
     if output is not None:
         from keras_spectral.files import output_folder
 
-        output_folder(output)
+        output_folder(output, _FILE, "compression.json", "compression.png")
     console = Console()
     start_keras(console)
     from keras_spectral import compression, report

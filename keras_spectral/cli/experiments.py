@@ -83,6 +83,9 @@ def sweep(
         for word in option.split(",")
         if word.strip()
     ]
+    from keras_spectral.files import output_folder
+
+    output_folder(output)
     console = Console()
     start_keras(console)
     from keras_spectral.experiments import run_sweep

@@ -26,7 +26,7 @@ def analyze(
     if output is not None:
         from keras_spectral.files import output_folder
 
-        output_folder(output)
+        output_folder(output, "analysis.json", "analysis.png")
     console = Console(stderr=as_json)
     if not console.is_terminal:
         # In a pipe each row is a line, and every name is whole.

@@ -32,7 +32,7 @@ from keras_spectral.compression.masks import (
 )
 from keras_spectral.compression.reading import Coded, StoredWeight
 from keras_spectral.compression.unwrapping import stored_model
-from keras_spectral.files import replacing
+from keras_spectral.files import output_file, replacing
 from keras_spectral.gaussian import digest
 from keras_spectral.models.copying import set_weights
 from keras_spectral.results import Rows
@@ -231,6 +231,7 @@ def save_compressed(
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"`path` must end in .safetensors. Received: path={path}")
+    output_file(path)
     if not model.built:
         raise ValueError(
             f"`model` must be built. Received: '{model.name}' without weights. Call it "
@@ -264,7 +265,7 @@ def save_compressed(
         rows.append(_row(weight.path, form, size, each[place], shape, kept, error))
     metadata, description = reading.describe(config, stored)
     tensors[reading.DESCRIPTION] = description
-    with replacing(path) as temporary:
+    with replacing(path, tells=SafetensorError) as temporary:
         safetensors.numpy.save_file(tensors, temporary, metadata)
         total = temporary.stat().st_size
     rest = [w - sum(e[k] for e in each) for k, w in enumerate(whole)]

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_spectral.files import replacing, write_json
+from keras_spectral.files import beside, output_file, replacing
 
 if TYPE_CHECKING:
     import keras
@@ -102,6 +102,7 @@ def save_model(model: "keras.Model", path: str | Path) -> Path | None:
     Raises:
         ValueError: If `path` ends in something else, or a file that is no card has the
             card's name; nothing is written then.
+        OSError: If a file cannot be written; what was there stays.
 
     Example:
     >>> import keras, tempfile, pathlib
@@ -111,15 +112,20 @@ def save_model(model: "keras.Model", path: str | Path) -> Path | None:
     path = Path(path)
     if path.suffix != ".keras":
         raise ValueError(f"`path` must end in .keras. Received: path={path}")
+    output_file(path)
     card = provenance(model)
-    beside = card_path(path) if card else None
-    with replacing(path) as temporary:
-        model.save(temporary)
-        if card:
-            _write_metadata(temporary, card)
-    if beside is not None:
-        write_json(beside, card)
-    return beside
+    if not card:
+        with replacing(path) as temporary:
+            model.save(temporary)
+        return None
+    card_file = card_path(path)
+    # Both are written before either is renamed: a full disk leaves what was there.
+    with replacing(card_file) as note, replacing(path) as temporary:
+        note.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+        with beside(path) as plain:
+            model.save(plain)
+            _write_with_card(plain, temporary, card)
+    return card_file
 
 
 def load_model(path: str | Path) -> "keras.Model":
@@ -146,17 +152,13 @@ def load_model(path: str | Path) -> "keras.Model":
     return model
 
 
-def _write_metadata(path, card):
-    """Put a card into the metadata of a `.keras` file."""
-    with replacing(path) as temporary:
-        with (
-            zipfile.ZipFile(path) as source,
-            zipfile.ZipFile(temporary, "w") as target,
-        ):
-            for member in source.infolist():
-                if member.filename == _METADATA:
-                    metadata = {**json.loads(source.read(member)), _KEY: card}
-                    target.writestr(_METADATA, json.dumps(metadata))
-                    continue
-                with source.open(member) as here, target.open(member, "w") as there:
-                    shutil.copyfileobj(here, there, 2**20)
+def _write_with_card(plain, path, card):
+    """Copy a `.keras` file, with a card in its metadata."""
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w") as target:
+        for member in source.infolist():
+            if member.filename == _METADATA:
+                metadata = {**json.loads(source.read(member)), _KEY: card}
+                target.writestr(_METADATA, json.dumps(metadata))
+                continue
+            with source.open(member) as here, target.open(member, "w") as there:
+                shutil.copyfileobj(here, there, 2**20)

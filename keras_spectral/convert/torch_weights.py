@@ -26,7 +26,7 @@ from keras_spectral.convert.selection import Selection
 from keras_spectral.convert.source_weights import SourceWeights, guarded
 from keras_spectral.convert.unseen import PREPROCESSING, not_in_a_state_dict
 from keras_spectral.convert.wrapped_state import numpy_values
-from keras_spectral.files import replacing
+from keras_spectral.files import output_file, replacing
 from keras_spectral.models.keras_internals import flatten_layers, forget_traces
 from keras_spectral.models.layouts import ADDED
 
@@ -321,6 +321,7 @@ def to_torch(
     Raises:
         ValueError: On a layer for which there is no rule, another suffix, or a wrapped
             kernel that holds NaN or infinity; nothing is written then.
+        OSError: If the file cannot be written; what was at `path` stays.
 
     Example:
     >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="fc")])
@@ -332,6 +333,8 @@ def to_torch(
         raise ValueError(
             f"`path` must end in .safetensors, .pth or .pt. Received: path={path}"
         )
+    if path is not None:
+        output_file(path)
     flavour = _flavour(spectral_normalization)
     card = provenance(model)
     names = dialects.named(dialect or card.get("dialect", "pytorchcv"))
@@ -378,9 +381,10 @@ def _flavour(name):
 
 def _write(state, path, suffix):
     if suffix == ".safetensors":
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
-        with replacing(path) as temporary:
+        with replacing(path, tells=SafetensorError) as temporary:
             save_file(state, temporary)
     elif suffix is not None:
         try:
@@ -391,5 +395,6 @@ def _write(state, path, suffix):
                 "'keras-spectral[torch]'`, or write .safetensors."
             ) from error
         tensors = {key: torch.from_numpy(value.copy()) for key, value in state.items()}
-        with replacing(path) as temporary:
-            torch.save(tensors, temporary)
+        # Given a path, it tells of a full disk in words alone.
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            torch.save(tensors, file)

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import os
 import threading
 
 # Of the rows' files; another one makes a rerun measure anew.
@@ -11,6 +12,16 @@ FORMAT = 1
 
 # Keras' state is one for a process, and a cluster's worker may have several threads.
 _ONE_AT_A_TIME = threading.Lock()
+
+
+def _unlock():
+    """Give a forked child a lock of its own: who holds this one is not in it."""
+    global _ONE_AT_A_TIME
+    _ONE_AT_A_TIME = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)
 
 
 def file_digest(path):

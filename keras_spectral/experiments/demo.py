@@ -166,7 +166,9 @@ class Demo:
     def __init__(self, output, epochs=40, trials=10, seed=0, console=None):
         check_integer("epochs", epochs, least=1)
         check_integer("trials", trials, least=2)
-        self.output = output_folder(output)
+        models = (*map(str.lower, NORMALIZERS), CHECKPOINT, f"{CHECKPOINT}_compressed")
+        files = [f"{name}.keras" for name in models]
+        self.output = output_folder(output, "results.json", "demo.png", *files)
         self.epochs = epochs
         self.trials = trials
         self.seed = seed

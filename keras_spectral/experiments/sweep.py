@@ -25,6 +25,8 @@ from keras_spectral.interrupts import interrupts_heeded, interrupts_ignored
 from keras_spectral.results import Rows, RunStatus
 from keras_spectral.validation import check_integer
 
+_FILES = ("table.json", "table.md", "figure3.png")
+
 # Seconds to find a cluster's scheduler in.
 _PATIENCE = 10
 
@@ -116,7 +118,7 @@ def run_sweep(
             f"checkpoints={checkpoints}. Name files after networks, such as "
             "resnet20_cifar10.pth; keras_spectral.zoo.list_models() has the names."
         )
-    folder = output_folder(output_folder(output) / "rows")
+    folder = output_folder(output_folder(output, *_FILES) / "rows")
     rows = {task.key: _finished(folder, task) for task in found.tasks}
     waiting = [task for task in found.tasks if rows[task.key] is None]
     if len(waiting) < len(found.tasks):

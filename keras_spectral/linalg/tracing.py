@@ -110,11 +110,13 @@ def _registered(gradient, option, outputs):
     option_id = zlib.crc32(repr(option).encode())
     name = f"keras_spectral.{gradient.__name__}.{outputs}.{option_id}"
 
-    @tf.RegisterGradient(name)
     def by_inputs(operation, *upstream):
         with _sharing():
             inputs = operation.inputs[outputs:]
             found = gradient(option, inputs, upstream[:outputs])
         return [*(None for _ in range(outputs)), *found]
 
+    # Another thread may have registered the same a moment ago.
+    with contextlib.suppress(KeyError):
+        tf.RegisterGradient(name)(by_inputs)
     return name

@@ -1,6 +1,7 @@
 """Zip archives of strangers, checked as a whole before a member is opened."""
 
 import io
+import os
 import struct
 import zipfile
 import zlib
@@ -26,7 +27,8 @@ class Archive:
         try:
             self._path = path
             # Left open: members are read one by one, when they are asked for.
-            self._archive = zipfile.ZipFile(path)
+            whole = Part(path.open("rb", buffering=0), path.stat().st_size)
+            self._archive = zipfile.ZipFile(io.BufferedReader(whole))
         except Exception as error:  # A damaged archive raises nearly anything.
             raise CheckpointError(f"is damaged ({_said(error)})") from error
         members = self._archive.infolist()
@@ -106,11 +108,15 @@ class _Packed:
 
 
 class Part(io.RawIOBase):
-    """The next so many bytes of a file, as a file."""
+    """The next so many bytes of a file, as a file.
+
+    Where it is, is its own: after a fork two processes have one position in one file.
+    """
 
     def __init__(self, file, size):
         super().__init__()
         self._file, self._start, self._size = file, file.tell(), size
+        self._position = 0
 
     def readable(self):
         return True
@@ -119,16 +125,23 @@ class Part(io.RawIOBase):
         return True
 
     def tell(self):
-        return self._file.tell() - self._start
+        return self._position
 
     def seek(self, offset, whence=io.SEEK_SET):
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: self._size}
-        self._file.seek(self._start + max(0, base[whence] + offset))
-        return self.tell()
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}
+        self._position = max(0, base[whence] + offset)
+        return self._position
 
     def readinto(self, buffer):
-        wanted = max(0, min(len(buffer), self._size - self.tell()))
-        return self._file.readinto(memoryview(buffer)[:wanted])
+        wanted = max(0, min(len(buffer), self._size - self._position))
+        view, place = memoryview(buffer)[:wanted], self._start + self._position
+        if hasattr(os, "preadv"):
+            count = os.preadv(self._file.fileno(), [view], place)
+        else:  # Windows, which does not fork.
+            self._file.seek(place)
+            count = self._file.readinto(view)
+        self._position += count
+        return count
 
     def close(self):
         self._file.close()
@@ -139,14 +152,18 @@ class _Stored(Part):
     """A stored member's file, to read from front to back.
 
     Its sum takes as long as reading, so another thread computes it meanwhile; buffers
-    must not change until the end.
+    must not change until the end. The thread ends with the file: one for all files
+    would be missing after a fork, and be waited for without end.
     """
-
-    _threads = ThreadPoolExecutor(1, "zip-sum")
 
     def __init__(self, file, member):
         super().__init__(file, member.file_size)
-        self._member, self._sum = member, 0
+        self._member, self._sum, self._thread = member, 0, None
+
+    def close(self):
+        if self._thread is not None:
+            self._thread.shutdown()
+        super().close()
 
     def readinto(self, buffer):
         # What was read before is summed while this is read.
@@ -155,8 +172,9 @@ class _Stored(Part):
         if count < CHUNK:
             self._sum = zlib.crc32(part, before)
         else:
-            self._sum = self._threads.submit(zlib.crc32, part, before)
-        if self.tell() == self._size and self._summed() != self._member.CRC:
+            self._thread = self._thread or ThreadPoolExecutor(1, "zip-sum")
+            self._sum = self._thread.submit(zlib.crc32, part, before)
+        if self._position == self._size and self._summed() != self._member.CRC:
             raise CheckpointError(
                 f"is damaged (Bad CRC-32 for the member {self._member.filename})"
             )
