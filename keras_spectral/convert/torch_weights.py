@@ -27,6 +27,7 @@ from keras_spectral.convert.source_weights import SourceWeights, guarded
 from keras_spectral.convert.unseen import PREPROCESSING, not_in_a_state_dict
 from keras_spectral.convert.wrapped_state import numpy_values
 from keras_spectral.files import replacing
+from keras_spectral.layers import Reparametrization
 from keras_spectral.models.keras_internals import flatten_layers, forget_traces
 from keras_spectral.models.layouts import ADDED
 
@@ -169,13 +170,12 @@ def from_torch(
     def load(orders):
         ordered = reordered(asked, orders)
         _assign(ordered, weights)
+        wrapped_state.assign_vectors(ordered, weights, orders)
         report = None
         if verify:
             report = verification.verify(model, weights, chosen, orders)
             if not report.agrees:
                 raise MismatchError(f"{state.origin} was read, but {report}")
-        # Last: a wrapper that follows other vectors does not go back to its own.
-        wrapped_state.assign_vectors(ordered, weights, orders)
         if example is None:
             return orders, report, None
         return orders, report, check_example(model, example, state.origin, unseen)
@@ -267,7 +267,8 @@ def _assign(targets, weights):
     for key, slot in targets.items():
         path, _, leaf = key.rpartition(".")
         value = weights.stored(key)
-        if leaf == "weight" and weights.is_spectral(path) and slot.wrapper is None:
+        trained = isinstance(slot.wrapper, Reparametrization)
+        if leaf == "weight" and weights.is_spectral(path) and not trained:
             value = weights.effective(key)
             weights.notes.append(f"{path} received its normalized weight")
         for holder, part in zip(slot.holders, slot.to_keras(value), strict=True):

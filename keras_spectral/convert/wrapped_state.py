@@ -17,6 +17,16 @@ def takes_vectors(wrapper):
     )
 
 
+def is_pytorchs(wrapper):
+    """Whether a wrapper with PyTorch's u and v computes with W / (u' W v)."""
+    return (
+        type(wrapper) is SpectralNormalization
+        and takes_vectors(wrapper)
+        and wrapper.bound == 1
+        and not wrapper.clip
+    )
+
+
 def remembered(model, targets):
     """Return a function that gives a model the weights and vectors of now back."""
     weights = model.get_weights()
