@@ -89,7 +89,7 @@ def _described(state, file):
     sizes = {
         key: math.prod(shape)
         for key, shape in folded.shapes.items()
-        if key not in aliases
+        if key not in folded.aliases
     }
     statistics = ("running_mean", "running_var", "num_batches_tracked", "mask")
     trained = sum(

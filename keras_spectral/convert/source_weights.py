@@ -47,14 +47,10 @@ class SourceWeights:
         if found.u is None and weight.ndim == 1:
             # PyTorch normalizes a vector by its Euclidean norm, without state.
             return None
-        vectors = guarded(
-            self._state,
-            spectral_state.read,
-            self._state,
-            found,
-            weight,
-            self._transposed.get(path, False),
-        )
+        stored = self._state, found, weight, self._transposed.get(path, False)
+        vectors = guarded(self._state, spectral_state.read, *stored)
+        if not vectors.is_trained:
+            guarded(self._state, spectral_state.check_axis, *stored)
         if found.flavour.evaluation:
             # A v that nothing reads is replaced.
             found_anew = found.flavour.v is None or vectors.estimate < 0

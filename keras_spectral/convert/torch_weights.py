@@ -121,7 +121,7 @@ def from_torch(
         model = zoo.build(name, **config)
     targets = slots(model)
     state = selection.fitted(state, set(targets), chosen)
-    plain, spectral = guarded(state, spectral_state.parse, state)
+    plain, spectral = guarded(state, spectral_state.importable, state)
     if chosen is None:
         flavours = {found.flavour.name for found in spectral.values()}
         chosen, _ = guarded(

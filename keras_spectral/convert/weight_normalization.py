@@ -6,7 +6,6 @@ import numpy as np
 
 from keras_spectral.convert.files.errors import CheckpointError
 from keras_spectral.convert.files.records import TensorRecord
-from keras_spectral.convert.files.state import StateDict
 
 # Of `torch.nn.utils.weight_norm` and of `parametrizations.weight_norm`.
 _FORMS = (
@@ -41,12 +40,8 @@ def folded(state):
 
     Source: [salimans2016], eq. 2.
     """
-    shapes, dtypes = state.shapes, state.dtypes
-    records = {
-        key: TensorRecord(shapes[key], dtypes[key], partial(state.stored, key))
-        for key in state
-    }
-    paths = []
+    shapes, dtypes, aliases = state.shapes, state.dtypes, state.aliases
+    names, made, paths = {key: key for key in state}, {}, []
     for lengths, directions in _FORMS:
         for g in state:
             if g != lengths and not g.endswith(f".{lengths}"):
@@ -68,12 +63,12 @@ def folded(state):
                 )
             dtype = "float64" if dtypes[v] == "float64" else "float32"
             read = partial(_weight, state, g, v, dtype)
-            del records[g], records[v]
-            records[f"{prefix}weight"] = TensorRecord(shapes[v], dtype, read)
+            # Parts that are tied make one weight.
+            place = tuple(aliases.get(part, part) for part in (g, v))
+            del names[g], names[v]
+            made[f"{prefix}weight"] = TensorRecord(shapes[v], dtype, read, place)
             paths.append(prefix.removesuffix("."))
-    if not paths:
-        return state, paths
-    return StateDict(records, state.origin, state.container, state.notes), paths
+    return (state.selected(names, made=made) if paths else state), paths
 
 
 def _fits(lengths, directions):

@@ -1,6 +1,7 @@
 """Tied weights, integer buffers and types that are not known: real files."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import torch
 from safetensors.torch import save_file, save_model
 
 from keras_spectral import convert
-from keras_spectral.convert import CheckpointError
+from keras_spectral.cli import checkpoints
+from keras_spectral.convert import CheckpointError, weight_normalization
 from keras_spectral.experiments import analyze_checkpoint
 
 
@@ -45,6 +47,41 @@ def test_tied_weights_are_followed(kind, tmp_path):
     assert found.skipped["head.weight"] == "the same tensor as embed.weight"
 
 
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+@pytest.mark.parametrize("form", ["utils", "parametrizations"])
+def test_weight_normalization_keeps_the_ties(form, kind, tmp_path, capsys):
+    module, path = tied(), tmp_path / "w"
+    normalize = {
+        "utils": torch.nn.utils.weight_norm,
+        "parametrizations": torch.nn.utils.parametrizations.weight_norm,
+    }[form]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        module["first"] = normalize(torch.nn.Linear(5, 6))
+    module["second"] = module["first"]
+    write(kind, module, path)
+    state, paths = weight_normalization.folded(convert.read_checkpoint(path))
+    assert sorted(paths) == ["first", "second"]
+    assert state.aliases == {
+        "head.weight": "embed.weight",
+        "second.weight": "first.weight",
+        "second.bias": "first.bias",
+    }
+    found = analyze_checkpoint(path)
+    assert sorted(row.name for row in found) == ["embed.weight", "first.weight"]
+    checkpoints.inspect(path, as_json=True)
+    report = json.loads(capsys.readouterr().out)
+    assert report["trained"] == 7 * 5 + 5 + 5 + 6 * 5 + 6
+
+
+def test_weight_normalization_beside_a_tensor_of_an_unknown_type(tmp_path):
+    path = unknown_type(tmp_path / "w.safetensors", g="f.weight_g", v="f.weight_v")
+    state, paths = weight_normalization.folded(convert.read_checkpoint(path))
+    assert paths == ["f"] and state.nbytes["q"] == 3
+    with pytest.raises(CheckpointError, match="holds `q` in F4"):
+        state["q"]
+
+
 def test_views_of_one_storage_are_not_tied(tmp_path):
     w = torch.arange(12.0).reshape(3, 4)
     state = {"w": w, "t": w.T, "flat": w.reshape(12), "head": w[:2], "tail": w[1:]}
@@ -64,12 +101,16 @@ def test_metadata_that_ties_nothing(tmp_path):
     assert state.keys() == {"pt", "w"} and state.aliases == {} and state.notes == []
 
 
-def unknown_type(path, dtype="F4", **changes):
+def unknown_type(path, dtype="F4", v="a", g="z", **changes):
     """Write a file with a tensor of a type that the reader does not know."""
     header = {
-        "a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
+        v: {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
         "q": {"dtype": dtype, "shape": [2, 3], "data_offsets": [24, 27]},
-        "z": {"dtype": "F32", "shape": [1], "data_offsets": [27, 31]},
+        g: {
+            "dtype": "F32",
+            "shape": [1] if g == "z" else [1, 1],
+            "data_offsets": [27, 31],
+        },
     }
     header["q"] |= changes
     text = json.dumps(header).encode()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from keras_spectral import convert, zoo
-from keras_spectral.convert import MismatchError, spectral_state
+from keras_spectral.convert import CheckpointError, MismatchError, spectral_state
 from keras_spectral.layers import SpectralNormalization, StableRankNormalization
 from tests.convert import peers
 from tests.convert.reference import random_network
@@ -151,3 +151,47 @@ def test_other_wrappers_receive_the_normalized_weight(outer, rng):
     np.testing.assert_allclose(model(x), expected, atol=1e-6)
     status = "passed" if outer is keras.layers.TimeDistributed else "none"
     assert certificate(model)["status"] == status
+
+
+@pytest.mark.parametrize("method", ["matrix_exp", "cayley", "householder"])
+def test_an_orthogonal_weight_is_refused_for_its_own_reason(method):
+    module = torch.nn.Linear(7, 5)
+    torch.nn.utils.parametrizations.orthogonal(module, orthogonal_map=method)
+    state = {f"layer.{key}": value for key, value in module.state_dict().items()}
+    for normalize in (SpectralNormalization, lambda layer: layer):
+        with pytest.raises(CheckpointError, match="orthogonal: .*which map") as error:
+            convert.from_torch(state, keras_model("linear", normalize))
+        assert "remove_parametrizations, and save" in str(error.value)
+        assert "spectral" not in str(error.value)
+
+
+NORMALIZE = {
+    "remove_spectral_norm": torch.nn.utils.spectral_norm,
+    "remove_parametrizations": torch.nn.utils.parametrizations.spectral_norm,
+}
+
+
+AXES = {
+    "linear": (torch.nn.Linear, (7, 5), 1, (7,)),
+    "square": (torch.nn.Linear, (12, 12), 1, (12,)),
+    "convolution": (torch.nn.Conv2d, (3, 8, 3), 1, (3, 6, 6)),
+    "transposed": (torch.nn.ConvTranspose2d, (3, 6, 4), 0, (3, 6, 6)),
+    "square transposed": (torch.nn.ConvTranspose2d, (6, 6, 4), 0, (6, 6, 6)),
+}
+
+
+@pytest.mark.parametrize("remove", NORMALIZE)
+@pytest.mark.parametrize("name", AXES)
+def test_another_axis_is_refused_by_its_name(name, remove):
+    kind, sizes, dim, shape = AXES[name]
+    torch.manual_seed(0)
+    module = NORMALIZE[remove](kind(*sizes), n_power_iterations=100, dim=dim)
+    module(torch.ones(2, *shape))
+    state = {f"layer.{key}": value for key, value in module.state_dict().items()}
+    kl = keras.layers
+    ours = {"Linear": kl.Dense, "Conv2d": kl.Conv2D}
+    layer = ours.get(kind.__name__, kl.Conv2DTranspose)(*sizes[1:], name="layer")
+    model = keras.Sequential([keras.Input((*shape[1:], shape[0])), layer])
+    with pytest.raises(CheckpointError, match=rf"spectral_norm\(dim={dim}\)") as error:
+        convert.from_torch(state, model)
+    assert remove in str(error.value) and "save again" in str(error.value)
