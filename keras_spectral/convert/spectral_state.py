@@ -291,23 +291,18 @@ def _of_the_other_axis(keys, transposed):
     )
 
 
-def flatten_right(v, kernel_shape, transposed):
+def flatten_right(v, kernel_shape):
     """Return v in the order of a Keras kernel.
 
-    PyTorch flattens (in, *size), Keras (*size, in).
+    PyTorch flattens (in, *size), Keras (*size, in); a depthwise kernel has one input.
 
     Args:
         v: Array (in * product of size,).
         kernel_shape: Tuple, the Keras kernel's.
-        transposed: Boolean, whether it is a transposed convolution's.
     """
-    size = tuple(kernel_shape[:-2])
-    inputs = kernel_shape[-1 if transposed else -2]
-    return np.moveaxis(v.reshape(inputs, *size), 0, -1).reshape(-1)
+    return np.moveaxis(v.reshape(-1, *kernel_shape[:-2]), 0, -1).reshape(-1)
 
 
-def unflatten_right(v, kernel_shape, transposed):
+def unflatten_right(v, kernel_shape):
     """Return v in the order of a PyTorch weight; undoes `flatten_right`."""
-    size = tuple(kernel_shape[:-2])
-    inputs = kernel_shape[-1 if transposed else -2]
-    return np.moveaxis(v.reshape(*size, inputs), -1, 0).reshape(-1)
+    return np.moveaxis(v.reshape(*kernel_shape[:-2], -1), -1, 0).reshape(-1)

@@ -84,6 +84,11 @@ def to_torch(
         state[theirs] = np.ascontiguousarray(slot.to_torch(values))
     for key, value in card.get(_COUNTER, {}).items():
         state[dialects.to_theirs(key, names)] = np.array(value, "int64")
+    for key, own in card.get("tied", {}).items():
+        # As it came in: under each of its names.
+        own = dialects.to_theirs(own, names)
+        if own in state:
+            state[dialects.to_theirs(key, names)] = state[own].copy()
     _write(state, path, suffix)
     return state
 

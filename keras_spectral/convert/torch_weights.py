@@ -13,7 +13,12 @@ from keras_spectral.convert import (
     weight_normalization,
     wrapped_state,
 )
-from keras_spectral.convert.accounting import check_keys, check_shapes, grouped
+from keras_spectral.convert.accounting import (
+    check_keys,
+    check_shapes,
+    grouped,
+    tied_to,
+)
 from keras_spectral.convert.cards import remember
 from keras_spectral.convert.examples import check_example, read_example
 from keras_spectral.convert.files.errors import CheckpointError, MismatchError
@@ -137,6 +142,10 @@ def from_torch(
         and f"{key.removesuffix(_COUNTER)}running_mean" in targets
     }
     keys = {k: v for k, v in keys.items() if k not in counters}
+    # One layer may do what two modules with one tensor do.
+    tied = tied_to(state, keys, targets)
+    plain = {k: v for k, v in plain.items() if v not in {keys[key] for key in tied}}
+    keys = {k: v for k, v in keys.items() if k not in tied}
     kept = selection.kept(targets.keys() - keys.keys(), chosen)
     asked = {key: slot for key, slot in targets.items() if key not in kept}
     if not asked:
@@ -151,6 +160,7 @@ def from_torch(
         dialects.to_ours(f"{path}.weight", chosen).removesuffix(".weight"): found
         for path, found in spectral.items()
     }
+    spectral = {path: v for path, v in spectral.items() if f"{path}.weight" in keys}
     orders, lost = flattened_orders(model)
     orders = {
         path: order for path, order in orders.items() if f"{path}.weight" in asked
@@ -197,6 +207,10 @@ def from_torch(
             f"the weight normalization of {', '.join(folded)} was folded: the weights "
             "are g v / ||v||, and `to_torch` writes them as plain ones"
         )
+    weights.notes += [
+        f"{key} is the same tensor as {own}, in which the model has it"
+        for key, own in tied.items()
+    ]
     notes = [*state.notes, *dict.fromkeys(weights.notes), *_order_notes(orders, taken)]
     card = {
         "keras_spectral": keras_spectral.__version__,
@@ -215,6 +229,7 @@ def from_torch(
             path: found.flavour.name for path, found in spectral.items()
         },
         _COUNTER: counts,
+        "tied": tied,
         "flattened": list(taken),
     }
     if report is not None:

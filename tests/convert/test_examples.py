@@ -125,3 +125,17 @@ def test_an_empty_example_is_none():
     empty = np.zeros((0, 4, 3, 2), "float32"), np.zeros((0, 5, 3, 2), "float32")
     with pytest.raises(ValueError, match="`example` must hold a sample"):
         convert.from_torch(state, model, example=empty)
+
+
+def test_images_of_an_example_that_are_cubes(rng):
+    model = chain(kl.Conv2D(3, 1, name="conv"), shape=(3, 3, 2))
+    theirs = nn.Conv2d(2, 3, 1)
+    x = rng.standard_normal((2, 3, 3, 2)).astype("float32")
+    with torch.no_grad():
+        first = theirs(torch.tensor(x).permute(0, 3, 1, 2))
+    state = {f"conv.{k}": v for k, v in theirs.state_dict().items()}
+    for expected in (first, first.permute(0, 2, 3, 1)):
+        convert.from_torch(state, model, example=(x, expected))
+        assert convert.provenance(model)["example"]["status"] == "passed"
+    with pytest.raises(MismatchError, match="off by"):
+        convert.from_torch(state, model, example=(x, first.permute(0, 3, 1, 2)))

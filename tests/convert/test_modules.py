@@ -263,3 +263,16 @@ def test_a_layer_in_a_model_and_a_nested_one_is_one(rng):
         np.testing.assert_allclose(ours, wanted, atol=1e-6)
     exported = convert.to_torch(model)
     theirs.load_state_dict({k: torch.tensor(v) for k, v in exported.items()})
+
+
+def test_one_slope_for_all_is_told_how(rng):
+    """PyTorch's default, for which Keras shares all axes."""
+    theirs = torch.nn.PReLU()
+    with pytest.raises(MismatchError, match=r"PReLU\(shared_axes=\[1, 2, 3\]\)"):
+        layer = kl.PReLU(shared_axes=[1, 2], name="m")
+        convert.from_torch(state_of(theirs), sequences(layer, shape=(4, 5, 3)))
+    model = sequences(kl.PReLU(shared_axes=[1, 2, 3], name="m"), shape=(4, 5, 3))
+    convert.from_torch(state_of(theirs), model)
+    x = rng.standard_normal((2, 4, 5, 3)).astype("float32")
+    np.testing.assert_allclose(model(x), theirs(torch.tensor(x)).detach(), atol=1e-6)
+    assert convert.to_torch(model)["m.weight"].shape == (1,)

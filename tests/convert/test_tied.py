@@ -3,6 +3,7 @@
 import json
 import warnings
 
+import keras
 import numpy as np
 import pytest
 import torch
@@ -166,3 +167,29 @@ def test_compiled_modules_inside_are_recognized(tmp_path):
     # Two keys of one name: nothing is taken out.
     both = {"a._orig_mod.w": torch.ones(1), "a.w": torch.zeros(1)}
     assert convert.StateDict(both).keys() == both.keys()
+
+
+@pytest.mark.parametrize("kind", ["zip", "safetensors"])
+def test_one_layer_is_two_tied_modules(kind, tmp_path, rng):
+    embed, head = torch.nn.Embedding(7, 5), torch.nn.Linear(5, 7, bias=False)
+    head.weight = embed.weight
+    module = torch.nn.ModuleDict({"embed": embed, "head": head})
+    write(kind, module, tmp_path / "w")
+    inputs = keras.Input((3,), dtype="int32")
+    layer = keras.layers.ReversibleEmbedding(7, 5, name="embed")
+    model = keras.Model(inputs, layer(layer(inputs), reverse=True))
+    convert.from_torch(tmp_path / "w", model)
+    notes = convert.provenance(model)["notes"]
+    (note,) = [note for note in notes if "in which the model has it" in note]
+    assert note.startswith("head.weight is the same tensor as embed.weight")
+    x = rng.integers(0, 7, (4, 3))
+    with torch.no_grad():
+        expected = head(embed(torch.tensor(x))).numpy()
+    np.testing.assert_allclose(model(x), expected, atol=1e-6)
+    module.load_state_dict(
+        {k: torch.tensor(v) for k, v in convert.to_torch(model).items()}
+    )
+    # Equal numbers alone tie nothing.
+    state = {key: value.clone() for key, value in module.state_dict().items()}
+    with pytest.raises(convert.MismatchError, match=r"Unused: head\.weight"):
+        convert.from_torch(state, model)

@@ -195,3 +195,24 @@ def test_another_axis_is_refused_by_its_name(name, remove):
     with pytest.raises(CheckpointError, match=rf"spectral_norm\(dim={dim}\)") as error:
         convert.from_torch(state, model)
     assert remove in str(error.value) and "save again" in str(error.value)
+
+
+@pytest.mark.parametrize("flavour", PYTORCHS)
+@pytest.mark.parametrize("count", [1, 2])
+def test_depthwise_kernels(count, flavour, rng):
+    kind = {1: torch.nn.Conv1d, 2: torch.nn.Conv2d}[count]
+    network = peers.normalized(kind(3, 6, 3, groups=3), flavour)
+    x = rng.standard_normal((2, 3, *[5] * count)).astype("float32")
+    network.layer(torch.tensor(x))
+    state = {key: value.clone() for key, value in network.state_dict().items()}
+    with torch.no_grad():
+        expected = np.moveaxis(network.eval().layer(torch.tensor(x)).numpy(), 1, -1)
+    ours = {1: keras.layers.DepthwiseConv1D, 2: keras.layers.DepthwiseConv2D}[count]
+    layer = SpectralNormalization(ours(3, depth_multiplier=2, name="layer"))
+    model = keras.Sequential([keras.Input((*[5] * count, 3)), layer])
+    convert.from_torch(state, model)
+    np.testing.assert_allclose(model(np.moveaxis(x, 1, -1)), expected, atol=1e-6)
+    assert certificate(model)["status"] == "passed"
+    exported = convert.to_torch(model, spectral_normalization=flavour)
+    for key, value in state.items():
+        np.testing.assert_array_equal(exported[key], value.numpy())
