@@ -150,7 +150,9 @@ def verify(model, weights, dialect, orders):
         # The twin has the trained kernels, which the wrappers normalize.
         for path, layer, wrapper in weighted_layers(model):
             if wrapper is not None and _path(wrapper) not in unchecked:
-                yield _wrapped_pair(path, layer, wrapper, weights, ops, orders)
+                yield from _wrapped(
+                    path, layer, wrapper, weights, ops, orders, unchecked
+                )
 
     return _certificate("network", name, pairs(), unchecked)
 
@@ -282,7 +284,9 @@ def _verify_layers(model, weights, ops, name, reason, orders):
             path, module = _path(wrapper or layer), module.replace("-", ".")
             trained = isinstance(wrapper, Reparametrization)
             if trained and path not in unchecked:
-                yield _wrapped_pair(module, layer, wrapper, weights, ops, orders)
+                yield from _wrapped(
+                    module, layer, wrapper, weights, ops, orders, unchecked
+                )
                 continue
             order = orders.get(module)
             if is_large(layer) and not trained:
@@ -293,8 +297,7 @@ def _verify_layers(model, weights, ops, name, reason, orders):
             tensor = functools.partial(weights.rounded, effective=not trained)
             compared = compare_layer(module, layer, tensor, ops, order)
             if compared is None:
-                kind = type(layer).__name__
-                unchecked[path] = f"there is no check of a {kind} as it is here"
+                unchecked[path] = _no_check(layer)
             else:
                 yield path, *compared
 
@@ -305,13 +308,20 @@ def _path(layer):
     return layer.name.replace("-", ".")
 
 
-def _wrapped_pair(module, layer, wrapper, weights, ops, orders):
-    """Return (path, ours, theirs) of what a wrapped layer computes."""
+def _no_check(layer):
+    return f"there is no check of a {type(layer).__name__} as it is here"
+
+
+def _wrapped(module, layer, wrapper, weights, ops, orders, unchecked):
+    """Yield (path, ours, theirs) of what a wrapped layer computes."""
     module = module.replace("-", ".")
     compared = compare_layer(
         module, layer, weights.evaluated, ops, orders.get(module), wrapper
     )
-    return _path(wrapper), *compared
+    if compared is None:
+        unchecked[_path(wrapper)] = _no_check(layer)
+    else:
+        yield _path(wrapper), *compared
 
 
 def _unchecked(model, weights):

@@ -216,3 +216,16 @@ def test_depthwise_kernels(count, flavour, rng):
     exported = convert.to_torch(model, spectral_normalization=flavour)
     for key, value in state.items():
         np.testing.assert_array_equal(exported[key], value.numpy())
+
+
+def test_a_wrapped_layer_that_knows_no_config_is_unchecked(rng):
+    class Forgetful(keras.layers.Dense):
+        def get_config(self):
+            raise NotImplementedError
+
+    network = trained("linear", PYTORCHS[0], rng)
+    layer = SpectralNormalization(Forgetful(5, name="layer"))
+    model = keras.Sequential([keras.Input((7,)), layer])
+    convert.from_torch(network.state_dict(), model)
+    why = certificate(model)["why_unchecked"]
+    assert why == {"layer": "there is no check of a Forgetful as it is here"}
