@@ -89,7 +89,7 @@ def _described(state, file):
     sizes = {
         key: math.prod(shape)
         for key, shape in folded.shapes.items()
-        if key not in aliases
+        if key not in folded.aliases
     }
     statistics = ("running_mean", "running_var", "num_batches_tracked", "mask")
     trained = sum(
@@ -195,8 +195,9 @@ def convert(
 def _print_card(console, card):
     certificate = card.get("verification")
     if certificate is not None:
+        whole = "" if certificate["unchecked"] else "whole "
         scope = {
-            "network": "The whole network agrees",
+            "network": f"The {whole}network agrees",
             "layers": f"Each layer alone agrees ({certificate['reason']})",
             "none": f"Nothing could be verified ({certificate['reason']})",
         }[certificate["scope"]]
@@ -206,11 +207,19 @@ def _print_card(console, card):
             f"{certificate['relative_error']:.1e}, against "
             f"{certificate['reference']}."
         )
-        if certificate["unchecked"]:
-            console.print(f"Not checked: {', '.join(certificate['unchecked'])}.")
+        for why, paths in _by_reason(certificate["why_unchecked"]).items():
+            console.print(f"Not checked: {', '.join(paths)} ({why}).")
     for note in card.get("notes", ()):
         console.print(f"Note: {note}.")
     console.print(f"Not seen: {'; '.join(card['not_seen'])}.")
+
+
+def _by_reason(why):
+    """Return {reason: paths} of {path: reason}."""
+    found = {}
+    for path, reason in why.items():
+        found.setdefault(reason, []).append(path)
+    return found
 
 
 def export(

@@ -19,7 +19,9 @@ from .files.reader import (
 from .files.state import (
     StateDict as StateDict,
 )
+from .torch_export import (
+    to_torch as to_torch,
+)
 from .torch_weights import (
     from_torch as from_torch,
-    to_torch as to_torch,
 )

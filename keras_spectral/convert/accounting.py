@@ -35,6 +35,33 @@ def check_keys(origin, model, targets, keys, plain):
     )
 
 
+def tied_to(state, keys, targets):
+    """Return {key: key} from those that a model lacks to its own of the same tensor.
+
+    Args:
+        state: `files.state.StateDict`.
+        keys: Dict from our key to the source's.
+        targets: Dict whose keys the model has.
+
+    Example:
+    >>> import numpy as np
+    >>> from keras_spectral.convert import StateDict
+    >>> w = np.ones(2)
+    >>> tied_to(StateDict({"embed": w, "head": w}), {"embed": "embed", "head": "head"},
+    ...         {"embed": None})
+    {'head': 'embed'}
+    """
+    first, own = state.aliases, {}
+    for key, theirs in keys.items():
+        if key in targets:
+            own.setdefault(first.get(theirs, theirs), key)
+    return {
+        key: own[first.get(theirs, theirs)]
+        for key, theirs in keys.items()
+        if key not in targets and first.get(theirs, theirs) in own
+    }
+
+
 def grouped(keys):
     """Return all keys, those of one module together: `fc.{bias,weight}`."""
     modules = {}
@@ -63,6 +90,7 @@ def check_shapes(origin, model, targets, keys, shapes):
     """Raise one error that lists every tensor of another shape; nothing is read."""
     misshaped = [
         f"{key} {shapes[theirs]}, not {targets[key].torch_shape}"
+        f"{_advice(targets[key], shapes[theirs])}"
         for key, theirs in sorted(keys.items())
         if not targets[key].fits(shapes[theirs])
     ]
@@ -72,3 +100,11 @@ def check_shapes(origin, model, targets, keys, shapes):
             "another shape. Choose the architecture that the file was saved from. "
             f"Of another shape: {', '.join(misshaped)}."
         )
+
+
+def _advice(slot, shape):
+    """Return how a layer takes a tensor of another shape, or nothing."""
+    if type(slot.layer).__name__ != "PReLU" or shape != (1,):
+        return ""
+    axes = list(range(1, len(slot.variable.shape) + 1))
+    return f" (one slope for all, as PyTorch has by default: PReLU(shared_axes={axes}))"

@@ -32,8 +32,9 @@ def provenance(model: "keras.Model | str | Path") -> dict:
     """Return the card of a model's last import: source, dialect, notes, certificate.
 
     `verification` has a `status`: `"passed"` if every layer was compared, `"partial"`
-    with those that were not under `unchecked`, `"none"`. `example` is there if one was
-    given. `not_seen` lists what nothing of it could tell, such as the wiring.
+    with those that were not under `unchecked` and the reasons under `why_unchecked`,
+    `"none"` without any. `example` is there if one was given. `not_seen` lists what
+    nothing of it could tell, such as the wiring.
 
     Args:
         model: A `keras.Model` that `from_torch` returned or was given, or the path of

@@ -165,7 +165,7 @@ def _theirs(state):
 
 
 def _as_pytorch(state):
-    from keras_spectral.convert.torch_weights import to_torch
+    from keras_spectral.convert.torch_export import to_torch
 
     found = to_torch(_loaded(state.origin), dialect="pytorchcv")
     tensors = {key: (lambda value=value: value) for key, value in found.items()}

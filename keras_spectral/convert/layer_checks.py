@@ -36,7 +36,7 @@ class LayerCheck(NamedTuple):
     changes: dict
 
 
-def compare_layer(path, layer, tensor, ops, order=None):
+def compare_layer(path, layer, tensor, ops, order=None, wrapper=None):
     """Return (ours, theirs) of a layer on a small random input, or `None`.
 
     Args:
@@ -46,6 +46,7 @@ def compare_layer(path, layer, tensor, ops, order=None):
         ops: `reference_layers.NumpyLayers` or `TorchLayers`.
         order: Integer array, where PyTorch has the features that the layer reads; see
             `flattening`.
+        wrapper: The wrapper around the layer, if what it computes is compared.
     """
 
     def get(suffix):
@@ -59,10 +60,11 @@ def compare_layer(path, layer, tensor, ops, order=None):
             dtype = "float32" if single else "float64"
             return pair(layer, in_dtype(layer.get_config(), dtype), get)
     check = next((row for row in CHECKS if isinstance(layer, row.kinds)), None)
-    twin = None if check is None else _twin(layer, check.changes)
+    twin = None if check is None else _twin(layer, wrapper, check.changes)
     if twin is None:
         return None
-    found = check.compute(twin, _input_shape(twin), get, ops)
+    inner = twin if wrapper is None else twin.layer
+    found = check.compute(inner, _input_shape(inner), get, ops)
     if found is None:
         return None
     inputs, theirs = found
@@ -70,7 +72,8 @@ def compare_layer(path, layer, tensor, ops, order=None):
         inputs = inputs[..., order]
         theirs = theirs if isinstance(layer, kl.Dense) else theirs[..., order]
     try:
-        ours = twin(*inputs) if isinstance(inputs, tuple) else twin(inputs)
+        call = _compiled(twin) if _is_dilated_transpose(inner) else twin
+        ours = call(*inputs) if isinstance(inputs, tuple) else call(inputs)
     # A stranger's layer may need other arguments.
     except Exception:
         return None
@@ -98,18 +101,37 @@ def compare_entries(layer, weight, order=None, count=10_000):
     return ours.astype("float64"), theirs.astype("float64")
 
 
-def _twin(layer, changes):
+def _twin(layer, wrapper, changes):
     """Return a copy in float64 with its channels last, or `None`."""
-    config = in_dtype(layer.get_config(), "float64")
-    config |= {key: value for key, value in changes.items() if key in config}
+    outer = wrapper or layer
     # A stranger's layer may not know its own config.
     try:
-        twin = type(layer).from_config(config)
+        config = in_dtype(outer.get_config(), "float64")
+        inner = config if wrapper is None else config["layer"]["config"]
+        inner |= {key: value for key, value in changes.items() if key in inner}
+        twin = type(outer).from_config(config)
         twin.build(_channels_last(layer))
-        twin.set_weights([np.asarray(w, "float64") for w in layer.get_weights()])
+        twin.set_weights([np.asarray(w, "float64") for w in outer.get_weights()])
     except Exception:
         return None
     return twin
+
+
+def _is_dilated_transpose(layer):
+    transposed = (kl.Conv1DTranspose, kl.Conv2DTranspose, kl.Conv3DTranspose)
+    return isinstance(layer, transposed) and max(layer.dilation_rate) > 1
+
+
+def _compiled(layer):
+    """Return what computes a layer where TensorFlow's own functions do not.
+
+    It has no dilated transposed convolution in float64 on CPUs; XLA has.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return layer
+    import tensorflow as tf
+
+    return tf.function(layer, jit_compile=True)
 
 
 def _input_shape(layer):
@@ -214,13 +236,14 @@ def _transposed(layer, shape, get, ops):
     x = _image(layer, shape[-1])
     (bias,) = _optional(get, bias=layer.bias)
     # Where a kernel is smaller than its stride, Keras adds the rest of the stride.
-    more = tuple(
+    more = layer.output_padding or tuple(
         max(0, stride - taps)
         for stride, taps in zip(layer.strides, layer.kernel_size, strict=True)
     )
     y = ops.transposed_convolution(
-        np.moveaxis(x, -1, 1), get("weight"), bias, layer.strides, 0, 1, more
-    )
+        np.moveaxis(x, -1, 1), get("weight"), bias, layer.strides, 0,
+        layer.dilation_rate, more,
+    )  # fmt: skip
     return x, np.moveaxis(y, 1, -1)
 
 
@@ -229,7 +252,6 @@ _LINEAR = {"activation": "linear"}
 _PLAIN = {
     "activation": "linear",
     "padding": "valid",
-    "output_padding": None,
     "data_format": "channels_last",
 }
 _LAST_AXIS = {"axis": -1}
@@ -249,7 +271,6 @@ CHECKS = (
     LayerCheck(
         (kl.Conv1DTranspose, kl.Conv2DTranspose, kl.Conv3DTranspose),
         _transposed,
-        # TensorFlow has no dilated one in float64 on CPUs. The kernel is the same.
-        {**_PLAIN, "dilation_rate": 1},
+        _PLAIN,
     ),
 )

@@ -251,7 +251,8 @@ def _obstacle_of_attention(layer):
 def _modules(model):
     """Yield (module path with dashes, its layer's number, inner layer, wrapper)."""
     found = []
-    for layer in leaf_layers(model):
+    # A layer that is called in several nested models is one.
+    for layer in {id(layer): layer for layer in leaf_layers(model)}.values():
         if layer.weights:
             wrapped = isinstance(layer, kl.Wrapper)
             found.append((layer.layer, layer) if wrapped else (layer, None))

@@ -47,14 +47,10 @@ class SourceWeights:
         if found.u is None and weight.ndim == 1:
             # PyTorch normalizes a vector by its Euclidean norm, without state.
             return None
-        vectors = guarded(
-            self._state,
-            spectral_state.read,
-            self._state,
-            found,
-            weight,
-            self._transposed.get(path, False),
-        )
+        stored = self._state, found, weight, self._transposed.get(path, False)
+        vectors = guarded(self._state, spectral_state.read, *stored)
+        if not vectors.is_trained:
+            guarded(self._state, spectral_state.check_axis, *stored)
         if found.flavour.evaluation:
             # A v that nothing reads is replaced.
             found_anew = found.flavour.v is None or vectors.estimate < 0
@@ -94,6 +90,25 @@ class SourceWeights:
         dtype = numpy_dtype(str(self._targets[key].variable.dtype))
         return np.asarray(value).astype(dtype).astype("float64")
 
+    def evaluated(self, key):
+        """Return a tensor as PyTorch computes with it, of numbers that a wrapper holds.
+
+        Where the source keeps singular vectors it is W / (u' W v), of W, u and v that
+        are rounded as a `SpectralNormalization` holds them.
+        """
+        value = self.rounded(key, effective=False)
+        path, _, leaf = key.rpartition(".")
+        found = self._found.get(path)
+        if leaf != "weight" or found is None:
+            return value
+        double = str(self._targets[key].variable.dtype) == "float64"
+        u, v = (
+            np.asarray(vector, "float64" if double else "float32").astype("float64")
+            for vector in (found.u, found.v)
+        )
+        matrix = spectral_state.matrix(value, self._transposed.get(path, False))
+        return value / (u @ matrix @ v)
+
     def note_dtypes(self):
         """Say which numbers were widened, and by how much any were rounded."""
         dtypes = self._state.dtypes
@@ -115,6 +130,10 @@ class SourceWeights:
         if self._found.get(path) is None:
             return None
         return self._found[path], self._spectral[path].flavour
+
+    def is_read(self, key):
+        """Whether the source has a tensor for a key of the model."""
+        return key in self._keys
 
     def is_spectral(self, path):
         """Whether the source normalizes a module."""

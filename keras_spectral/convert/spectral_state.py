@@ -128,6 +128,40 @@ def parse(keys):
     return plain, spectral
 
 
+# What PyTorch's orthogonal parametrization keeps beside its `original`.
+_ORIGINAL = "parametrizations.weight.original"
+_BASE = "parametrizations.weight.0.base"
+
+
+def importable(state):
+    """Return `parse` of a state dict, or raise where a kernel is not in it.
+
+    Args:
+        state: `files.state.StateDict`, or iterable of keys.
+
+    Raises:
+        CheckpointError: On PyTorch's orthogonal parametrization.
+
+    Example:
+    >>> importable(["fc.weight"])
+    ({'fc.weight': 'fc.weight'}, {})
+    """
+    keys = set(state)
+    for base in sorted(key for key in keys if f".{key}".endswith(f".{_BASE}")):
+        if base.removesuffix(_BASE) + _ORIGINAL in keys:
+            raise CheckpointError(
+                f"keeps `{base}` of torch.nn.utils.parametrizations.orthogonal: the "
+                "kernel is this base times a map of `original`, and which map "
+                "(matrix_exp, cayley or householder) is not in the file. "
+                f"{_remove_and_save('parametrize.remove_parametrizations')}"
+            )
+    return parse(keys)
+
+
+def _remove_and_save(function):
+    return f"Remove it in PyTorch by torch.nn.utils.{function}, and save again."
+
+
 def unit(x):
     """Return x / ||x||."""
     return x / max(np.linalg.norm(x), 1e-12)
@@ -187,12 +221,15 @@ def read(state, keys, weight, transposed):
     if keys.u is None:
         raise CheckpointError(
             f"keeps a `{keys.flavour.weight}` without the vector `{keys.flavour.u}` of "
-            "spectral normalization: of another parametrization, perhaps, whose kernel "
-            "is not in the file. Remove it in PyTorch by "
-            "torch.nn.utils.parametrize.remove_parametrizations, and save again."
+            "spectral normalization: of another parametrization, perhaps (such as "
+            "torch.nn.utils.parametrizations.orthogonal), whose kernel is not in the "
+            f"file. {_remove_and_save('parametrize.remove_parametrizations')}"
         )
     u = np.asarray(state[keys.u], "float64").reshape(-1)
     if u.shape != w.shape[:1]:
+        other = weight.shape[1 - transposed] if weight.ndim > 1 else None
+        if not keys.flavour.evaluation and u.size == other:
+            raise _of_the_other_axis(keys, transposed)
         raise CheckpointError(
             f"holds `{keys.u}` of {u.size} numbers, for a weight of {w.shape[0]} rows"
         )
@@ -219,23 +256,53 @@ def read(state, keys, weight, transposed):
     return SpectralState(u, v, estimate, sigma, true_sigma)
 
 
-def flatten_right(v, kernel_shape, transposed):
+def check_axis(state, keys, weight, transposed):
+    """Raise if untrained vectors of a square weight are trained ones of its other axis.
+
+    Args:
+        state: Mapping from key to array.
+        keys: `SpectralKeys`.
+        weight: Array, the trained weight.
+        transposed: Boolean, whether it is a transposed convolution's.
+
+    Raises:
+        CheckpointError: If they are.
+    """
+    if keys.flavour.evaluation or weight.ndim < 2 or len({*weight.shape[:2]}) > 1:
+        return
+    other = read(state, keys, weight, not transposed)
+    # Close enough that random vectors are not taken for it.
+    if abs(other.estimate - other.true_sigma) <= 0.01 * other.true_sigma:
+        raise _of_the_other_axis(keys, transposed)
+
+
+def _of_the_other_axis(keys, transposed):
+    usual, other = int(transposed), int(not transposed)
+    kind = "a transposed convolution" if transposed else "such a module"
+    legacy = keys.flavour.weight == "weight_orig"
+    function = (
+        "remove_spectral_norm" if legacy else "parametrize.remove_parametrizations"
+    )
+    return CheckpointError(
+        f"holds in `{keys.u}` one number for each index of the weight's axis {other}: "
+        f"of spectral_norm(dim={other}), which divides by the norm of another matrix "
+        f"than dim={usual}, PyTorch's default for {kind} and the only one that is "
+        f"imported. {_remove_and_save(function)}"
+    )
+
+
+def flatten_right(v, kernel_shape):
     """Return v in the order of a Keras kernel.
 
-    PyTorch flattens (in, *size), Keras (*size, in).
+    PyTorch flattens (in, *size), Keras (*size, in); a depthwise kernel has one input.
 
     Args:
         v: Array (in * product of size,).
         kernel_shape: Tuple, the Keras kernel's.
-        transposed: Boolean, whether it is a transposed convolution's.
     """
-    size = tuple(kernel_shape[:-2])
-    inputs = kernel_shape[-1 if transposed else -2]
-    return np.moveaxis(v.reshape(inputs, *size), 0, -1).reshape(-1)
+    return np.moveaxis(v.reshape(-1, *kernel_shape[:-2]), 0, -1).reshape(-1)
 
 
-def unflatten_right(v, kernel_shape, transposed):
+def unflatten_right(v, kernel_shape):
     """Return v in the order of a PyTorch weight; undoes `flatten_right`."""
-    size = tuple(kernel_shape[:-2])
-    inputs = kernel_shape[-1 if transposed else -2]
-    return np.moveaxis(v.reshape(*size, inputs), -1, 0).reshape(-1)
+    return np.moveaxis(v.reshape(*kernel_shape[:-2], -1), -1, 0).reshape(-1)

@@ -1,9 +1,8 @@
-"""Weights from PyTorch into a Keras model and back."""
+"""Weights from PyTorch into a Keras model."""
 
 from pathlib import Path
 
 import keras
-import numpy as np
 
 import keras_spectral
 from keras_spectral import zoo
@@ -14,8 +13,13 @@ from keras_spectral.convert import (
     weight_normalization,
     wrapped_state,
 )
-from keras_spectral.convert.accounting import check_keys, check_shapes, grouped
-from keras_spectral.convert.cards import provenance, remember
+from keras_spectral.convert.accounting import (
+    check_keys,
+    check_shapes,
+    grouped,
+    tied_to,
+)
+from keras_spectral.convert.cards import remember
 from keras_spectral.convert.examples import check_example, read_example
 from keras_spectral.convert.files.errors import CheckpointError, MismatchError
 from keras_spectral.convert.files.reader import read_checkpoint
@@ -25,8 +29,7 @@ from keras_spectral.convert.rules import slots
 from keras_spectral.convert.selection import Selection
 from keras_spectral.convert.source_weights import SourceWeights, guarded
 from keras_spectral.convert.unseen import PREPROCESSING, not_in_a_state_dict
-from keras_spectral.convert.wrapped_state import numpy_values
-from keras_spectral.files import output_file, replacing
+from keras_spectral.layers import Reparametrization
 from keras_spectral.models.keras_internals import flatten_layers, forget_traces
 from keras_spectral.models.layouts import ADDED
 
@@ -120,7 +123,7 @@ def from_torch(
         model = zoo.build(name, **config)
     targets = slots(model)
     state = selection.fitted(state, set(targets), chosen)
-    plain, spectral = guarded(state, spectral_state.parse, state)
+    plain, spectral = guarded(state, spectral_state.importable, state)
     if chosen is None:
         flavours = {found.flavour.name for found in spectral.values()}
         chosen, _ = guarded(
@@ -139,6 +142,10 @@ def from_torch(
         and f"{key.removesuffix(_COUNTER)}running_mean" in targets
     }
     keys = {k: v for k, v in keys.items() if k not in counters}
+    # One layer may do what two modules with one tensor do.
+    tied = tied_to(state, keys, targets)
+    plain = {k: v for k, v in plain.items() if v not in {keys[key] for key in tied}}
+    keys = {k: v for k, v in keys.items() if k not in tied}
     kept = selection.kept(targets.keys() - keys.keys(), chosen)
     asked = {key: slot for key, slot in targets.items() if key not in kept}
     if not asked:
@@ -153,6 +160,7 @@ def from_torch(
         dialects.to_ours(f"{path}.weight", chosen).removesuffix(".weight"): found
         for path, found in spectral.items()
     }
+    spectral = {path: v for path, v in spectral.items() if f"{path}.weight" in keys}
     orders, lost = flattened_orders(model)
     orders = {
         path: order for path, order in orders.items() if f"{path}.weight" in asked
@@ -169,13 +177,12 @@ def from_torch(
     def load(orders):
         ordered = reordered(asked, orders)
         _assign(ordered, weights)
+        wrapped_state.assign_vectors(ordered, weights, orders)
         report = None
         if verify:
             report = verification.verify(model, weights, chosen, orders)
             if not report.agrees:
                 raise MismatchError(f"{state.origin} was read, but {report}")
-        # Last: a wrapper that follows other vectors does not go back to its own.
-        wrapped_state.assign_vectors(ordered, weights, orders)
         if example is None:
             return orders, report, None
         return orders, report, check_example(model, example, state.origin, unseen)
@@ -200,6 +207,10 @@ def from_torch(
             f"the weight normalization of {', '.join(folded)} was folded: the weights "
             "are g v / ||v||, and `to_torch` writes them as plain ones"
         )
+    weights.notes += [
+        f"{key} is the same tensor as {own}, in which the model has it"
+        for key, own in tied.items()
+    ]
     notes = [*state.notes, *dict.fromkeys(weights.notes), *_order_notes(orders, taken)]
     card = {
         "keras_spectral": keras_spectral.__version__,
@@ -218,6 +229,7 @@ def from_torch(
             path: found.flavour.name for path, found in spectral.items()
         },
         _COUNTER: counts,
+        "tied": tied,
         "flattened": list(taken),
     }
     if report is not None:
@@ -267,7 +279,8 @@ def _assign(targets, weights):
     for key, slot in targets.items():
         path, _, leaf = key.rpartition(".")
         value = weights.stored(key)
-        if leaf == "weight" and weights.is_spectral(path) and slot.wrapper is None:
+        trained = isinstance(slot.wrapper, Reparametrization)
+        if leaf == "weight" and weights.is_spectral(path) and not trained:
             value = weights.effective(key)
             weights.notes.append(f"{path} received its normalized weight")
         for holder, part in zip(slot.holders, slot.to_keras(value), strict=True):
@@ -283,118 +296,3 @@ def _assign(targets, weights):
                     f"{key} was added to the other bias, with which Keras has one "
                     "variable; back in PyTorch that has the sum, and this is zero"
                 )
-
-
-def to_torch(
-    model: keras.Model,
-    path: str | Path | None = None,
-    dialect: str | None = None,
-    spectral_normalization: str | None = None,
-) -> dict[str, np.ndarray]:
-    """Return a model's weights as a PyTorch state dict, and write it if asked.
-
-    A layer in a normalizing wrapper gives its effective kernel, converged in float64
-    (`converged_kernel`): the plain PyTorch module computes the same but for the error
-    of the norm that the layer computes with. With `spectral_normalization` it gives its
-    trained kernel and the leading singular vectors as they are. PyTorch then divides by
-    u' W v; `bound`, `clip` and a capped stable rank are not in its file.
-
-    What `from_torch` read goes out as it came: in the same dialect, bit for bit, with
-    the same `num_batches_tracked`; but of the two biases of an LSTM or RNN,
-    `bias_ih` is their sum and `bias_hh` zero. A dense layer that reads a flattened
-    image has its inputs in PyTorch's order, channels first, as in `from_torch`. Tensors
-    have the dtype of the model's weights; bfloat16 is widened to float32.
-
-    Args:
-        model: A built `keras.Model` whose layers are named by module paths.
-        path: Optional file to write: `.safetensors`, or `.pth` or `.pt`, which
-            need PyTorch.
-        dialect: String, a name in `convert.dialects`; default: the one that the model
-            was imported from, else our own names.
-        spectral_normalization: String, the form to write it in:
-            `"parametrizations.spectral_norm"`, `"utils.spectral_norm"`,
-            `"weight_bar"`, `"mimicry"` or `"BigGAN"`; default: effective kernels.
-
-    Returns:
-        Dict from key to NumPy array.
-
-    Raises:
-        ValueError: On a layer for which there is no rule, another suffix, or a wrapped
-            kernel that holds NaN or infinity; nothing is written then.
-        OSError: If the file cannot be written; what was at `path` stays.
-
-    Example:
-    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="fc")])
-    >>> {key: value.shape for key, value in to_torch(model).items()}
-    {'fc.weight': (2, 3), 'fc.bias': (2,)}
-    """
-    suffix = None if path is None else Path(path).suffix
-    if suffix not in (None, ".safetensors", ".pth", ".pt"):
-        raise ValueError(
-            f"`path` must end in .safetensors, .pth or .pt. Received: path={path}"
-        )
-    if path is not None:
-        output_file(path)
-    flavour = _flavour(spectral_normalization)
-    card = provenance(model)
-    names = dialects.named(dialect or card.get("dialect", "pytorchcv"))
-    orders, _ = flattened_orders(model)
-    if card:
-        # As they came in.
-        orders = {k: v for k, v in orders.items() if k in card.get("flattened", ())}
-    state = {}
-    for key, slot in reordered(slots(model), orders).items():
-        module, _, leaf = key.rpartition(".")
-        slot = slot._replace(shape=card.get("shapes", {}).get(key))
-        theirs = dialects.to_theirs(key, names)
-        takes = flavour is not None and wrapped_state.takes_vectors(slot.wrapper)
-        if takes and leaf in ("weight", "bias"):
-            prefix = theirs.removesuffix(leaf)
-            order = orders.get(module)
-            state |= wrapped_state.spectral_entries(slot, leaf, prefix, flavour, order)
-            continue
-        values = [_exported(holder, slot.wrapper) for holder in slot.holders]
-        state[theirs] = np.ascontiguousarray(slot.to_torch(values))
-    for key, value in card.get(_COUNTER, {}).items():
-        state[dialects.to_theirs(key, names)] = np.array(value, "int64")
-    _write(state, path, suffix)
-    return state
-
-
-def _exported(holder, wrapper):
-    if holder.kernel is not None and hasattr(wrapper, "effective_kernel"):
-        return numpy_values(wrapper.converged_kernel(holder.kernel))
-    return numpy_values(holder.variable)
-
-
-def _flavour(name):
-    if name is None:
-        return None
-    known = {flavour.name: flavour for flavour in spectral_state.FLAVOURS}
-    if name not in known:
-        raise ValueError(
-            f"`spectral_normalization` must be None or one of {sorted(known)}. "
-            f"Received: spectral_normalization={name!r}"
-        )
-    return known[name]
-
-
-def _write(state, path, suffix):
-    if suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.numpy import save_file
-
-        with replacing(path, tells=SafetensorError) as temporary:
-            save_file(state, temporary)
-    elif suffix is not None:
-        try:
-            import torch
-        except ImportError as error:
-            raise ImportError(
-                f"Writing {suffix} needs PyTorch. Install it by `pip install "
-                "'keras-spectral[torch]'`, or write .safetensors."
-            ) from error
-        tensors = {key: torch.from_numpy(value.copy()) for key, value in state.items()}
-        # Given a path, it tells of a full disk in words alone.
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            torch.save(tensors, file)

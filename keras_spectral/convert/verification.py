@@ -15,6 +15,7 @@ from keras_spectral.convert.layer_checks import (
     is_large,
 )
 from keras_spectral.convert.rules import slots, weighted_layers
+from keras_spectral.convert.wrapped_state import is_pytorchs
 from keras_spectral.layers import Reparametrization
 from keras_spectral.models.copying import deep_graphs, rebuilt
 from keras_spectral.models.graph import is_output
@@ -59,9 +60,10 @@ class Certificate:
             where a layer's outputs are of another shape.
         first_bad_layer: String or `None`.
         difference: String, what is wrong with it.
-        layers: Integer, how many were compared.
+        layers: Integer, how many were found to compute what the network's do.
         layers_in_all: Integer, how many have weights.
-        unchecked: List of strings, the layers that could not be compared.
+        unchecked: List of strings, the other layers.
+        why_unchecked: Dict from each of them to the reason.
         tolerance: Float.
         precision: String, what our side was computed in.
         reason: String, why the scope is not the network.
@@ -75,6 +77,7 @@ class Certificate:
     layers: int = 0
     layers_in_all: int = 0
     unchecked: list = dataclasses.field(default_factory=list)
+    why_unchecked: dict = dataclasses.field(default_factory=dict)
     tolerance: float = TOLERANCE
     precision: Literal["float64", "float32"] = "float64"
     reason: str = ""
@@ -118,7 +121,7 @@ def verify(model, weights, dialect, orders):
         model: A built `keras.Model` that holds the checkpoint's weights.
         weights: The checkpoint's tensors by our keys, in PyTorch's layout:
             `rounded(key, effective)` to the model's dtype, normalized where the
-            network normalizes them, or as they are trained.
+            network normalizes them, or as they are trained; see `SourceWeights`.
         dialect: `dialects.Dialect` of the checkpoint.
         orders: Dict from path to the order of a layer's features; see `flattening`.
 
@@ -140,7 +143,18 @@ def verify(model, weights, dialect, orders):
     def tensor(key):
         return weights.rounded(key, effective=key not in wrapped)
 
-    return _verify_network(twin, tensor, ops, name, network, config)
+    unchecked = _unchecked(model, weights)
+
+    def pairs():
+        yield from _network_pairs(twin, tensor, ops, network, config)
+        # The twin has the trained kernels, which the wrappers normalize.
+        for path, layer, wrapper in weighted_layers(model):
+            if wrapper is not None and _path(wrapper) not in unchecked:
+                yield from _wrapped(
+                    path, layer, wrapper, weights, ops, orders, unchecked
+                )
+
+    return _certificate("network", name, pairs(), unchecked)
 
 
 def _network(model):
@@ -193,23 +207,25 @@ def _channels_first(value):
     return np.moveaxis(value, -1, 1) if value.ndim == 4 else value
 
 
-def _certificate(scope, ops_name, pairs, reason="", unchecked=()):
+def _certificate(scope, ops_name, pairs, unchecked, reason=""):
     """Compare (path, ours, theirs), and stop at the first that does not agree.
 
-    `unchecked` is a list to which `pairs` adds the layers that it passes over.
+    `unchecked` is a dict from path to reason, to which `pairs` adds; what is in it
+    counts as unchecked, compared or not.
     """
     double = keras.backend.backend() == "tensorflow"
     tolerance = TOLERANCE if double else SINGLE_TOLERANCE
-    error, bad, difference, count = _compare(pairs, tolerance)
+    error, bad, difference, compared = _compare(pairs, tolerance)
     return Certificate(
-        scope=scope if count else "none",
+        scope=scope if compared else "none",
         reference=f"{ops_name}'s layers",
         relative_error=error,
         first_bad_layer=bad,
         difference=difference,
-        layers=count,
-        layers_in_all=count + len(unchecked),
+        layers=len(compared - unchecked.keys()),
+        layers_in_all=len(compared | unchecked.keys()),
         unchecked=list(unchecked),
+        why_unchecked=unchecked,
         tolerance=tolerance,
         precision="float64" if double else "float32",
         reason=reason,
@@ -217,21 +233,22 @@ def _certificate(scope, ops_name, pairs, reason="", unchecked=()):
 
 
 def _compare(pairs, tolerance):
-    """Return (largest error, first bad path, what is wrong with it, count)."""
-    worst, count = 0.0, 0
+    """Return (largest error, first bad path, what is wrong with it, set of paths)."""
+    worst, compared = 0.0, set()
     for path, ours, theirs in pairs:
-        count += 1
+        compared.add(path)
         if theirs is None:
-            return None, path, "is not in the checkpoint's network", count
+            return None, path, "is not in the checkpoint's network", compared
         if ours.shape != theirs.shape:
             shapes = f"{ours.shape}, not of shape {theirs.shape}"
-            return None, path, f"has outputs of shape {shapes}", count
+            return None, path, f"has outputs of shape {shapes}", compared
         error = relative_error(ours, theirs)
         # Not written as error > tolerance, so that NaN is bad.
         if not error <= tolerance:
-            return error, path, f"is off by {error:.1e} of its largest output", count
+            wrong = f"is off by {error:.1e} of its largest output"
+            return error, path, wrong, compared
         worst = max(worst, error)
-    return worst, None, "", count
+    return worst, None, "", compared
 
 
 def relative_error(ours, theirs):
@@ -240,9 +257,9 @@ def relative_error(ours, theirs):
     return float(np.abs(ours - theirs).max(initial=0) / (scale or 1.0))
 
 
-def _verify_network(twin, tensor, ops, name, network, config):
+def _network_pairs(twin, tensor, ops, network, config):
     layers = [layer for layer in twin.layers if layer.weights]
-    paths = [layer.name.replace("-", ".") for layer in layers]
+    paths = [_path(layer) for layer in layers]
     inputs = _inputs(twin, config.get("classes"))
     wanted = [layer.output for layer in layers]
     if not is_output(twin, layers[-1]):
@@ -253,33 +270,88 @@ def _verify_network(twin, tensor, ops, name, network, config):
     outputs = [outputs] if len(wanted) == 1 else outputs
     tape = reference.Tape(slots(twin), tensor, ops)
     tape.keep("(output)", network(tape, *map(_channels_first, inputs), **config))
-
-    def pairs():
-        for path, output in zip(paths, outputs, strict=True):
-            ours = _channels_first(keras.ops.convert_to_numpy(output))
-            # A module that the reference never reached has nothing to agree with.
-            yield path, ours, tape.outputs.get(path)
-
-    return _certificate("network", name, pairs())
+    for path, output in zip(paths, outputs, strict=True):
+        ours = _channels_first(keras.ops.convert_to_numpy(output))
+        # A module that the reference never reached has nothing to agree with.
+        yield path, ours, tape.outputs.get(path)
 
 
 def _verify_layers(model, weights, ops, name, reason, orders):
-    unchecked = []
+    unchecked = _unchecked(model, weights)
 
     def pairs():
-        for path, layer, wrapper in weighted_layers(model):
-            path = path.replace("-", ".")
-            order = orders.get(path)
-            if is_large(layer) and wrapper is None:
-                stored = weights.stored(f"{path}.weight")
+        for module, layer, wrapper in weighted_layers(model):
+            path, module = _path(wrapper or layer), module.replace("-", ".")
+            trained = isinstance(wrapper, Reparametrization)
+            if trained and path not in unchecked:
+                yield from _wrapped(
+                    module, layer, wrapper, weights, ops, orders, unchecked
+                )
+                continue
+            order = orders.get(module)
+            if is_large(layer) and not trained:
+                stored = weights.stored(f"{module}.weight")
                 yield path, *compare_entries(layer, stored, order)
                 continue
             # A wrapper holds the trained weight; dividing it is not the layer's.
-            tensor = functools.partial(weights.rounded, effective=wrapper is None)
-            compared = compare_layer(path, layer, tensor, ops, order)
+            tensor = functools.partial(weights.rounded, effective=not trained)
+            compared = compare_layer(module, layer, tensor, ops, order)
             if compared is None:
-                unchecked.append(path)
+                unchecked[path] = _no_check(layer)
             else:
                 yield path, *compared
 
-    return _certificate("layers", name, pairs(), reason, unchecked)
+    return _certificate("layers", name, pairs(), unchecked, reason)
+
+
+def _path(layer):
+    return layer.name.replace("-", ".")
+
+
+def _no_check(layer):
+    return f"there is no check of a {type(layer).__name__} as it is here"
+
+
+def _wrapped(module, layer, wrapper, weights, ops, orders, unchecked):
+    """Yield (path, ours, theirs) of what a wrapped layer computes."""
+    module = module.replace("-", ".")
+    compared = compare_layer(
+        module, layer, weights.evaluated, ops, orders.get(module), wrapper
+    )
+    if compared is None:
+        unchecked[_path(wrapper)] = _no_check(layer)
+    else:
+        yield _path(wrapper), *compared
+
+
+def _unchecked(model, weights):
+    """Return {path: reason} of layers that have or do something else than a source."""
+    found, own = {}, {}
+    for key, slot in slots(model).items():
+        if not weights.is_read(key):
+            own.setdefault(_path(slot.wrapper or slot.layer), []).append(key)
+    for module, _, wrapper in weighted_layers(model):
+        if wrapper is not None:
+            reason = _other_computation(module.replace("-", "."), wrapper, weights)
+            if reason is not None:
+                found[_path(wrapper)] = f"{reason}; its trained weights were compared"
+    for path, keys in own.items():
+        found[path] = f"`ignore` leaves its own {', '.join(keys)}"
+    return found
+
+
+def _other_computation(module, wrapper, weights):
+    """Return why a wrapped layer computes something else than its source, or `None`."""
+    if isinstance(wrapper, keras.layers.TimeDistributed):
+        return None
+    kind = type(wrapper).__name__
+    if not isinstance(wrapper, Reparametrization):
+        return f"{kind} may do more than the layer in it"
+    vectors = weights.vectors(module)
+    if vectors is None:
+        return f"{kind} changes a kernel that the source uses as it is"
+    if not is_pytorchs(wrapper):
+        return f"{kind} as it is set does something else than W / (u' W v)"
+    if vectors[0].sigma == 0:
+        return "u' W v is zero, by which PyTorch divides"
+    return None

@@ -1,17 +1,21 @@
 """PyTorch's weight normalization: a weight kept as lengths g and directions v."""
 
+import re
 from functools import partial
 
 import numpy as np
 
 from keras_spectral.convert.files.errors import CheckpointError
 from keras_spectral.convert.files.records import TensorRecord
-from keras_spectral.convert.files.state import StateDict
 
-# Of `torch.nn.utils.weight_norm` and of `parametrizations.weight_norm`.
+# What `torch.nn.utils.weight_norm` and `parametrizations.weight_norm` call g and v. A
+# recurrent module has weights of other names, such as `weight_hh_l0`.
 _FORMS = (
-    ("weight_g", "weight_v"),
-    ("parametrizations.weight.original0", "parametrizations.weight.original1"),
+    (r"(?:(?P<module>.+)\.)?(?P<weight>weight\w*)_g", "{weight}_v"),
+    (
+        r"(?:(?P<module>.+)\.)?parametrizations\.(?P<weight>weight\w*)\.original0",
+        "parametrizations.{weight}.original1",
+    ),
 )
 
 
@@ -26,8 +30,8 @@ def folded(state):
         state: `files.state.StateDict`.
 
     Returns:
-        Tuple (`StateDict`, paths): `paths` lists the modules; without any the state
-        dict is `state` itself.
+        Tuple (`StateDict`, paths): `paths` lists the modules, and weights by name that
+        are not called `weight`; without any the state dict is `state` itself.
 
     Raises:
         CheckpointError: If g or v is missing, or g is of another shape.
@@ -41,19 +45,19 @@ def folded(state):
 
     Source: [salimans2016], eq. 2.
     """
-    shapes, dtypes = state.shapes, state.dtypes
-    records = {
-        key: TensorRecord(shapes[key], dtypes[key], partial(state.stored, key))
-        for key in state
-    }
-    paths = []
+    shapes, dtypes, aliases = state.shapes, state.dtypes, state.aliases
+    names, made, paths = {key: key for key in state}, {}, []
     for lengths, directions in _FORMS:
         for g in state:
-            if g != lengths and not g.endswith(f".{lengths}"):
+            found = re.fullmatch(lengths, g)
+            if found is None:
                 continue
-            prefix = g.removesuffix(lengths)
-            v = f"{prefix}{directions}"
+            module, weight = found["module"] or "", found["weight"]
+            prefix = module and f"{module}."
+            v = prefix + directions.format(weight=weight)
             if v not in shapes:
+                if weight != "weight":
+                    continue  # Of this name it may be something else.
                 raise CheckpointError(
                     f"{state.origin} keeps `{g}` of weight normalization without "
                     f"`{v}`. Save the whole state dict."
@@ -68,12 +72,12 @@ def folded(state):
                 )
             dtype = "float64" if dtypes[v] == "float64" else "float32"
             read = partial(_weight, state, g, v, dtype)
-            del records[g], records[v]
-            records[f"{prefix}weight"] = TensorRecord(shapes[v], dtype, read)
-            paths.append(prefix.removesuffix("."))
-    if not paths:
-        return state, paths
-    return StateDict(records, state.origin, state.container, state.notes), paths
+            # Parts that are tied make one weight.
+            place = tuple(aliases.get(part, part) for part in (g, v))
+            del names[g], names[v]
+            made[prefix + weight] = TensorRecord(shapes[v], dtype, read, place)
+            paths.append(module if weight == "weight" else prefix + weight)
+    return (state.selected(names, made=made) if paths else state), paths
 
 
 def _fits(lengths, directions):

@@ -17,6 +17,16 @@ def takes_vectors(wrapper):
     )
 
 
+def is_pytorchs(wrapper):
+    """Whether a wrapper with PyTorch's u and v computes with W / (u' W v)."""
+    return (
+        type(wrapper) is SpectralNormalization
+        and takes_vectors(wrapper)
+        and wrapper.bound == 1
+        and not wrapper.clip
+    )
+
+
 def remembered(model, targets):
     """Return a function that gives a model the weights and vectors of now back."""
     weights = model.get_weights()
@@ -75,8 +85,7 @@ def assign_vectors(targets, weights, orders):
             u, v = v, u
             order = {"u_first": "v_first", "v_first": "u_first"}[order]
         elif len(shape) > 2:
-            transposed = "Transpose" in type(slot.layer).__name__
-            v = spectral_state.flatten_right(v, shape, transposed)
+            v = spectral_state.flatten_right(v, shape)
         elif path in orders:
             v = v[orders[path]]
         slot.wrapper.load_vectors(u, v, order)
@@ -103,7 +112,7 @@ def spectral_entries(slot, leaf, prefix, flavour, order=None):
     if isinstance(slot.layer, keras.layers.Embedding):
         u, v = v, u
     elif len(shape) > 2:
-        v = spectral_state.unflatten_right(v, shape, transposed)
+        v = spectral_state.unflatten_right(v, shape)
     elif order is not None:
         v = v[np.argsort(order)]
     entries = {f"{prefix}{flavour.weight}": value, f"{prefix}{flavour.u}": u}

@@ -286,7 +286,7 @@ class _Walk:
         if axes is None:
             axes = (len(shape) - 1,)
             note = f"{part.kind}'s arguments are not in the file: outputs last"
-        elif not part.config and "/cells/" in key:
+        elif not part.config and "/cell/cells/" in key.removeprefix(part.path):
             note = "the order of its cells is not in the file"
         weight = StoredWeight(
             name if count == 1 else f"{name}/{found.name}",

@@ -33,12 +33,27 @@ PAIRS = {
         kl.Conv2DTranspose, {"filters": 4, "kernel_size": (1, 2), "strides": 3},
         (5, 6, 3),
         lambda: nn.ConvTranspose2d(3, 4, (1, 2), stride=3, output_padding=(2, 1))),
+    "transposed 1D, dilated": (
+        kl.Conv1DTranspose, {"filters": 4, "kernel_size": 3, "dilation_rate": 2},
+        (5, 3), lambda: nn.ConvTranspose1d(3, 4, 3, dilation=2)),
+    "transposed 3D, dilated": (
+        kl.Conv3DTranspose,
+        {"filters": 4, "kernel_size": 2, "dilation_rate": (1, 2, 3)}, (3, 4, 5, 3),
+        lambda: nn.ConvTranspose3d(3, 4, 2, dilation=(1, 2, 3))),
+    "transposed, output padding": (
+        kl.Conv2DTranspose,
+        {"filters": 4, "kernel_size": 3, "strides": 2, "output_padding": (1, 0)},
+        (5, 6, 3),
+        lambda: nn.ConvTranspose2d(3, 4, 3, stride=2, output_padding=(1, 0))),
     "transposed 3D": (
         kl.Conv3DTranspose, {"filters": 4, "kernel_size": 2, "strides": (1, 2, 1)},
         (3, 4, 5, 3), lambda: nn.ConvTranspose3d(3, 4, 2, stride=(1, 2, 1))),
     "depthwise 1D": (
         kl.DepthwiseConv1D, {"kernel_size": 3, "depth_multiplier": 2, "strides": 2},
         (8, 3), lambda: nn.Conv1d(3, 6, 3, groups=3, stride=2)),
+    "depthwise 1D, dilated": (
+        kl.DepthwiseConv1D, {"kernel_size": 3, "dilation_rate": 2}, (8, 3),
+        lambda: nn.Conv1d(3, 3, 3, groups=3, dilation=2)),
     "depthwise 2D": (
         kl.DepthwiseConv2D, {"kernel_size": (3, 2), "use_bias": False}, (8, 7, 3),
         lambda: nn.Conv2d(3, 3, (3, 2), groups=3, bias=False)),

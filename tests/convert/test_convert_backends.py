@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from keras_spectral import convert
+from keras_spectral.layers import SpectralNormalization
 from tests.convert.layer_pairs import NAMES_1D, PAIRS, outputs, pair
 from tests.convert.reference import random_network, torch_logits
 
@@ -48,3 +49,20 @@ def test_a_flattened_image(rng):
         np.testing.assert_array_equal(value, state[key].numpy())
     with pytest.raises(convert.MismatchError, match="off by"):
         convert.from_torch(state, model, example=(x, 2 * expected))
+
+
+def test_a_wrapped_layer_is_compared_by_what_it_computes(rng):
+    module = torch.nn.utils.spectral_norm(torch.nn.Conv2d(2, 3, 2))
+    x = rng.standard_normal((4, 4, 3, 2)).astype("float32")
+    images = torch.tensor(x).permute(0, 3, 1, 2)
+    module(images)
+    state = {f"conv.{key}": value for key, value in module.state_dict().items()}
+    with torch.no_grad():
+        expected = module.eval()(images)
+    layer = SpectralNormalization(keras.layers.Conv2D(3, 2, name="conv"))
+    model = keras.Sequential([keras.Input((4, 3, 2)), layer])
+    convert.from_torch(state, model, example=(x, expected))
+    assert convert.provenance(model)["verification"]["status"] == "passed"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(convert.MismatchError):
+        patch.setattr(SpectralNormalization, "load_vectors", lambda *_: None)
+        convert.from_torch(state, model)

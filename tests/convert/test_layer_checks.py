@@ -73,6 +73,32 @@ def test_scales_for_offsets_are_caught(kind, monkeypatch):
         convert.from_torch(state, model)
 
 
+@pytest.mark.parametrize(
+    ("name", "argument", "other"),
+    [
+        ("transposed, dilated", "dilation_rate", (1, 1)),
+        ("transposed, output padding", "output_padding", (0, 0)),
+    ],
+)
+def test_settings_of_transposed_convolutions_are_checked(name, argument, other):
+    kind, arguments, shape, _ = PAIRS[name]
+
+    class Forgetful(kind):
+        """A layer that has a setting and computes without it."""
+
+        def call(self, inputs):
+            value = getattr(self, argument)
+            setattr(self, argument, other)
+            try:
+                return super().call(inputs)
+            finally:
+                setattr(self, argument, value)
+
+    layers = [keras.Input(shape), Forgetful(**arguments, name="m")]
+    with pytest.raises(MismatchError, match="layer `m` has outputs of shape"):
+        convert.from_torch(pair(name)[2], keras.Sequential(layers))
+
+
 def test_channels_first_layers_are_checked():
     layers = [
         keras.Input((3, 9, 8)),
@@ -115,6 +141,7 @@ def test_what_has_no_check_is_named():
     convert.from_torch(network.state_dict(), model)
     found = certificate(model)
     assert found["status"] == "partial" and found["unchecked"] == ["norm"]
+    assert "no check of a LayerNormalization" in found["why_unchecked"]["norm"]
     assert (found["layers"], found["layers_in_all"]) == (1, 2)
 
 

@@ -240,3 +240,39 @@ def test_a_channels_first_line_is_certified():
     model = sequences(layer, shape=(2, 9))
     convert.from_torch(state_of(torch.nn.Conv1d(2, 4, 3)), model)
     assert convert.provenance(model)["verification"]["layers"] == 1
+
+
+def test_a_layer_in_a_model_and_a_nested_one_is_one(rng):
+    fc = kl.Dense(4, name="fc")
+    inside = keras.Input((4,))
+    inner = keras.Model(inside, keras.ops.tanh(fc(inside)), name="inner")
+    inputs = keras.Input((4,))
+    outputs = kl.Dense(2, name="head")(inner(fc(inputs)))
+    model = keras.Model(inputs, [outputs, inner(inputs)])
+    theirs = torch.nn.ModuleDict(
+        {"fc": torch.nn.Linear(4, 4), "head": torch.nn.Linear(4, 2)}
+    )
+    convert.from_torch(theirs.state_dict(), model)
+    found = convert.provenance(model)["verification"]
+    assert found["status"] == "passed" and found["layers"] == 2
+    x = rng.standard_normal((3, 4)).astype("float32")
+    with torch.no_grad():
+        y = theirs["fc"](torch.tensor(x))
+        expected = theirs["head"](torch.tanh(theirs["fc"](y))), torch.tanh(y)
+    for ours, wanted in zip(model(x), expected, strict=True):
+        np.testing.assert_allclose(ours, wanted, atol=1e-6)
+    exported = convert.to_torch(model)
+    theirs.load_state_dict({k: torch.tensor(v) for k, v in exported.items()})
+
+
+def test_one_slope_for_all_is_told_how(rng):
+    """PyTorch's default, for which Keras shares all axes."""
+    theirs = torch.nn.PReLU()
+    with pytest.raises(MismatchError, match=r"PReLU\(shared_axes=\[1, 2, 3\]\)"):
+        layer = kl.PReLU(shared_axes=[1, 2], name="m")
+        convert.from_torch(state_of(theirs), sequences(layer, shape=(4, 5, 3)))
+    model = sequences(kl.PReLU(shared_axes=[1, 2, 3], name="m"), shape=(4, 5, 3))
+    convert.from_torch(state_of(theirs), model)
+    x = rng.standard_normal((2, 4, 5, 3)).astype("float32")
+    np.testing.assert_allclose(model(x), theirs(torch.tensor(x)).detach(), atol=1e-6)
+    assert convert.to_torch(model)["m.weight"].shape == (1,)

@@ -142,7 +142,17 @@ def test_what_is_ignored_in_the_model_stays_as_it_is():
         for old, new in zip(before, model.layers[1].get_weights(), strict=True):
             np.testing.assert_array_equal(old, new)
         assert "the model keeps its own head.{bias,weight}" in notes(model)
-    assert convert.provenance(model)["verification"]["status"] == "passed"
+    found = convert.provenance(model)["verification"]
+    assert found["status"] == "partial" and found["unchecked"] == ["head"]
+    assert (found["layers"], found["layers_in_all"]) == (1, 2)
+    assert "own head.weight, head.bias" in found["why_unchecked"]["head"]
+
+
+def test_one_own_weight_leaves_a_layer_unchecked():
+    model = network()
+    convert.from_torch(FC, model, ignore=["fc.bias"])
+    found = convert.provenance(model)["verification"]
+    assert found["status"] == "none" and found["unchecked"] == ["fc"]
 
 
 def test_the_head_of_a_registered_network_stays():
@@ -155,6 +165,9 @@ def test_the_head_of_a_registered_network_stays():
     assert card["verification"]["scope"] == "network"
     assert "ignored: fc.{weight,bias}" in card["notes"]
     assert "the model keeps its own output.{bias,weight}" in card["notes"]
+    assert card["verification"]["status"] == "partial"
+    assert card["verification"]["unchecked"] == ["output"]
+    assert card["verification"]["layers"] == 21 + 21
 
 
 @pytest.mark.parametrize(

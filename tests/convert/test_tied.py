@@ -1,14 +1,17 @@
 """Tied weights, integer buffers and types that are not known: real files."""
 
 import json
+import warnings
 
+import keras
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file, save_model
 
 from keras_spectral import convert
-from keras_spectral.convert import CheckpointError
+from keras_spectral.cli import checkpoints
+from keras_spectral.convert import CheckpointError, weight_normalization
 from keras_spectral.experiments import analyze_checkpoint
 
 
@@ -45,6 +48,41 @@ def test_tied_weights_are_followed(kind, tmp_path):
     assert found.skipped["head.weight"] == "the same tensor as embed.weight"
 
 
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+@pytest.mark.parametrize("form", ["utils", "parametrizations"])
+def test_weight_normalization_keeps_the_ties(form, kind, tmp_path, capsys):
+    module, path = tied(), tmp_path / "w"
+    normalize = {
+        "utils": torch.nn.utils.weight_norm,
+        "parametrizations": torch.nn.utils.parametrizations.weight_norm,
+    }[form]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        module["first"] = normalize(torch.nn.Linear(5, 6))
+    module["second"] = module["first"]
+    write(kind, module, path)
+    state, paths = weight_normalization.folded(convert.read_checkpoint(path))
+    assert sorted(paths) == ["first", "second"]
+    assert state.aliases == {
+        "head.weight": "embed.weight",
+        "second.weight": "first.weight",
+        "second.bias": "first.bias",
+    }
+    found = analyze_checkpoint(path)
+    assert sorted(row.name for row in found) == ["embed.weight", "first.weight"]
+    checkpoints.inspect(path, as_json=True)
+    report = json.loads(capsys.readouterr().out)
+    assert report["trained"] == 7 * 5 + 5 + 5 + 6 * 5 + 6
+
+
+def test_weight_normalization_beside_a_tensor_of_an_unknown_type(tmp_path):
+    path = unknown_type(tmp_path / "w.safetensors", g="f.weight_g", v="f.weight_v")
+    state, paths = weight_normalization.folded(convert.read_checkpoint(path))
+    assert paths == ["f"] and state.nbytes["q"] == 3
+    with pytest.raises(CheckpointError, match="holds `q` in F4"):
+        state["q"]
+
+
 def test_views_of_one_storage_are_not_tied(tmp_path):
     w = torch.arange(12.0).reshape(3, 4)
     state = {"w": w, "t": w.T, "flat": w.reshape(12), "head": w[:2], "tail": w[1:]}
@@ -64,12 +102,16 @@ def test_metadata_that_ties_nothing(tmp_path):
     assert state.keys() == {"pt", "w"} and state.aliases == {} and state.notes == []
 
 
-def unknown_type(path, dtype="F4", **changes):
+def unknown_type(path, dtype="F4", v="a", g="z", **changes):
     """Write a file with a tensor of a type that the reader does not know."""
     header = {
-        "a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
+        v: {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
         "q": {"dtype": dtype, "shape": [2, 3], "data_offsets": [24, 27]},
-        "z": {"dtype": "F32", "shape": [1], "data_offsets": [27, 31]},
+        g: {
+            "dtype": "F32",
+            "shape": [1] if g == "z" else [1, 1],
+            "data_offsets": [27, 31],
+        },
     }
     header["q"] |= changes
     text = json.dumps(header).encode()
@@ -125,3 +167,29 @@ def test_compiled_modules_inside_are_recognized(tmp_path):
     # Two keys of one name: nothing is taken out.
     both = {"a._orig_mod.w": torch.ones(1), "a.w": torch.zeros(1)}
     assert convert.StateDict(both).keys() == both.keys()
+
+
+@pytest.mark.parametrize("kind", ["zip", "safetensors"])
+def test_one_layer_is_two_tied_modules(kind, tmp_path, rng):
+    embed, head = torch.nn.Embedding(7, 5), torch.nn.Linear(5, 7, bias=False)
+    head.weight = embed.weight
+    module = torch.nn.ModuleDict({"embed": embed, "head": head})
+    write(kind, module, tmp_path / "w")
+    inputs = keras.Input((3,), dtype="int32")
+    layer = keras.layers.ReversibleEmbedding(7, 5, name="embed")
+    model = keras.Model(inputs, layer(layer(inputs), reverse=True))
+    convert.from_torch(tmp_path / "w", model)
+    notes = convert.provenance(model)["notes"]
+    (note,) = [note for note in notes if "in which the model has it" in note]
+    assert note.startswith("head.weight is the same tensor as embed.weight")
+    x = rng.integers(0, 7, (4, 3))
+    with torch.no_grad():
+        expected = head(embed(torch.tensor(x))).numpy()
+    np.testing.assert_allclose(model(x), expected, atol=1e-6)
+    module.load_state_dict(
+        {k: torch.tensor(v) for k, v in convert.to_torch(model).items()}
+    )
+    # Equal numbers alone tie nothing.
+    state = {key: value.clone() for key, value in module.state_dict().items()}
+    with pytest.raises(convert.MismatchError, match=r"Unused: head\.weight"):
+        convert.from_torch(state, model)

@@ -3,6 +3,7 @@
 import json
 from contextlib import nullcontext
 
+import keras
 import numpy as np
 import pytest
 import torch
@@ -123,3 +124,19 @@ def test_parts_that_make_no_weight_are_refused(form):
             convert.from_torch(parts, model)
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_weight_of_another_name(form, rng):
+    lstm = torch.nn.LSTM(3, 4, batch_first=True)
+    with pytest.warns(FutureWarning) if form == "utils" else nullcontext():
+        FORMS[form](lstm, name="weight_hh_l0")
+    x = rng.standard_normal((2, 5, 3)).astype("float32")
+    with torch.no_grad():
+        expected = lstm(torch.tensor(x))[0].numpy()
+    layer = keras.layers.LSTM(4, return_sequences=True, name="layer")
+    model = keras.Sequential([keras.Input((5, 3)), layer])
+    convert.from_torch(Holder(lstm).state_dict(), model)
+    np.testing.assert_allclose(model(x), expected, atol=1e-6)
+    notes = convert.provenance(model)["notes"]
+    assert any("of layer.weight_hh_l0 was folded" in note for note in notes)

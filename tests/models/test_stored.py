@@ -293,6 +293,26 @@ def test_datasets_of_other_types_are_named(tmp_path):
     assert "`layers/dense/vars/1`" in note
 
 
+class Pair(keras.Model):
+    """A model of a user, who calls its layers cells."""
+
+    def __init__(self):
+        super().__init__()
+        self.cells = [kl.Dense(5, name="one"), kl.Dense(4, name="two")]
+
+    def call(self, inputs):
+        return self.cells[1](self.cells[0](inputs))
+
+
+def test_layers_that_are_called_cells_are_none(tmp_path):
+    model = Pair()
+    model(np.ones((2, 3)))
+    model.save_weights(tmp_path / "model.weights.h5")
+    bare = experiments.analyze_checkpoint(tmp_path / "model.weights.h5")
+    assert [row.name for row in bare] == ["one", "two"]
+    assert all(row.note is None for row in bare)
+
+
 class Cell(kl.Layer):
     """A cell that makes its recurrent kernel first."""
 

@@ -93,12 +93,13 @@ class StateDict(Mapping):
         self.notes.append(f"`{_COMPILED}.` was taken out of {changed} keys")
         return {names[key]: value for key, value in records.items()}
 
-    def selected(self, names, notes=()):
+    def selected(self, names, notes=(), made=()):
         """Return some of the tensors, perhaps under other names.
 
         Args:
             names: Dict from the new key to the present one.
             notes: List of strings, what was done.
+            made: Dict from key to `TensorRecord`, tensors made of others.
 
         Example:
         >>> state = StateDict({"net.w": np.ones(2), "head.w": np.ones(3)})
@@ -108,6 +109,7 @@ class StateDict(Mapping):
         other = copy.copy(self)
         other.notes = [*self.notes, *notes]
         other._records = {new: self._records[key] for new, key in names.items()}
+        other._records |= made
         return other
 
     def __len__(self):
