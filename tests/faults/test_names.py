@@ -4,10 +4,12 @@ import contextlib
 import dataclasses
 import io
 import json
+import random
 import subprocess
 import sys
 import warnings
 
+import keras
 import matplotlib.text
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ from keras_spectral.experiments.analysis_rows import Analysis
 from keras_spectral.printable import printable
 from keras_spectral.results import Rows
 from keras_spectral.terminal import Console
-from tests.faults import names
+from tests.faults import mutations, names
 from tests.test_results import Row
 
 # Words of ours and a few hundred characters; a table's line is as wide in a pipe.
@@ -127,6 +129,23 @@ def test_a_card_that_is_none_says_nothing(card, tmp_path):
     assert provenance(path) == {}
     code, out, err = command("convert", path, "--output", tmp_path / "b.keras")
     assert code == 0 and not err and "Not seen" not in out
+
+
+def test_compressed_files(tmp_path):
+    from keras_spectral import compression
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="fc")])
+    small = compression.compress(model, seed=1)
+    path = tmp_path / "a.safetensors"
+    compression.save_compressed(small, path)
+    content = path.read_bytes()
+    for seed in range(60):
+        source = random.Random(seed)
+        path.write_bytes(mutations.compressed_changed(content, source, content))
+        try:
+            compression.load_compressed(path)
+        except ValueError as error:
+            check(str(error))
 
 
 def test_sweeps_show_names_of_files(tmp_path, monkeypatch):
