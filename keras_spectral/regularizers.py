@@ -4,14 +4,15 @@ Each flattens a kernel to a matrix with the outputs on `output_axis`, computes i
 at least float32, and is added to the loss by `kernel_regularizer=`. A zero kernel
 has a finite penalty and gradient; NaN and infinity in a kernel are not hidden.
 `StableRank`, `DOptimal` and `Divergence` do not depend on a kernel's scale, also
-where its squares leave the range of float32.
+where its squares leave the range of float32; the others, which are squares and fourth
+powers, are infinite there, and never NaN.
 """
 
 import keras
 from keras import ops
 
 from keras_spectral.linalg import fixed_svd, leading_triplet, turning_singular_value
-from keras_spectral.linalg.norms import wide
+from keras_spectral.linalg.norms import magnitude, wide
 from keras_spectral.models.slots import InViews
 from keras_spectral.validation import check_choice, check_positive
 
@@ -142,9 +143,15 @@ class Orthonormal(_SpectralRegularizer):
         else:
             gram = ops.matmul(transposed, matrix)
         identity = ops.eye(min(inputs, outputs), dtype=gram.dtype)
+        # Of infinite products of both signs the sum would be NaN.
+        overflow = ops.logical_not(ops.all(ops.isfinite(gram)))
         if self.diagonal:
-            return ops.sum(ops.square(gram - identity))
-        return ops.sum(ops.square(gram * (1.0 - identity)))
+            penalty = ops.sum(ops.square(gram - identity))
+        else:
+            penalty = ops.sum(ops.square(gram * (1.0 - identity)))
+        broken = ops.any(ops.isnan(matrix))
+        infinite = ops.logical_and(overflow, ops.logical_not(broken))
+        return ops.where(infinite, float("inf"), penalty)
 
     def get_config(self):
         return {**super().get_config(), "diagonal": self.diagonal}
@@ -203,7 +210,8 @@ class _SpectrumRegularizer(_SpectralRegularizer):
         return self.factor * self._normalized_penalty(ops.abs(wide(x)))
 
     def penalty(self, matrix):
-        return self._normalized_penalty(fixed_svd(matrix)[1])
+        # Of entries near the end of float32 the norm would be beyond it.
+        return self._normalized_penalty(fixed_svd(matrix / magnitude(matrix))[1])
 
     def _normalized_penalty(self, spectrum):
         largest = ops.max(spectrum)

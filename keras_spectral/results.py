@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import Literal
 
+from keras_spectral.printable import printable
+
 # What a run's results are of, as their files say.
 RunStatus = Literal["running", "complete", "interrupted", "failed"]
 
@@ -33,7 +35,8 @@ def _cell(value, form) -> str:
         return "-"
     if isinstance(value, float):
         return format(value, form or ".4g")
-    return str(value)
+    # Names are a stranger's.
+    return printable(str(value))
 
 
 class Rows:
@@ -92,11 +95,12 @@ class Rows:
 
     def __rich__(self):
         from rich.table import Table
+        from rich.text import Text
 
         if not self.rows:
-            return f"{self.title}: no rows"
+            return Text(f"{printable(self.title)}: no rows")
         table = Table(
-            title=self.title,
+            title=Text(printable(self.title)),
             caption=self.caption,
             title_justify="left",
             caption_justify="left",
@@ -115,7 +119,8 @@ class Rows:
         for row in self.rows:
             table.add_row(
                 *(
-                    _cell(getattr(row, field.name), field.metadata.get("format"))
+                    # `Text` reads no markup, on whatever console.
+                    Text(_cell(getattr(row, field.name), field.metadata.get("format")))
                     for field in fields
                 )
             )
@@ -124,10 +129,10 @@ class Rows:
     def __str__(self) -> str:
         import io
 
-        from rich.console import Console
+        from keras_spectral.terminal import Console
 
         stream = io.StringIO()
-        Console(file=stream, width=110, markup=False).print(self)
+        Console(file=stream, width=110).print(self)
         return stream.getvalue().rstrip()
 
     def __repr__(self) -> str:

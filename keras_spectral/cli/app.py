@@ -4,16 +4,48 @@ Keras and its backend take seconds to import, so every command imports what it
 needs itself; `--help` loads none of it.
 """
 
+import contextlib
 import sys
 from typing import Annotated
 
 import typer
+import typer.core
 
 import keras_spectral
 from keras_spectral.cli import checkpoints, compression, experiments, measures, streams
 from keras_spectral.convert.files.errors import MismatchError, UnsafeCheckpointError
+from keras_spectral.printable import printable
+
+# What a message of ours may hold of a file, and words around it.
+_MESSAGE = 1000
+_UsageError = typer.BadParameter.__base__
+
+
+@contextlib.contextmanager
+def _printable_usage():
+    """Make an error's message printable: arguments may be a stranger's file names."""
+    try:
+        yield
+    except _UsageError as error:
+        message = printable(error.format_message(), _MESSAGE)
+        error.format_message = lambda: message
+        raise
+
+
+class _Group(typer.core.TyperGroup):
+    """The verbs."""
+
+    def parse_args(self, context, arguments):
+        with _printable_usage():
+            return super().parse_args(context, arguments)
+
+    def invoke(self, context):
+        with _printable_usage():
+            return super().invoke(context)
+
 
 app = typer.Typer(
+    cls=_Group,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -70,7 +102,7 @@ def main(arguments=None):
         except (ValueError, OSError, ImportError) as error:
             if debug:
                 raise
-            streams.tell(" ".join(str(error).split()))
+            streams.tell(printable(" ".join(str(error).split()), _MESSAGE))
             raise SystemExit(_exit_code(error)) from None
         except SystemExit:
             if lost():

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from keras_spectral.experiments.inputs import (
@@ -16,6 +15,8 @@ from keras_spectral.experiments.inputs import (
     start_keras,
     test_data,
 )
+from keras_spectral.printable import printable
+from keras_spectral.terminal import Console
 
 Model = Annotated[
     str | None,
@@ -48,14 +49,14 @@ def inspect(
     if as_json:
         typer.echo(json.dumps(report, indent=2))
         return
-    console = Console(markup=False)  # Names are a stranger's.
+    console = Console()
     table = Table(title=f"{file} ({state.container})", title_justify="left")
     for column in ("tensor", "shape", "type"):
         table.add_column(column)
     for tensor in report["tensors"]:
         shape = " x ".join(map(str, tensor["shape"])) or "scalar"
         name = " = ".join([tensor["name"], *tensor["aliases"]])
-        table.add_row(name, shape, tensor["dtype"])
+        table.add_row(printable(name), shape, printable(tensor["dtype"]))
     console.print(table)
     console.print(
         f"{len(report['tensors'])} tensors, {report['numbers']:,} numbers, "
@@ -161,7 +162,7 @@ def convert(
             f"Received: --output={output}. Choose another name."
         )
     card_path(output)
-    console = Console(quiet=as_json, markup=False)
+    console = Console(quiet=as_json)
     start_keras(console)
     from keras_spectral import convert as converter
 
@@ -211,7 +212,8 @@ def _print_card(console, card):
             console.print(f"Not checked: {', '.join(paths)} ({why}).")
     for note in card.get("notes", ()):
         console.print(f"Note: {note}.")
-    console.print(f"Not seen: {'; '.join(card['not_seen'])}.")
+    if card.get("not_seen"):
+        console.print(f"Not seen: {'; '.join(card['not_seen'])}.")
 
 
 def _by_reason(why):
@@ -239,7 +241,7 @@ def export(
 ):
     """Write a Keras model's weights as a PyTorch state dict."""
     _writable(output, (".safetensors", ".pth", ".pt"))
-    console = Console(quiet=as_json, markup=False)
+    console = Console(quiet=as_json)
     start_keras(console)
     from keras_spectral import convert as converter
 
@@ -274,7 +276,7 @@ def verify(
     """Compare two checkpoints tensor by tensor; exit code 1 if they differ."""
     from keras_spectral import convert as converter
 
-    console = Console(quiet=as_json, markup=False)
+    console = Console(quiet=as_json)
     if converter.is_keras_model(a) or converter.is_keras_model(b):
         start_keras(console)
     rows = converter.compare(a, b, tolerance, dialect)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from keras_spectral.cli.checkpoints import AsJson, Data, Model
 from keras_spectral.experiments.inputs import (
@@ -17,6 +16,7 @@ from keras_spectral.experiments.inputs import (
     start_keras,
     test_data,
 )
+from keras_spectral.terminal import Console
 
 Source = Annotated[
     Path,
@@ -149,7 +149,7 @@ def compress(
         },
     )
     console.print(_sizes(best, stored[-1], dense, values, *accuracies))
-    console.print(f"Results and {_FILE} are in {output.resolve()}", markup=False)
+    console.print(f"Results and {_FILE} are in {output.resolve()}")
 
 
 def _chosen(name, value, choices):
@@ -283,7 +283,7 @@ def bound(
         + (": vacuous, guessing errs less." if best.vacuous else ".")
     )
     for each in found.assumptions:
-        console.print(f"{each.status}: {each.name}. {each.detail}", markup=False)
+        console.print(f"{each.status}: {each.name}. {each.detail}")
 
 
 def _numbers(name, text, kind):

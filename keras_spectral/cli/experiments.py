@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from keras_spectral.experiments.inputs import start_keras
+from keras_spectral.printable import printable
+from keras_spectral.terminal import Console
 
 
 def demo(
@@ -32,7 +33,7 @@ def demo(
     except KeyboardInterrupt:
         typer.echo(
             "keras-spectral: interrupted; what was finished so far is in "
-            f"{output.resolve()}",
+            f"{printable(str(output.resolve()))}",
             err=True,
         )
         sys.stdout.flush()
@@ -105,7 +106,8 @@ def sweep(
     except KeyboardInterrupt:
         typer.echo(
             "keras-spectral: interrupted; finished rows are in "
-            f"{output.resolve()}, and the same command goes on from there",
+            f"{printable(str(output.resolve()))}, and the same command goes on "
+            "from there",
             err=True,
         )
         sys.stdout.flush()

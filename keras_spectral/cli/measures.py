@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from keras_spectral.cli.checkpoints import AsJson, Entry
+from keras_spectral.printable import printable
+from keras_spectral.terminal import Console
 
 
 def analyze(
@@ -40,7 +41,7 @@ def analyze(
         def progress(name, number, count):
             from rich.text import Text
 
-            status.update(Text(f"{number + 1} of {count}: {name}"))
+            status.update(Text(printable(f"{number + 1} of {count}: {name}")))
 
         found = analyze_checkpoint(file, entry, layout, seed, progress)
     content = {
@@ -53,16 +54,14 @@ def analyze(
     else:
         console.print(found)
         for note, names in found.notes.items():
-            console.print(f"* {note}: {_some(names)}", markup=False, highlight=False)
+            console.print(f"* {note}: {_some(names)}", highlight=False)
         for reason, names in _by_reason(found.skipped).items():
-            console.print(
-                f"skipped, {reason}: {_some(names)}", markup=False, highlight=False
-            )
+            console.print(f"skipped, {reason}: {_some(names)}", highlight=False)
     if output is not None:
         write_json(output / "analysis.json", content)
         if len(found):
             report.save(report.analysis_figure(found), output / "analysis.png")
-        console.print(f"Results are in {output.resolve()}", markup=False)
+        console.print(f"Results are in {output.resolve()}")
 
 
 def _by_reason(skipped):
@@ -74,7 +73,9 @@ def _by_reason(skipped):
 
 def _some(names, most=3):
     rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(map(printable, names[:most])) + (
+        f" and {rest} more" if rest > 0 else ""
+    )
 
 
 COMMANDS = (analyze,)

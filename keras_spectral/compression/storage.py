@@ -35,6 +35,7 @@ from keras_spectral.compression.unwrapping import stored_model
 from keras_spectral.files import output_file, replacing
 from keras_spectral.gaussian import digest
 from keras_spectral.models.copying import set_weights
+from keras_spectral.printable import printable
 from keras_spectral.results import Rows
 from keras_spectral.validation import check_choice, check_integer
 
@@ -291,7 +292,8 @@ def _refusing(path):
         if isinstance(error, SafetensorError):
             reason = f"it is cut off, damaged or no safetensors file ({reason})"
         raise ValueError(
-            f"`path` must be a compressed checkpoint: {reason}. Received: path={path}"
+            f"`path` must be a compressed checkpoint: {printable(reason, 600)}. "
+            f"Received: path={printable(str(path))}"
         ) from error
 
 

@@ -6,7 +6,9 @@ import shutil
 import weakref
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
 
 from keras_spectral.files import beside, output_file, replacing
 
@@ -18,6 +20,32 @@ _KEY = "keras_spectral"
 # What every card has, and how large one of a hundred thousand notes may be.
 _CARD = {"keras_spectral", "source", "fingerprint"}
 _LARGEST_CARD = 2**26
+
+
+class _Certificate(msgspec.Struct):
+    """What of a card's certificate is used."""
+
+    scope: Literal["network", "layers", "none"]
+    reference: str
+    relative_error: float
+    layers: int
+    layers_in_all: int
+    unchecked: list[str]
+    precision: str
+    reason: str
+
+
+class _Card(msgspec.Struct):
+    """What of a card is used: a file of a stranger's may hold anything in its place."""
+
+    dialect: str = ""
+    notes: list[str] = []
+    shapes: dict[str, list[int]] = {}
+    num_batches_tracked: dict[str, int] = {}
+    flattened: list[str] = []
+    not_seen: list[str] = []
+    verification: _Certificate | None = None
+
 
 # Model -> its card. A model cannot carry one: Keras would track and save it.
 _CARDS = weakref.WeakKeyDictionary()
@@ -52,7 +80,11 @@ def provenance(model: "keras.Model | str | Path") -> dict:
         return dict(_CARDS.get(model, {}))
     with zipfile.ZipFile(model) as archive:
         card = json.loads(archive.read(_METADATA)).get(_KEY)
-    return card if isinstance(card, dict) else {}
+    try:
+        msgspec.convert(card, _Card)
+    except msgspec.ValidationError:
+        return {}
+    return card
 
 
 def card_path(path):

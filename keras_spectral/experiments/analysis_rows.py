@@ -5,6 +5,7 @@ import math
 
 from keras_spectral.measures.eigenvalues import Bulk
 from keras_spectral.measures.power_law import FitStatus
+from keras_spectral.printable import printable
 from keras_spectral.results import Rows
 
 # No law of weights is as steep; the fit's status says why.
@@ -103,7 +104,7 @@ class Analysis(Rows):
         from rich.text import Text
 
         table = Table(
-            title=Text(self.title),
+            title=Text(printable(self.title)),
             caption=self.caption,
             title_justify="left",
             caption_justify="left",
@@ -117,11 +118,11 @@ class Analysis(Rows):
         for label in (
             "norm", "stable\nrank", "alpha of\n|w|", "alpha of\nW'W", "spikes"
         ):  # fmt: skip
-            table.add_column(label, justify="right", no_wrap=True)
+            table.add_column(Text(label), justify="right", no_wrap=True)
         for number, row in enumerate(self.rows, 1):
             table.add_row(
                 str(number),
-                Text(_short(row.name) + ("*" if row.note else "")),
+                Text(printable(_short(row.name)) + ("*" if row.note else "")),
                 "x".join(map(str, row.shape)),
                 f"{row.spectral_norm:.3g}",
                 f"{row.stable_rank:.2f}",

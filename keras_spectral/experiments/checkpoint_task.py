@@ -90,9 +90,8 @@ def measure_in_worker(task):
     Returns:
         Dict, a `SweepRow` as JSON has it.
     """
-    from rich.console import Console
-
     from keras_spectral.experiments.inputs import start_keras
+    from keras_spectral.terminal import Console
 
     with _ONE_AT_A_TIME:
         start_keras(Console(quiet=True))

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 import keras_spectral
@@ -17,6 +16,7 @@ from keras_spectral.files import output_folder, replacing, write_json
 from keras_spectral.interrupts import interrupts_heeded
 from keras_spectral.layers import SpectralNormalization, StableRankNormalization
 from keras_spectral.results import Rows, RunStatus
+from keras_spectral.terminal import Console
 from keras_spectral.validation import check_integer
 
 CHECKPOINT = "resnet20_digits"

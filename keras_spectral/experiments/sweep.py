@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 import keras_spectral
@@ -22,7 +21,9 @@ from keras_spectral.experiments.checkpoint_row import (
 from keras_spectral.experiments.checkpoint_task import measure_in_worker
 from keras_spectral.files import output_folder, replacing, write_json
 from keras_spectral.interrupts import interrupts_heeded, interrupts_ignored
+from keras_spectral.printable import printable
 from keras_spectral.results import Rows, RunStatus
+from keras_spectral.terminal import Console
 from keras_spectral.validation import check_integer
 
 _FILES = ("table.json", "table.md", "figure3.png")
@@ -146,15 +147,14 @@ def run_sweep(
 
 def _tell(console, found):
     if found.missing and found.tasks:
-        console.print(f"Note: {found.where()}", markup=False)
+        console.print(f"Note: {found.where()}")
     if found.unused:
         console.print(
             f"Note: not asked for, or not named after a network: "
-            f"{', '.join(found.unused[:5])}{' ...' if found.unused[5:] else ''}",
-            markup=False,
+            f"{', '.join(found.unused[:5])}{' ...' if found.unused[5:] else ''}"
         )
     for path in found.copies:
-        console.print(f"Note: {path} is a copy of another file.", markup=False)
+        console.print(f"Note: {path} is a copy of another file.")
 
 
 def _finished(folder, task):
@@ -260,14 +260,14 @@ def _shown(console, results, total):
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=console,
     ) as progress:
         bar = progress.add_task("Checkpoints", total=total, note="")
         for task, row in results:
             yield task, row
             outcome = "failed" if row.error else "done"
-            progress.update(bar, advance=1, note=f"{row.name} {outcome}")
+            progress.update(bar, advance=1, note=f"{printable(row.name)} {outcome}")
 
 
 def _write(folder, rows, found, status: RunStatus):

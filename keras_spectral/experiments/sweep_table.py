@@ -3,6 +3,7 @@
 import dataclasses
 
 from keras_spectral.compression.heavy_tail import REPLACEMENTS
+from keras_spectral.printable import printable
 from keras_spectral.results import Rows, RunStatus
 
 _WEIGHTS = (
@@ -164,4 +165,4 @@ def markdown(rows, found, status: RunStatus):
 
 
 def _escaped(cell):
-    return cell.replace("|", "\\|")
+    return printable(cell, 1000).replace("|", "\\|")

@@ -19,7 +19,8 @@ def normalizing_scale(norm, bound=1.0, epsilon=1e-12):
             the factor is 1. (An estimate u' W v may be negative.)
 
     Returns:
-        Scalar tensor.
+        Scalar tensor; NaN where it is too small for its dtype (in float32, for norms
+        above 8e37 times the bound), and not zero, which would hide that.
 
     Example:
     >>> import numpy as np
@@ -45,7 +46,8 @@ def clipping_scale(norm, bound=1.0):
         bound: Float > 0.
 
     Returns:
-        Scalar tensor, 1 for a norm within the bound.
+        Scalar tensor, 1 for a norm within the bound; NaN where it is too small for
+        its dtype (in float32, for norms above 8e37 times the bound).
 
     Example:
     >>> import numpy as np
@@ -58,9 +60,14 @@ def clipping_scale(norm, bound=1.0):
 
 
 def _reciprocal(x, numerator=1.0):
-    """Return numerator / x, whose slope does not underflow for an x of 1e30."""
+    """Return numerator / x, whose slope does not underflow for an x of 1e30.
+
+    Where it would itself, it is NaN: a kernel of 1e38 must not silently become zero.
+    """
     fixed = ops.stop_gradient(x)
-    return (numerator / fixed) / (x / fixed)
+    quotient = numerator / fixed
+    quotient = ops.where(ops.equal(quotient, 0), float("nan"), quotient)
+    return quotient / (x / fixed)
 
 
 def divide_by_norm(weight, norm, bound=1.0, epsilon=1e-12):

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, MaxNLocator
 
-from keras_spectral.report.figures import _COLOURS, _finish
+from keras_spectral.report.figures import _COLOURS, _finish, _shown
 
 _SPECTRA = 6
 
@@ -124,6 +124,6 @@ def _draw_spectrum(axes, number, row):
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     name = name if len(name) <= 34 else f"...{name[-31:]}"
-    axes.set_title(f"{number}: {name}", loc="left", fontsize=9)
+    axes.set_title(f"{number}: {_shown(name)}", loc="left", fontsize=9)
     if axes.get_subplotspec().is_first_col():
         axes.set_ylabel("share above", fontsize=9)

@@ -5,6 +5,7 @@ import math
 from matplotlib.figure import Figure
 
 from keras_spectral.files import replacing
+from keras_spectral.printable import printable
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
@@ -27,6 +28,11 @@ def _colour(labels, start=0):
         label: _COLOURS[index % len(_COLOURS)]
         for index, label in enumerate(labels, start)
     }
+
+
+def _shown(name):
+    """Return a name from a file as a figure shows it, in which no dollar is math."""
+    return printable(name, 60).replace("$", r"\$")
 
 
 def draw_training(axes, rows):
@@ -59,7 +65,7 @@ def draw_training(axes, rows):
     axes.set_xticks(
         range(len(rows)),
         [
-            f"{row.name}\nstable ranks: {row.sum_of_stable_ranks:.1f}\n"
+            f"{_shown(row.name)}\nstable ranks: {row.sum_of_stable_ranks:.1f}\n"
             f"norms: {_exp(row.log_product_of_spectral_norms)}"
             for row in rows
         ],
@@ -100,13 +106,13 @@ def draw_spectra(axes, spectra, layer=None):
             [value / values[0] if values[0] else math.nan for value in values],
             color=colours[label],
             marker=".",
-            label=f"{label} (stable rank {row.stable_rank:.1f})",
+            label=f"{_shown(label)} (stable rank {row.stable_rank:.1f})",
         )
     axes.set_ylim(0, 1.03)
     axes.set_xlabel("index of the singular value")
     axes.set_ylabel("singular value / largest")
     axes.legend(frameon=False, fontsize=9, loc="upper right")
-    _finish(axes, f"Spectrum of layer {layer}")
+    _finish(axes, f"Spectrum of layer {_shown(layer)}")
 
 
 def draw_compression(axes, rows):
@@ -171,7 +177,7 @@ def draw_compression(axes, rows):
         frameon=False, fontsize=9, title="replaced by", title_fontsize=9,
         loc="lower left", ncols=len(replacements), alignment="left",
     )  # fmt: skip
-    _finish(axes, f"Compressing {rows[0].name}")
+    _finish(axes, f"Compressing {_shown(rows[0].name)}")
 
 
 def compression_figure(rows):

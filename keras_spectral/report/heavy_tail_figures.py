@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from keras_spectral.measures import alpha_stable_density, fit_linear_mixture
-from keras_spectral.report.figures import _COLOURS, _GREY, _finish
+from keras_spectral.report.figures import _COLOURS, _GREY, _finish, _shown
 from keras_spectral.theory import resilient_classification
 
 # No bound, a wrong one, a right one.
@@ -242,7 +242,7 @@ def figure_3(rows, mixture=None):
     for dataset in datasets:
         axes.plot(
             [], [], ls="", marker=markers[dataset], color=_GREY, ms=6,
-            label=dataset or "data unknown",
+            label=_shown(dataset or "data unknown"),
         )  # fmt: skip
     if hollow:
         axes.plot(

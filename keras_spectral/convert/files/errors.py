@@ -1,8 +1,15 @@
 """The two errors of reading checkpoints."""
 
+from keras_spectral.printable import printable
+
+# Of a reason, which may hold names from the file, and of the file's own name.
+_REASON, _ORIGIN = 600, 300
+
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read, or that does not fit the model.
+
+    What it says is printable and short, whatever names from the file are in it.
 
     Args:
         reason: String, what is wrong: a sentence without its subject, the file.
@@ -10,7 +17,9 @@ class CheckpointError(ValueError):
     """
 
     def __init__(self, reason, origin=None):
-        super().__init__(reason if origin is None else f"{origin} {reason}")
+        reason = printable(str(reason), _REASON)
+        subject = "" if origin is None else f"{printable(str(origin), _ORIGIN)} "
+        super().__init__(f"{subject}{reason}")
         self.reason = reason
 
 
