@@ -56,9 +56,8 @@ def _checkpoint(path):
 
     state = read_checkpoint(path)
     for key in state:
-        if state.shapes.get(key) is not None:
-            state[key]
-    return str(dict(state.shapes))
+        state[key]
+    return str(state.shapes)
 
 
 def _analysis(path):

@@ -17,7 +17,7 @@ _RATIO = 20
 _ALLOWANCE = 64 * 2**20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorRecord:
     """A tensor that was found in a file and not yet read.
 
@@ -73,6 +73,18 @@ def numpy_dtype(name):
                 f"holds numbers of the type {name}, which NumPy does not know"
             ) from None
         return np.dtype(getattr(ml_dtypes, name))
+
+
+def shown(name):
+    """Return what a file calls a tensor, short and printable."""
+    text = ascii(name[:80])[1:-1]
+    return f"`{text[:60]}...`" if len(text) > 60 else f"`{text}`"
+
+
+def listed(names):
+    """Return a list of what is shown already, however long, as a few."""
+    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+    return f"{', '.join(names[:5])}{more}"
 
 
 def check_shape(shape, key="a tensor"):
