@@ -309,7 +309,7 @@ CASES = {
         written(claims((2**30, 2**30), chunks=(1, 1))), says="unpacks"
     ),
     "2^60 numbers in one": Case(written(claims((2**30, 2**30))), says="unpacks"),
-    "no numbers, 2^60 rows": Case(written(claims((2**60, 0))), "read", says="(115"),
+    "no numbers, 2^60 rows": Case(written(claims((2**60, 0))), says="the shape"),
     "no numbers, analysed": Case(
         written(claims((3, 0))), "read", says="[]", reader="analysis"
     ),

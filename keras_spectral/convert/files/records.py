@@ -91,7 +91,8 @@ def check_shape(shape, key="a tensor"):
     """Return a shape that a file declares as a tuple of integers in [0, 2**63)."""
     shape = tuple(shape)
     whole = all(type(n) is int and 0 <= n < 2**63 for n in shape)
-    if len(shape) > 32 or not whole:
+    # NumPy makes no array of nothing either whose other axes are endless.
+    if len(shape) > 32 or not whole or math.prod(n or 1 for n in shape) >= 2**58:
         raise CheckpointError(f"is damaged ({key} has the shape {str(shape)[:60]})")
     return shape
 
