@@ -89,10 +89,10 @@ CASES = {
         says="header is longer",
     ),
     "no Unicode": Case(described(b'{"a":"\xff"}'), says="cannot be inflated"),
-    "no end": Case(described(b"x", packed=True), says="cannot be inflated"),
+    "no end": Case(described(b"x" * 9, packed=True), says="cannot be inflated"),
     "10,000 digits": Case(described(b'{"a":' + b"9" * 10_000 + b"}"), says="no JSON"),
     "a name of 1 MB": Case(described({"x" * 10**6: 1}), says="other fields"),
-    "shape of digits": Case(described(weight(shape=[10**4000])), says="described"),
+    "shape of digits": Case(described(weight(shape=[10**4000])), says="not those"),
     "shape of NaN": Case(described(weight(shape=[float("nan")])), says="shape"),
     "shape of a million": Case(described(weight(shape=[1] * 10**5)), says="shape"),
     "scale 1e999": Case(

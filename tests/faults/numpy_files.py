@@ -78,7 +78,7 @@ CASES = {
         for descr in NO_NUMBERS
     },
     "brackets": Case(one("(" * 9000 + ")" * 900), says="damaged (its member"),
-    "brackets in the shape": Case(one(described("(" * 90 + "1" + ",)" * 90)), says="its"),
+    "brackets in the shape": Case(one(described("(" * 90 + "1" + ",)" * 90))),
     "minus signs": Case(one("-" * 9000 + "1"), says="damaged (its member"),
     "a call": Case(one("__import__('os').system('true')"), says="damaged (its"),
     "10,000 digits": Case(one(described(f"({'9' * 9000},)")), says="damaged"),
