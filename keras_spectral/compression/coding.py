@@ -13,6 +13,7 @@ Index = Literal["bitmap", "delta"]
 INDICES = get_args(Index)
 Values = Literal["float32", "float16", "bfloat16", "int8"]
 VALUES = get_args(Values)
+_BLOCK = 2**20
 
 
 def dtype_named(name):
@@ -42,12 +43,16 @@ def _from_gaps(codes, size, count):
     ends = codes < 255
     if ends.sum() != count:
         raise ValueError(f"its index names {ends.sum():,} entries instead of {count:,}")
-    reached = np.cumsum(codes.astype("int64") + ends)
-    covered = int(reached[-1]) if codes.size else 0
+    covered = int(codes.sum(dtype="int64")) + count
     if not 0 <= size - covered < 255:
         raise ValueError(f"its index covers {covered:,} entries instead of {size:,}")
-    kept = np.zeros(size, bool)
-    kept[reached[ends] - 1] = True
+    kept, reached = np.zeros(size, bool), 0
+    # In blocks: the sums of all would take many times the memory of the weight.
+    for start in range(0, codes.size, _BLOCK):
+        part = slice(start, start + _BLOCK)
+        sums = reached + np.cumsum(codes[part].astype("int64") + ends[part])
+        kept[sums[ends[part]] - 1] = True
+        reached = int(sums[-1])
     return kept
 
 

@@ -287,8 +287,8 @@ def _refusing(path):
     """Say of a file that cannot be loaded which it is, and why."""
     try:
         yield
-    except (ValueError, SafetensorError) as error:
-        reason = str(error)
+    except (ValueError, SafetensorError, RecursionError, MemoryError) as error:
+        reason = str(error)[:500] or type(error).__name__
         if isinstance(error, SafetensorError):
             reason = f"it is cut off, damaged or no safetensors file ({reason})"
         raise ValueError(
@@ -367,6 +367,8 @@ def load_compressed(
     limit = _ALLOWANCE + _UNPACKED_PER_BYTE * size
     if memory_limit is not None:
         limit = memory_limit
+    with _refusing(path):
+        reading.check_header(path)
     with _refusing(path), safe_open(path, "np") as file:
         config, stored = reading.read_description(file)
         total = sum(

@@ -5,6 +5,7 @@ the same rows of `kinds`. A file of weights alone tells a layer's class by the n
 its group, and no arguments.
 """
 
+import collections
 import re
 from dataclasses import dataclass, field, replace
 
@@ -17,6 +18,8 @@ from keras_spectral.models.views import MatrixView
 
 # What holds layers in a list, in Keras' own models and cells.
 _LISTS = ("layers", "cells")
+# Numbers of a kernel that is in the file as two narrow factors.
+_LARGEST_PRODUCT = 2**24
 # Where a class keeps the config of a layer that it calls something else.
 _CONFIGS = {"forward_layer": "layer"}
 
@@ -112,8 +115,9 @@ class _StoredPart:
     @property
     def kind(self):
         """The name of the layer's class, or of its group."""
-        if isinstance(self.config.get("class_name"), str):
-            return self.config["class_name"]
+        told = self.config.get("class_name")
+        if isinstance(told, str) and len(told) <= 100 and told.isprintable():
+            return told
         for inside, kind in (("cells", "StackedRNNCells"), ("cell", "RNN")):
             if self.has(inside) and self.path:
                 return _CLASSES.get(self._group, kind)
@@ -135,7 +139,7 @@ class _StoredPart:
         return self.arguments.get(attribute)
 
     def has(self, attribute):
-        return attribute in self.walk.children(self.path)
+        return self.walk.has(self.path, attribute)
 
     def part(self, attribute):
         config = self.arguments.get(_CONFIGS.get(attribute, attribute))
@@ -167,41 +171,56 @@ class _Walk:
     def __init__(self, shapes, file):
         self.shapes, self.file = shapes, file
         self.found, self.left_out = [], {}
-        self._children = {"": {}}
+        self._children, self._own = {"": {}}, {}
         for key in shapes:
             path = ""
             for group in key.split("/"):
                 self._children.setdefault(path, {})[group] = None
+                if group == "vars":
+                    self._own.setdefault(path, []).append(key)
                 path = f"{path}/{group}" if path else group
 
     def children(self, path):
         """Return the names of what is in a group, groups and tensors."""
         return list(self._children.get(path, ()))
 
+    def has(self, path, name):
+        """Whether a group has something of that name."""
+        return name in self._children.get(path, ())
+
+    def own(self, path):
+        """Return the keys of the tensors of a layer's own."""
+        prefix = f"{path}/vars/" if path else "vars/"
+        return [key for key in self._own.get(path, ()) if key.startswith(prefix)]
+
     def listed(self, path, configs):
         """Return the layers of a list, in its order where that is known."""
-        left = sorted(self.children(path), key=_number)
+        groups = sorted(self.children(path), key=_number)
+        # A file may have as many configs as groups, and thousands of each.
+        alike, named, taken = {}, {}, set()
+        for group in groups:
+            name = self.file.names.get(f"{path}/{group}")
+            named.setdefault(name, collections.deque()).append(group)
+            kind = name, _without_number(group)
+            alike.setdefault(kind, collections.deque()).append(group)
         found = []
         for config in configs if isinstance(configs, list) else ():
-            group = self._group_of(config, path, left)
-            if group is not None:
-                left.remove(group)
-                found.append(_StoredPart(self, f"{path}/{group}", config))
+            arguments = config.get("config") if isinstance(config, dict) else None
+            name = arguments.get("name") if isinstance(arguments, dict) else ()
+            if not isinstance(name, (str, type(None))):
+                continue
+            # That of its class and name, or of its name.
+            kind = name, _snake(str(config.get("class_name"))[:100])
+            for queue in (alike.get(kind), named.get(name)):
+                while queue and queue[0] in taken:
+                    queue.popleft()
+                if queue:
+                    group = queue.popleft()
+                    taken.add(group)
+                    found.append(_StoredPart(self, f"{path}/{group}", config))
+                    break
+        left = [group for group in groups if group not in taken]
         return found + [_StoredPart(self, f"{path}/{group}", None) for group in left]
-
-    def _group_of(self, config, path, groups):
-        """Return the group of a layer: that of its class and name, or of its name."""
-        arguments = config.get("config") if isinstance(config, dict) else None
-        if not isinstance(arguments, dict):
-            return None
-        named = [
-            group
-            for group in groups
-            if self.file.names.get(f"{path}/{group}") == arguments.get("name")
-        ]
-        kind = _snake(str(config.get("class_name")))
-        alike = [group for group in named if _without_number(group) == kind]
-        return next(iter(alike or named), None)
 
     def enter(self, part, name=None):
         """Find the kernels of a layer, or of the layers inside."""
@@ -282,7 +301,11 @@ class _Walk:
         if key not in self.shapes:
             return
         shape = tuple(self.shapes[key])
+        if len(shape) < 2:
+            return
         axes, note = found.kernel.outputs(found.owner, len(shape)), found.note
+        if axes is not None and not set(axes) <= set(range(len(shape))):
+            raise ValueError(f"its arguments are of another kernel than {shape}")
         if axes is None:
             axes = (len(shape) - 1,)
             note = f"{part.kind}'s arguments are not in the file: outputs last"
@@ -296,7 +319,7 @@ class _Walk:
             note,
         )
         mask = found.owner.key("mask")
-        if mask in self.shapes:
+        if tuple(self.shapes.get(mask, ())) == shape:
             weight = replace(
                 weight, keys=(key, mask), combine=lambda kernel, mask: kernel * mask
             )
@@ -312,8 +335,18 @@ class _Walk:
             self.left_out[f"{name} ({part.kind})"] = "its factors are not in the file"
             return
         (found,) = kernels_of(inner)
-        shape = tuple(self.shapes[keys[0]])
+        shape, values, scale, right = (tuple(self.shapes[key]) for key in keys)
+        fits = len(shape) > 1 and len(right) > 1 and scale in ((), (1,))
+        if not fits or 0 in (*shape, *right):
+            self.left_out[f"{name} ({part.kind})"] = "its factors do not fit"
+            return
         first = MatrixView(shape, found.kernel.outputs(inner, len(shape)))
+        if values != first.shape[1:] or np.prod(right[:-1]) != values[0]:
+            self.left_out[f"{name} ({part.kind})"] = "its factors do not fit"
+            return
+        if first.shape[0] * right[-1] > _LARGEST_PRODUCT:
+            self.left_out[f"{name} ({part.kind})"] = "its kernel is too large"
+            return
         view = first.resized(self.shapes[keys[-1]][-1])
 
         def combine(left, values, scale, right):
@@ -327,7 +360,7 @@ class _Walk:
         """Whatever has tensors of its own and is of no kind."""
         if not part.path and "vars" not in self.children(""):
             return
-        own = self._own(part)
+        own = self.own(part.path)
         if not own:
             return
         if part.kind == "BatchNormalization":
@@ -352,7 +385,3 @@ class _Walk:
                 return
             reason = "no matrix"
         self.left_out[f"{name} ({part.kind})"] = reason
-
-    def _own(self, part):
-        prefix = f"{part.path}/vars/" if part.path else "vars/"
-        return [key for key in self.shapes if key.startswith(prefix)]

@@ -65,6 +65,10 @@ def _all_but_two(part, rank):
     return tuple(range(2, rank))
 
 
+# A letter an axis, of which there are 32.
+_LONGEST_EQUATION = 200
+
+
 def _of_equation(part, rank):
     if not isinstance(part.read("equation"), str):
         return None
@@ -82,6 +86,11 @@ def einsum_labels(part):
         ValueError: If no one matrix holds the norm of the layer.
     """
     equation = part.read("equation")
+    if len(equation) > _LONGEST_EQUATION:
+        raise ValueError(
+            f"`layer` must have an equation of at most {_LONGEST_EQUATION} letters. "
+            f"Received: {len(equation):,} in '{part.name}'."
+        )
     operands, result = equation.replace(" ", "").split("->")
     inputs, kernel = (side.replace("...", "") for side in operands.split(","))
     result = result.replace("...", "")

@@ -45,7 +45,7 @@ def normalizer(kind, arguments, on_images):
             if arguments.get("preserved", 1) != 1:
                 return None, f"{trained}: {kind} that preserves several values"
         epsilon, clip = float(arguments.get("epsilon", 1e-12)), arguments.get("clip")
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None, f"{trained}: the arguments of its {kind} are not in the file"
 
     def normalized(matrix):

@@ -31,8 +31,9 @@ class MatrixView:
     @property
     def shape(self):
         """Shape (inputs, outputs) of the matrix."""
-        outputs = math.prod(self.kernel_shape[axis] for axis in self.output_axes)
-        return math.prod(self.kernel_shape) // outputs, outputs
+        sizes = [self.kernel_shape[axis] for axis in self._permutation]
+        inputs = len(sizes) - len(self.output_axes)
+        return math.prod(sizes[:inputs]), math.prod(sizes[inputs:])
 
     def resized(self, outputs):
         """Return the view of a kernel with another number on its output axis."""

@@ -56,9 +56,8 @@ def _checkpoint(path):
 
     state = read_checkpoint(path)
     for key in state:
-        if state.shapes.get(key) is not None:
-            state[key]
-    return str(dict(state.shapes))
+        state[key]
+    return str(state.shapes)
 
 
 def _analysis(path):
@@ -67,7 +66,36 @@ def _analysis(path):
     return str([row.name for row in analyze_checkpoint(path).rows])
 
 
-READERS = {"checkpoint": _checkpoint, "analysis": _analysis}
+def _inspected(path):
+    from keras_spectral.convert import read_checkpoint
+
+    state = read_checkpoint(path)
+    return f"{state.fingerprint()} {len(state.shapes)} {len(state.aliases)}"
+
+
+def _compressed(path):
+    """The description of a compressed file alone, which needs no backend."""
+    from safetensors import SafetensorError, safe_open
+
+    from keras_spectral.compression import reading
+    from keras_spectral.convert import CheckpointError
+
+    try:
+        reading.check_header(path)
+        with safe_open(path, "np") as file:
+            config, stored = reading.read_description(file)
+            reading.check_tensors(file, stored)
+        return f"{len(stored)} {list(config)[:5]}"
+    except (ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{error}") from error
+
+
+READERS = {
+    "checkpoint": _checkpoint,
+    "analysis": _analysis,
+    "inspected": _inspected,
+    "compressed": _compressed,
+}
 
 
 def _serve():
@@ -80,6 +108,8 @@ def _serve():
 
     for line in sys.stdin:
         request = json.loads(line)
+        if request["reader"] == "compressed":
+            import keras_spectral.compression  # noqa: F401  (with its backend)
         receiver, sender = os.pipe()
         child = os.fork()
         if not child:
@@ -100,7 +130,7 @@ def _answer(sender, path, reader, spare):
     from keras_spectral.convert import CheckpointError
 
     try:
-        answer = ["read", READERS[reader](path)[:2000]]
+        answer = ["read", READERS[reader](Path(path))[:2000]]
     except CheckpointError as error:
         answer = ["refused", str(error)]
     except BaseException as error:

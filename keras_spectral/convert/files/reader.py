@@ -8,7 +8,12 @@ import re
 import zipfile
 from pathlib import Path
 
-from keras_spectral.convert.files import shards, tensor_files, torch_files
+from keras_spectral.convert.files import (
+    hdf5_files,
+    shards,
+    tensor_files,
+    torch_files,
+)
 from keras_spectral.convert.files.entries import find_state_dict
 from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
 from keras_spectral.convert.files.pickles import read_pickle
@@ -130,7 +135,7 @@ _ARRAYS = {
     "safetensors": tensor_files.read_safetensors,
     "npz": tensor_files.read_npz,
     "keras": tensor_files.read_keras,
-    "hdf5": lambda path: tensor_files.read_hdf5(path, path.stat().st_size),
+    "hdf5": lambda path: hdf5_files.read_hdf5(path, path.stat().st_size),
 }
 
 

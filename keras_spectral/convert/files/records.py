@@ -17,7 +17,7 @@ _RATIO = 20
 _ALLOWANCE = 64 * 2**20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorRecord:
     """A tensor that was found in a file and not yet read.
 
@@ -75,11 +75,24 @@ def numpy_dtype(name):
         return np.dtype(getattr(ml_dtypes, name))
 
 
+def shown(name):
+    """Return what a file calls a tensor, short and printable."""
+    text = ascii(name[:80])[1:-1]
+    return f"`{text[:60]}...`" if len(text) > 60 else f"`{text}`"
+
+
+def listed(names):
+    """Return a list of what is shown already, however long, as a few."""
+    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+    return f"{', '.join(names[:5])}{more}"
+
+
 def check_shape(shape, key="a tensor"):
     """Return a shape that a file declares as a tuple of integers in [0, 2**63)."""
     shape = tuple(shape)
     whole = all(type(n) is int and 0 <= n < 2**63 for n in shape)
-    if len(shape) > 32 or not whole:
+    # NumPy makes no array of nothing either whose other axes are endless.
+    if len(shape) > 32 or not whole or math.prod(n or 1 for n in shape) >= 2**58:
         raise CheckpointError(f"is damaged ({key} has the shape {str(shape)[:60]})")
     return shape
 

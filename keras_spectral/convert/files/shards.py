@@ -5,17 +5,17 @@ leads out of its folder is refused, and no more than one shard is open at a time
 """
 
 import dataclasses
-import json
 import os
 import re
 from pathlib import Path
 
 from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
-from keras_spectral.convert.files.records import Contents
+from keras_spectral.convert.files.json_text import LONGEST, parse_json
+from keras_spectral.convert.files.records import Contents, listed, shown
 
-# The index of a model of 700 billion numbers has 9 MB and a hundred thousand names.
-_LARGEST_INDEX = 2**24
-_MOST_SIGNS = 1_000_000
+# How many tensors may be found anew, because another shard was read in between: some,
+# and more where finding takes no longer than reading.
+_MOST_AGAIN, _BYTES_AN_AGAIN = 2**18, 2**16
 
 _SUFFIXES = (
     ".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".pth.tar", ".npz", ".keras",
@@ -91,17 +91,7 @@ def _plain(name):
 def _weight_map(path):
     """Return {key: name of a file} of an index, checked."""
     with path.open("rb") as file:
-        text = file.read(_LARGEST_INDEX + 1)
-    # Each may become an object of a hundred bytes and more.
-    signs = sum(map(text.count, (b"{", b"[", b":")))
-    if len(text) > _LARGEST_INDEX or signs > _MOST_SIGNS:
-        raise UnsafeCheckpointError("is a JSON file larger than any index of shards.")
-    try:
-        index = json.loads(text, object_pairs_hook=_once)
-    except CheckpointError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError("is damaged (it is no JSON)") from error
+        index = parse_json(file.read(LONGEST + 1), "index of shards")
     names = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(names, dict):
         raise CheckpointError(
@@ -111,17 +101,10 @@ def _weight_map(path):
     for key, name in names.items():
         if not _plain(name):
             raise UnsafeCheckpointError(
-                f"puts {ascii(key)[:60]} into {ascii(name)[:60]}, which is no name of "
+                f"puts {shown(key)} into {shown(str(name))}, which is no name of "
                 "a file beside it. Write the index again, with plain names."
             )
     return names
-
-
-def _once(pairs):
-    table = dict(pairs)
-    if len(table) < len(pairs):
-        raise UnsafeCheckpointError("has two entries of one name. Download it again.")
-    return table
 
 
 def read_shards(path, read):
@@ -146,12 +129,13 @@ def read_shards(path, read):
         if missing:
             raise CheckpointError(
                 f"names {len(missing)} tensors that are not in {name}: "
-                f"{', '.join(ascii(key)[1:-1][:60] for key in missing[:5])}"
+                f"{listed([shown(key)[1:-1] for key in missing])}"
             )
         notes += [note for note in contents.notes if note not in notes]
         left = sorted(contents.records.keys() - set(wanted))
         if left:
-            notes.append(f"in {name}, not in the index, left out: {', '.join(left)}")
+            left = listed([shown(key)[1:-1] for key in left])
+            notes.append(f"in {name}, not in the index, left out: {left}")
         records |= {key: shards.record(name, key) for key in wanted}
     notes.append(f"{len(keys)} shards")
     kind = container if records else "files"
@@ -167,6 +151,7 @@ class _Shards:
     def __init__(self, index, read):
         self._index, self._read = index, read
         self._name = self._opened = None
+        self._known, self._again, self._allowed = set(), 0, _MOST_AGAIN
 
     def open(self, name):
         """Return (container, `Contents`) of a shard."""
@@ -177,7 +162,19 @@ class _Shards:
             except CheckpointError as error:
                 raise type(error)(f"names the shard {name}, which {error}") from error
             self._name = name
+            self._count(name)
         return self._opened
+
+    def _count(self, name):
+        """Refuse an index whose tensors each need another shard than the last one."""
+        if name in self._known:
+            self._again += len(self._opened[1].records)
+        else:
+            self._known.add(name)
+            size = (self._index.parent / name).stat().st_size
+            self._allowed += size // _BYTES_AN_AGAIN
+        if self._again > self._allowed:
+            raise UnsafeCheckpointError("goes back and forth between its shards")
 
     def _contents(self, name):
         path = self._index.parent / name

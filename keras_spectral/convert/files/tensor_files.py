@@ -1,9 +1,10 @@
-"""Formats that hold nothing but named arrays: safetensors, .npz, .h5, .keras."""
+"""Formats that hold nothing but named arrays: safetensors, .npz, .keras."""
 
 import io
-import json
 import math
 import re
+import tempfile
+import zipfile
 from typing import Annotated
 
 import msgspec
@@ -11,14 +12,18 @@ import numpy as np
 
 from keras_spectral.convert.files.archives import Archive, Part
 from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
+from keras_spectral.convert.files.hdf5_files import read_hdf5
+from keras_spectral.convert.files.json_text import LONGEST, parse_json
 from keras_spectral.convert.files.records import (
+    CHUNK,
     Contents,
     TensorRecord,
     check_shape,
-    check_total,
     empty,
     fill,
+    listed,
     numpy_dtype,
+    shown,
 )
 
 _SAFETENSORS = {
@@ -28,19 +33,22 @@ _SAFETENSORS = {
     "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
     "BOOL": "bool", "C64": "complex64",
 }  # fmt: skip
-# Some hundred times what the config of a network of a thousand layers takes.
-_LARGEST_CONFIG = 2**26
-
+# A table each; of what else a header has, a few a tensor and some more.
+_MOST_TENSORS = 400_000
+_MORE = 2**17
 
 _Offset = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class _Entry(msgspec.Struct):
+class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     """What a safetensors header says of one tensor."""
 
     dtype: str
     shape: list[int]
     data_offsets: tuple[_Offset, _Offset]
+
+
+_ENTRIES = msgspec.json.Decoder(_Entry)
 
 
 def read_safetensors(path):
@@ -54,50 +62,102 @@ def read_safetensors(path):
         start = 8 + int.from_bytes(file.read(8), "little")
         if start > size:
             raise CheckpointError("is cut off")
-        try:
-            header = json.loads(file.read(start - 8), object_pairs_hook=_once)
-        except CheckpointError:
-            raise
-        except (ValueError, RecursionError) as error:
-            raise CheckpointError("is damaged (its header is no JSON)") from error
-    if not isinstance(header, dict):
-        raise CheckpointError("is damaged (its header is no table)")
-    metadata = header.pop("__metadata__", None)
-    entries = {key: _entry(key, table) for key, table in header.items()}
-    records, unknown, end = {}, [], 0
-    for key, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
+        text = file.read(start - 8)
+    # Each entry makes room for its record: there may be hundreds of thousands.
+    records, metadata = _header(text)
+    del text
+    unknown, end = [], 0
+    for key in sorted(records, key=lambda key: records[key].data_offsets):
+        entry = records[key]
         if not re.fullmatch(r"\w{1,20}", entry.dtype, re.ASCII):
-            raise CheckpointError(f"is damaged (the type of `{key}`)")
+            raise CheckpointError(f"is damaged (the type of {shown(key)})")
         dtype = _SAFETENSORS.get(entry.dtype)
-        shape = check_shape(entry.shape, f"`{key}`")
+        shape = check_shape(entry.shape, shown(key))
         begin, stop = entry.data_offsets
         nbytes = max(0, stop - begin)
         if dtype is not None:
             nbytes = math.prod(shape) * numpy_dtype(dtype).itemsize
         if begin != end or stop - begin != nbytes:
-            raise CheckpointError(f"is damaged (the place of `{key}`)")
+            raise CheckpointError(f"is damaged (the place of {shown(key)})")
         end = stop
-        place = (begin, key) if nbytes else None
+        position = start + begin
+        # Its bytes are all that can be told of an unknown type; the others are read.
+        stored = ("uint8", (nbytes,)) if dtype is None else (dtype, shape)
+        records[key] = TensorRecord(
+            shape,
+            dtype or entry.dtype,
+            _Plain(path, position, *stored),
+            position if nbytes else None,
+            nbytes if dtype is None else None,
+        )
         if dtype is None:
-            # Its bytes are all that can be told of it; the others are read.
-            read = _plain(path, start + begin, "uint8", (nbytes,))
-            records[key] = TensorRecord(shape, entry.dtype, read, place, nbytes)
-            unknown.append(f"`{key}` ({entry.dtype})")
-            continue
-        read = _plain(path, start + begin, dtype, shape)
-        records[key] = TensorRecord(shape, dtype, read, place)
+            unknown.append(f"{shown(key)} ({entry.dtype})")
     if start + end != size:
         what = "is cut off" if start + end > size else "is damaged (it is too long)"
         raise CheckpointError(what)
-    records = {key: records[key] for key in header}
     tied = _tied(metadata, records)
     notes = []
     if unknown:
-        notes.append(f"skipped, of types unknown here: {', '.join(unknown)}")
+        notes.append(f"skipped, of types unknown here: {listed(unknown)}")
     if tied:
-        pairs = (f"`{key}` is `{metadata[key]}`" for key in tied)
-        notes.append(f"tied, by the metadata: {', '.join(pairs)}")
+        pairs = [f"{shown(key)} is {shown(metadata[key])}" for key in tied]
+        notes.append(f"tied, by the metadata: {listed(pairs)}")
     return Contents({**records, **tied}, notes)
+
+
+def _header(text):
+    """Return {key: `_Entry`} of a header, and the metadata in it."""
+    tables, lists, pairs, commas = _signs(text, b"{[:,")
+    if (
+        tables > _MOST_TENSORS
+        or lists > 2 * tables + _MORE
+        or pairs > 4 * tables + _MORE
+        or commas > 8 * tables + _MORE
+    ):
+        raise UnsafeCheckpointError(
+            f"has {pairs:,} pairs and {lists:,} lists in its header, which no weights "
+            "need"
+        )
+    try:
+        header = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise CheckpointError("is damaged (its header is no JSON)") from error
+    metadata, known = header.pop("__metadata__", None), 0
+    if metadata is not None:
+        metadata = bytes(metadata)
+        known = 1 + _signs(metadata, b":")[0]
+        metadata = parse_json(metadata, "metadata of weights")
+    for key, entry in header.items():
+        header[key] = _entry(key, entry)
+    # An entry is its name and three pairs: what is left was of a name twice.
+    if pairs != known + 4 * len(header):
+        raise UnsafeCheckpointError("has two entries of one name in its header")
+    return header, metadata
+
+
+def _entry(key, text):
+    try:
+        return _ENTRIES.decode(text)
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise CheckpointError(
+            f"is damaged (in its header, {ascii(key)[:60]}: {str(error)[:100]})"
+        ) from error
+
+
+def _signs(text, signs):
+    """Return how often each of some signs stands in a JSON text outside of strings."""
+    counts, inside, start = np.zeros(256, "int64"), 0, 0
+    while start < len(text):
+        end = start + CHUNK
+        while text[end - 1 : end] == b"\\":
+            end += 1
+        part = text[start:end].replace(rb"\\", b"__").replace(rb"\"", b"__")
+        part, start = np.frombuffer(part, "uint8"), end
+        # Each quote turns a string on, or off again.
+        outside = (np.cumsum(part == ord('"'), dtype="uint8") + inside) % 2 == 0
+        inside = 1 - int(outside[-1])
+        counts += np.bincount(part[outside], minlength=256)
+    return [int(counts[sign]) for sign in signs]
 
 
 def _tied(metadata, records):
@@ -118,37 +178,27 @@ def _tied(metadata, records):
     }
 
 
-def _once(pairs):
-    table = dict(pairs)
-    if len(table) < len(pairs):
-        raise UnsafeCheckpointError("has two entries of one name in its header")
-    return table
+class _Plain:
+    """Reads numbers that lie in a file as they are; smaller than a closure."""
 
+    __slots__ = "dtype", "path", "shape", "start"
 
-def _entry(key, table):
-    try:
-        return msgspec.convert(table, _Entry)
-    except msgspec.ValidationError as error:
-        raise CheckpointError(
-            f"is damaged (in its header, {ascii(key)[:60]}: {error})"
-        ) from error
+    def __init__(self, path, start, dtype, shape):
+        self.path, self.start, self.dtype, self.shape = path, start, dtype, shape
 
-
-def _plain(path, start, dtype, shape):
-    def read():
-        values = empty(shape, numpy_dtype(dtype))
-        with path.open("rb") as file:
-            file.seek(start)
+    def __call__(self):
+        values = empty(self.shape, numpy_dtype(self.dtype))
+        # A buffer would be larger than most tensors.
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(self.start)
             fill(values, Part(file, values.nbytes))
         return values
-
-    return read
 
 
 def read_npz(path):
     """Return the `Contents` of an `.npz` file of plain arrays."""
     archive = Archive(path)
-    records = {}
+    records, unknown = {}, []
     for name in archive.names:
         with archive.open(name) as file:
             # Its own reader takes memory for whatever the header declares.
@@ -160,21 +210,30 @@ def read_npz(path):
                 (2, 0): np.lib.format.read_array_header_2_0,
             }[version]
             shape, fortran, dtype = reader(head, max_header_size=10_000)
-        except Exception as error:
-            raise CheckpointError(f"is damaged (its member {name})") from error
-        shape = check_shape(shape, f"`{name}`")
+        except Exception as error:  # It parses Python, and raises nearly anything.
+            raise CheckpointError(f"is damaged (its member {shown(name)})") from error
+        shape = check_shape(shape, shown(name))
         if dtype.hasobject:
             raise UnsafeCheckpointError(
-                f"holds Python objects in {name}, which could run code when read"
+                f"holds Python objects in {shown(name)}, which could run code when read"
             )
-        if head.tell() + math.prod(shape) * dtype.itemsize != archive.size(name):
-            raise CheckpointError(f"is damaged (the size of {name})")
-        records[name.removesuffix(".npy")] = TensorRecord(
-            shape,
-            dtype.name,
-            _member(archive, name, head.tell(), shape, fortran, dtype),
-        )
-    return Contents(records)
+        if not dtype.itemsize or dtype.subdtype is not None:
+            raise CheckpointError(f"is damaged (the type of {shown(name)})")
+        nbytes = math.prod(shape) * dtype.itemsize
+        if head.tell() + nbytes != archive.size(name):
+            raise CheckpointError(f"is damaged (the size of {shown(name)})")
+        key = name.removesuffix(".npy")
+        if dtype.kind in "fiubc":
+            read = _member(archive, name, head.tell(), shape, fortran, dtype)
+            records[key] = TensorRecord(shape, dtype.name, read)
+        else:
+            # Text, dates, tables: its bytes are all that can be told of it.
+            kind = dtype.name[:20]
+            read = _member(archive, name, head.tell(), (nbytes,), False, np.dtype("u1"))
+            records[key] = TensorRecord(shape, kind, read, None, nbytes)
+            unknown.append(f"{shown(key)} ({kind})")
+    notes = [f"skipped, of types unknown here: {listed(unknown)}"] if unknown else []
+    return Contents(records, notes)
 
 
 def _member(archive, name, skip, shape, fortran, dtype):
@@ -193,133 +252,30 @@ def read_keras(path):
     name = "model.weights.h5"
     if name not in archive.names:
         raise CheckpointError("is a Keras model without weights")
-    # HDF5 jumps back and forth, where a zip checks its sum from front to back.
+    size = archive.size(name)
+    packed = archive.names[name].compress_type != zipfile.ZIP_STORED
+    # HDF5 jumps back and forth: what is packed would be unpacked from its beginning for
+    # each jump, and a zip checks its sum from front to back.
+    weights = tempfile.TemporaryFile() if packed else None  # noqa: SIM115
     with archive.open(name) as file:
-        while file.read(2**20):
-            pass
-    contents = read_hdf5(archive.open(name, seekable=True), archive.size(name))
+        while part := file.read(CHUNK):
+            if packed:
+                weights.write(part)
+    if not packed:
+        weights = archive.open(name, seekable=True)
+    contents = read_hdf5(weights, size)
     return contents._replace(config=_config(archive))
 
 
 def _config(archive):
     """Return the JSON from which Keras would make the model."""
     name = "config.json"
-    if archive.size(name) > _LARGEST_CONFIG:
+    if archive.size(name) > LONGEST:
         raise UnsafeCheckpointError(
             f"has a {name} of {archive.size(name):,} bytes, which no model needs"
         )
     with archive.open(name) as file:
-        text = file.read()
-    try:
-        config = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"is damaged (its {name})") from error
+        config = parse_json(file.read(), name)
     if not isinstance(config, dict):
         raise CheckpointError(f"is damaged (its {name})")
     return config
-
-
-def read_hdf5(file, size):
-    """Return the `Contents` of an HDF5 file.
-
-    Args:
-        file: `pathlib.Path`, or binary file object.
-        size: Integer, its bytes.
-    """
-    import h5py
-
-    try:
-        root = h5py.File(file, "r")
-        datasets, unread = {}, []
-        for key, dataset in _datasets(root, ""):
-            if _dtype(dataset) is None:
-                unread.append(f"`{key}` ({dataset.dtype})")
-            else:
-                datasets[key] = dataset
-        total = sum(math.prod(d.shape) * d.dtype.itemsize for d in datasets.values())
-        check_total(total, size)
-        records = {
-            key: TensorRecord(
-                check_shape(dataset.shape), _dtype(dataset), _dataset(dataset)
-            )
-            for key, dataset in datasets.items()
-        }
-        notes = [f"not read, of other types: {', '.join(unread)}"] if unread else []
-        return Contents(records, notes, _layer_names(root, datasets))
-    except CheckpointError:
-        raise
-    except Exception as error:  # HDF5 raises nearly anything on a damaged file.
-        raise CheckpointError(f"is damaged ({str(error)[:100]})") from error
-
-
-def _datasets(group, prefix):
-    """Yield (path, dataset) of everything that lies in the file itself."""
-    import h5py
-
-    for name in group:
-        key = f"{prefix}{name}"
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise UnsafeCheckpointError(f"has a link to somewhere else at {key}")
-        item = group[name]
-        if isinstance(item, h5py.Group):
-            # A group may hold itself.
-            if key.count("/") > 50:
-                raise UnsafeCheckpointError("has groups in groups without end")
-            yield from _datasets(item, f"{key}/")
-        elif not isinstance(item, h5py.Dataset):  # A type with a name.
-            continue
-        elif item.external or item.is_virtual:
-            raise UnsafeCheckpointError(f"keeps `{key}` in another file")
-        elif item.shape is not None:
-            yield key, item
-
-
-def _dtype(dataset):
-    """Return the name of a dataset's type, or `None` for what is no array of numbers.
-
-    Keras stores bfloat16 as two bytes without a meaning, and says so beside them.
-    """
-    if dataset.dtype.kind in "fiubc":
-        return dataset.dtype.name
-    attributes = dataset.attrs
-    if dataset.dtype.kind != "V" or "dtype" not in attributes:
-        return None
-    if attributes.get_id("dtype").get_storage_size() > 2**10:
-        return None
-    name = attributes["dtype"]
-    bfloat16 = dataset.dtype.itemsize == 2 and isinstance(name, str)
-    return "bfloat16" if bfloat16 and name == "bfloat16" else None
-
-
-def _layer_names(root, datasets):
-    """Return {path of a layer: its name}, as Keras notes it beside the tensors."""
-    groups = {key.rpartition("/")[0] for key in datasets}
-    # A layer without tensors of its own, such as attention, holds layers that have.
-    paths = {
-        "/".join(parts[:end])
-        for parts in (group.split("/") for group in groups)
-        for end in range(len(parts))
-    }
-    found = {}
-    for path in sorted(paths):
-        inner = f"{path}/vars" if path else "vars"
-        if inner not in root or "name" not in root[inner].attrs:
-            continue
-        attributes = root[inner].attrs
-        if attributes.get_id("name").get_storage_size() > 2**10:
-            continue
-        name = attributes["name"]
-        if isinstance(name, str) and len(name) <= 2**10 and name.isprintable():
-            found[path] = name
-    return found
-
-
-def _dataset(dataset):
-    def read():
-        try:
-            values = np.asarray(dataset[()])
-            return values.view(numpy_dtype(_dtype(dataset)))
-        except Exception as error:
-            raise CheckpointError(f"is damaged ({str(error)[:100]})") from error
-
-    return read
