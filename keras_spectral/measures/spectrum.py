@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_spectral.models import weights
+from keras_spectral.models.reasons import nothing_left
 from keras_spectral.results import Rows
 from keras_spectral.validation import Norm
 
@@ -114,11 +115,8 @@ def spectrum(model: keras.Model, where=None) -> Spectrum:
             )
         )
     if not rows:
-        raise ValueError(
-            "`model` must hold a layer with a kernel. Received: "
-            f"'{model.name}' with "
-            f"{', '.join(map(str, found.left_out)) or 'no weights'}."
-        )
+        reasons = {f"{left.name} ({left.kind})": left.reason for left in found.left_out}
+        raise nothing_left("model", "a layer with a kernel", f"'{model.name}'", reasons)
     return Spectrum(
         rows,
         found.left_out,

@@ -10,8 +10,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from keras_spectral.models.kinds import CELLS, KINDS, kernels_of, kind_of
+from keras_spectral.models.kinds import (
+    CELLS,
+    EXPORTED_AS,
+    KINDS,
+    kernels_of,
+    kind_of,
+)
 from keras_spectral.models.normalizers import NORMALIZERS, normalizer
+from keras_spectral.models.reasons import OF_NO_KIND, Unfit, quantized, reason_of
 from keras_spectral.models.stored import StoredWeight
 from keras_spectral.models.views import MatrixView
 
@@ -28,10 +35,12 @@ class KerasFile:
     Args:
         names: Dict from the path of a layer in the file to the layer's name.
         config: Dict, how Keras would make the model again, or `None`.
+        dtypes: Dict from a tensor's key to the name of its type.
     """
 
     names: dict = field(default_factory=dict)
     config: dict | None = None
+    dtypes: dict = field(default_factory=dict)
 
 
 def stored_weights(shapes, file):
@@ -85,7 +94,7 @@ _CLASSES = {
         *CELLS,
         *NORMALIZERS,
         *_FACTORED,
-        "BatchNormalization",
+        *OF_NO_KIND,
         "StackedRNNCells",
     )
 }
@@ -112,8 +121,9 @@ class _StoredPart:
     @property
     def kind(self):
         """The name of the layer's class, or of its group."""
-        if isinstance(self.config.get("class_name"), str):
-            return self.config["class_name"]
+        name = self.config.get("class_name")
+        if isinstance(name, str):
+            return EXPORTED_AS.get(name, name)
         for inside, kind in (("cells", "StackedRNNCells"), ("cell", "RNN")):
             if self.has(inside) and self.path:
                 return _CLASSES.get(self._group, kind)
@@ -130,6 +140,14 @@ class _StoredPart:
         if known and ours in ("keras", "keras_spectral"):
             return (self.kind,)
         return ()
+
+    @property
+    def quantization(self):
+        """The mode in which it is quantized, or `None`."""
+        policy = self.arguments.get("dtype")
+        settings = policy.get("config") if isinstance(policy, dict) else None
+        mode = settings.get("mode") if isinstance(settings, dict) else None
+        return mode if isinstance(mode, str) and mode.isidentifier() else None
 
     def read(self, attribute):
         return self.arguments.get(attribute)
@@ -214,14 +232,13 @@ class _Walk:
             self._factors(part, name)
         elif part.kind in NORMALIZERS and part.classes:
             self._wrapped(part, name)
+        elif part.kind in OF_NO_KIND or (self._is_layer(part) and part.told):
+            # As of a model in memory: what it does with layers inside is its own.
+            ranks = [len(self.shapes[key]) for key in self._weights(part)]
+            if ranks:
+                self.left_out[f"{name} ({part.kind})"] = reason_of(part.classes, ranks)
         else:
             self._unknown(part, name)
-            if self._is_layer(part) and part.told:
-                # As of a model in memory: what it does with layers inside is its own.
-                reason = self.left_out.get(f"{name} ({part.kind})")
-                reason = reason or "no rule for its kernel"
-                self.left_out[f"{name} ({part.kind})"] = reason
-                return
             start = len(self.found)
             for inner in part.inside():
                 self.enter(inner)
@@ -259,40 +276,50 @@ class _Walk:
 
     def _kernels(self, part, name):
         try:
-            every = kernels_of(part)
-            kernels = [
-                weight
-                for found in every
-                for weight in self._kernel(part, found, name, len(every))
+            every = [
+                found
+                for found in kernels_of(part)
+                if found.owner.key(found.kernel.place) in self.shapes
             ]
         except ValueError as error:
-            if not part.config:
-                # The class of a layer inside is not told.
-                for inner in part.inside():
-                    self.enter(inner, name)
+            if part.config:
+                self._leave(part, name, error)
                 return
-            self.left_out[f"{name} ({part.kind})"] = f"{error}"
+            # The class of a layer inside is not told.
+            for inner in part.inside():
+                self.enter(inner, name)
             return
-        self.found += kernels
-        if not kernels:
+        for found in every:
+            own = name if len(every) == 1 else f"{name}/{found.name}"
+            try:
+                self.found.append(self._kernel(part, found, own))
+            except ValueError as error:
+                self._leave(part, own, error)
+        if not every:
             self.left_out[f"{name} ({part.kind})"] = "its kernels are not in the file"
 
-    def _kernel(self, part, found, name, count):
+    def _leave(self, part, name, error):
+        reason = getattr(error, "reason", f"{error}")
+        self.left_out[f"{name} ({part.kind})"] = reason
+
+    def _kernel(self, part, found, name):
         key = found.owner.key(found.kernel.place)
-        if key not in self.shapes:
-            return
-        shape = tuple(self.shapes[key])
-        axes, note = found.kernel.outputs(found.owner, len(shape)), found.note
-        if axes is None:
-            axes = (len(shape) - 1,)
+        shape, dtype = tuple(self.shapes[key]), self._dtype(key)
+        mode = found.owner.quantization
+        if mode or "float" not in dtype:
+            reason = quantized(dtype, mode)
+            raise Unfit(f"`{key}` must hold floats. Received: {reason}.", reason)
+        view, note = found.kernel.view(found.owner, shape), found.note
+        if view is None:
+            view = MatrixView(shape, (len(shape) - 1,))
             note = f"{part.kind}'s arguments are not in the file: outputs last"
         elif not part.config and "/cells/" in key:
             note = "the order of its cells is not in the file"
         weight = StoredWeight(
-            name if count == 1 else f"{name}/{found.name}",
+            name,
             part.kind,
             (key,),
-            MatrixView(shape, axes),
+            view,
             note,
         )
         mask = found.owner.key("mask")
@@ -300,7 +327,7 @@ class _Walk:
             weight = replace(
                 weight, keys=(key, mask), combine=lambda kernel, mask: kernel * mask
             )
-        yield weight
+        return weight
 
     def _factors(self, part, name):
         """An SVD layer: two kernels, and the singular values between them."""
@@ -313,7 +340,7 @@ class _Walk:
             return
         (found,) = kernels_of(inner)
         shape = tuple(self.shapes[keys[0]])
-        first = MatrixView(shape, found.kernel.outputs(inner, len(shape)))
+        first = found.kernel.view(inner, shape)
         view = first.resized(self.shapes[keys[-1]][-1])
 
         def combine(left, values, scale, right):
@@ -330,12 +357,14 @@ class _Walk:
         own = self._own(part)
         if not own:
             return
-        if part.kind == "BatchNormalization":
-            reason = "scales channels, not folded into the layer before"
-        elif part.config:
+        if part.config:
             reason = "no rule for its kernel"
         else:
             matrices = [key for key in own if len(self.shapes[key]) > 1]
+            kept = {self._dtype(key) for key in matrices}
+            if integers := {dtype for dtype in kept if "float" not in dtype}:
+                self.left_out[f"{name} ({part.kind})"] = quantized(min(integers))
+                return
             for key in matrices:
                 shape = tuple(self.shapes[key])
                 place = key.rsplit("/", 1)[-1]
@@ -344,7 +373,9 @@ class _Walk:
                         name if len(matrices) == 1 else f"{name}/{place}",
                         "matrix" if len(shape) == 2 else "convolution",
                         (key,),
-                        MatrixView(shape, (len(shape) - 1,)),
+                        MatrixView(
+                            shape, (len(shape) - 1,), tuple(range(len(shape) - 2))
+                        ),
                         "its layer's class is not in the file: outputs last",
                     )
                 )
@@ -352,6 +383,16 @@ class _Walk:
                 return
             reason = "no matrix"
         self.left_out[f"{name} ({part.kind})"] = reason
+
+    def _dtype(self, key):
+        return self.file.dtypes.get(key, "float32")
+
+    def _weights(self, part):
+        return [
+            key
+            for key in self.shapes
+            if key.startswith(f"{part.path}/") and "/seed_generator/" not in key
+        ]
 
     def _own(self, part):
         prefix = f"{part.path}/vars/" if part.path else "vars/"
