@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from keras_spectral.linalg import fixed_svd, leading_triplet, turning_singular_value
-from keras_spectral.linalg.norms import wide
+from keras_spectral.linalg.norms import magnitude, wide
 from keras_spectral.models.slots import InViews
 from keras_spectral.validation import check_choice, check_positive
 
@@ -170,9 +170,8 @@ class StableRank(_SpectralRegularizer):
     """
 
     def penalty(self, matrix):
-        largest = ops.stop_gradient(ops.max(ops.abs(matrix)))
         # Squares of these neither overflow nor vanish.
-        scaled = _scale_free(matrix, largest)
+        scaled = matrix / magnitude(matrix)
         return _scale_free(ops.sum(ops.square(scaled)), _squared_norm(scaled))
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from keras_spectral.linalg.arrays import stable_rank_of
 from keras_spectral.measures.power_law import PowerLawFit, fit_power_law
 from keras_spectral.validation import check_integer
 
@@ -216,7 +217,7 @@ def fit_eigenvalues(matrix, seed: int = 0) -> EigenvalueFit:
         log_norm=math.log10(total),
         log_spectral_norm=math.log10(largest),
         log_alpha_norm=log_alpha_norm,
-        stable_rank=total / largest,
+        stable_rank=stable_rank_of(np.sqrt(eigenvalues)),
         bulk_deviation=deviation,
         bulk_edge=edge,
         spikes=spikes,
