@@ -177,9 +177,8 @@ class StableRank(_SpectralRegularizer):
     """
 
     def penalty(self, matrix):
-        largest = ops.stop_gradient(ops.max(ops.abs(matrix)))
         # Squares of these neither overflow nor vanish.
-        scaled = _scale_free(matrix, largest)
+        scaled = matrix / magnitude(matrix)
         return _scale_free(ops.sum(ops.square(scaled)), _squared_norm(scaled))
 
 

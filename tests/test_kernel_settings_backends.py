@@ -10,21 +10,21 @@ from keras_spectral.constraints import LipschitzClip, SpectralClip
 from keras_spectral.layers import SpectralNormalization
 from keras_spectral.models import weights
 from keras_spectral.regularizers import SpectralNorm
-from tests.layers.kinds import KINDS, attention, images, numpy
+from tests.layers.kinds import ATTENTION, KINDS, images, numpy
 from tests.linalg.reference import clip
 
-ALL = [*KINDS, "attention"]
+ALL = [*KINDS, *ATTENTION]
 
 
 def model_of(kind):
     """A model of one layer, with kernels of norms above one, and a batch."""
-    if kind == "attention":
-        layer, batch = attention(name="layer"), images(5, 6)
+    if kind in ATTENTION:
+        layer, batch = ATTENTION[kind](name="layer"), images(5, 6)
     else:
         make, batch = KINDS[kind]
         layer = make(name="layer")
     inputs = keras.Input(batch.shape[1:], dtype=batch.dtype)
-    outputs = layer(inputs, inputs) if kind == "attention" else layer(inputs)
+    outputs = layer(inputs, inputs) if kind in ATTENTION else layer(inputs)
     model = keras.Model(inputs, outputs)
     for weight in weights(model):
         weight.variable.assign(3 * numpy(weight.variable) + 0.3)

@@ -18,6 +18,13 @@ def analyze(
         str, typer.Option(help="Where filters are: torch, keras or auto.")
     ] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the shuffled control.")] = 0,
+    convolution: Annotated[
+        str,
+        typer.Option(
+            help="Eigenvalues of convolutions: reshaped (the flattened kernel) or "
+            "slices (one matrix a pixel, pooled as WeightWatcher does)."
+        ),
+    ] = "reshaped",
     output: Annotated[
         Path | None, typer.Option(help="Folder for analysis.json and analysis.png.")
     ] = None,
@@ -43,7 +50,7 @@ def analyze(
 
             status.update(Text(printable(f"{number + 1} of {count}: {name}")))
 
-        found = analyze_checkpoint(file, entry, layout, seed, progress)
+        found = analyze_checkpoint(file, entry, layout, seed, progress, convolution)
     content = {
         "source": found.source,
         "tensors": found.to_dicts(),
@@ -59,8 +66,7 @@ def analyze(
             console.print(f"skipped, {reason}: {_some(names)}", highlight=False)
     if output is not None:
         write_json(output / "analysis.json", content)
-        if len(found):
-            report.save(report.analysis_figure(found), output / "analysis.png")
+        report.save(report.analysis_figure(found), output / "analysis.png")
         console.print(f"Results are in {output.resolve()}")
 
 

@@ -7,27 +7,31 @@ import keras
 import numpy as np
 from keras import layers as kl
 
+from keras_spectral.compression.factors import (
+    factors,
+    is_separable,
+    positions,
+    slot_of,
+    unfit,
+)
 from keras_spectral.compression.low_rank import truncate
 from keras_spectral.compression.masks import as_numpy
-from keras_spectral.layers.reparametrization import Reparametrization
 from keras_spectral.linalg import rank_at_ratio
 from keras_spectral.models import weights
 from keras_spectral.models.copying import rebuilt
 from keras_spectral.models.graph import check_graph
-from keras_spectral.models.slots import has_kernels, kernel_slots
 from keras_spectral.models.weights import leaf_layers
 from keras_spectral.results import Rows
 from keras_spectral.validation import check_ratio
 
-# What is factorized, and what the second factor is.
-_CONVOLUTIONS = {
-    kl.Conv1D: kl.Conv1D,
-    kl.Conv2D: kl.Conv2D,
-    kl.Conv3D: kl.Conv3D,
-    kl.Conv1DTranspose: kl.Conv1D,
-    kl.Conv2DTranspose: kl.Conv2D,
-    kl.Conv3DTranspose: kl.Conv3D,
-}
+# What has weights with several axes that multiply entry by entry.
+_ENTRYWISE = (
+    kl.PReLU,
+    kl.Normalization,
+    kl.BatchNormalization,
+    kl.LayerNormalization,
+    kl.GroupNormalization,
+)
 
 
 def _column(label=None, form=None, table=True):
@@ -65,10 +69,12 @@ def factorize(
 ) -> tuple[keras.Model, Rows]:
     """Return a copy of a network in which a layer of low rank is two plain layers.
 
-    A `Dense` becomes a `Dense` to r numbers, without bias, and one to the units; a
-    convolution in one to three dimensions, transposed or not, becomes one of the same
-    kernel size, strides, padding and dilation to r channels, without bias, and one of
-    kernel size 1. The second has the bias, the
+    A `Dense` becomes a `Dense` to r numbers, without bias, and one to the units, an
+    `EinsumDense` with one matrix likewise; a convolution in one to three dimensions,
+    transposed or not, becomes one of the same kernel size, strides, padding and
+    dilation to r channels, without bias, and one of kernel size 1. Of a separable
+    convolution it is the pointwise kernel that is factorized. Recurrent layers,
+    attention, embeddings and depthwise convolutions stay. The second has the bias, the
     activation and the name of the original, so that outputs keep their names; the
     first is `<name>-left`. Kernels start as the truncated SVD, the singular values
     shared evenly. A regularizer or constraint of the kernel is dropped: there is no
@@ -127,23 +133,27 @@ def factorize(
     elif not 0 <= delta <= 1:
         raise ValueError(f"`delta` must be in [0, 1]. Received: delta={delta}")
     check_graph(model)
-    kernels = weights(model)
-    chosen = {weight.layer for weight in weights(model, where)}
+    kernels, chosen = {weight.layer for weight in weights(model)}, {}
+    for weight in weights(model, where):
+        chosen.setdefault(weight.layer, []).append(weight.slot.name)
     named = where is not None and not callable(where)
     plans, told = {}, set()
     for layer in dict.fromkeys(leaf_layers(model)):
         plan = _Plan(reason="not chosen by `where`")
         if layer in chosen or where is None:
             plan = _plan(layer, delta, rank_ratio, only_if_smaller)
+            own = None if plan.unfit else slot_of(layer).name
+            if own is not None and own not in chosen[layer]:
+                plan = _Plan(reason=f"of which only the {own} can be", unfit=True)
             if named and plan.unfit:
                 raise ValueError(
-                    "`where` must name plain Dense layers and convolutions with one "
-                    f"group. Received: '{layer.name}', {plan.reason}."
+                    "`where` must name kernels that two layers can have in place of "
+                    "one: of Dense, EinsumDense, and convolutions with one group. "
+                    f"Received: '{layer.name}', {plan.reason}."
                 )
         plans[layer] = plan
-        if has_kernels(layer) or any(weight.layer is layer for weight in kernels):
-            told.add(layer)
-        elif getattr(layer, "lora_enabled", False) or _is_quantized(layer):
+        several = any(len(weight.shape) > 1 for weight in layer.weights)
+        if layer in kernels or (several and not isinstance(layer, _ENTRYWISE)):
             told.add(layer)
     copy = _factorized(model, plans)
     rows = [_row(layer, plan) for layer, plan in plans.items() if layer in told]
@@ -164,37 +174,18 @@ class _Plan:
     unfit: bool = False
 
 
-def _unfit(layer):
-    """Return why a layer cannot be factorized, or `None`."""
-    kind = type(layer)
-    if isinstance(layer, Reparametrization):
-        return f"wrapped by {kind.__name__}: `unwrap` the model first"
-    if kind not in (kl.Dense, *_CONVOLUTIONS):
-        return f"a {kind.__name__}"
-    if getattr(layer, "groups", 1) != 1:
-        return f"a convolution of {layer.groups} groups"
-    if getattr(layer, "lora_enabled", False):
-        return "with a LoRA adapter beside its kernel"
-    if not layer.built:
-        return "not built"
-    return "quantized" if _is_quantized(layer) else None
-
-
-def _is_quantized(layer):
-    return getattr(layer, "quantization_mode", None) is not None
-
-
 def _plan(layer, delta, rank_ratio, only_if_smaller):
-    reason = _unfit(layer)
+    reason = unfit(layer)
     if reason:
         return _Plan(reason=reason, unfit=True)
-    kernel = as_numpy(layer.kernel).astype("float64")
+    slot = slot_of(layer)
+    kernel = as_numpy(slot.variable).astype("float64")
     if not np.isfinite(kernel).all():
         raise ValueError(
             "`model` must have finite kernels. Received: NaN or infinity in "
             f"'{layer.name}'. Use an earlier checkpoint."
         )
-    matrix = _view(layer).flatten(kernel)
+    matrix = slot.view.flatten(kernel)
     m, n = matrix.shape
     rank = None if rank_ratio is None else rank_at_ratio(rank_ratio, min(m, n))
     if rank is not None and only_if_smaller and rank * (m + n) >= m * n:
@@ -214,91 +205,38 @@ def _factorized(model, plans):
 
     def replace(layer):
         found = plans[layer].truncation
-        return _factors(layer, found.rank, names) if found else None
+        return factors(layer, found.rank, names) if found else None
 
     copy, _, replaced = rebuilt(model, replace)
     for layer, (first, second) in replaced:
         found = plans[layer].truncation
-        first.kernel.assign(_view(first).unflatten(found.left))
-        second.kernel.assign(found.right.reshape(second.kernel.shape))
-        if layer.use_bias:
+        for factor, matrix in ((first, found.left), (second, found.right)):
+            slot = slot_of(factor)
+            slot.variable.assign(slot.view.unflatten(matrix))
+        if is_separable(layer):
+            first.depthwise_kernel.assign(layer.depthwise_kernel)
+        if layer.bias is not None:
             second.bias.assign(layer.bias)
     return copy
-
-
-def _factors(layer, rank, names):
-    """Return the two layers in the place of one, without their weights."""
-    name = f"{layer.name}-left"
-    while name in names:
-        name += "-left"
-    names.add(name)
-    outputs = "units" if isinstance(layer, kl.Dense) else "filters"
-    both = dict(kernel_regularizer=None, kernel_constraint=None)
-    config = {**layer.get_config(), **both}
-    first = {
-        **config,
-        **dict.fromkeys(
-            (
-                "activation",
-                "bias_regularizer",
-                "bias_constraint",
-                "activity_regularizer",
-            )
-        ),
-        outputs: rank,
-        "name": name,
-        "use_bias": False,
-    }
-    # As objects, so that they need not be registered.
-    second = {
-        **config,
-        "activation": layer.activation,
-        "activity_regularizer": layer.activity_regularizer,
-    }
-    if outputs == "filters":
-        second |= dict(kernel_size=1, strides=1, padding="valid", dilation_rate=1)
-        second.pop("output_padding", None)
-    kind = _CONVOLUTIONS.get(type(layer), type(layer))
-    return type(layer).from_config(first), kind.from_config(second)
-
-
-def _view(layer):
-    (slot,) = kernel_slots(layer)
-    return slot.view
-
-
-def _positions(layer):
-    """Return how often one call on one sample applies a matrix, before and after.
-
-    Returns:
-        Tuple of the positions of the layer's own matrix and of those of its outputs,
-        `None` where the images' size is not known.
-    """
-    inputs = tuple(layer.get_build_config()["input_shape"])
-    outputs = tuple(layer.compute_output_shape(inputs))
-    first = getattr(layer, "data_format", None) == "channels_first"
-    sizes = [shape[2:] if first else shape[1:-1] for shape in (inputs, outputs)]
-    if any(None in size for size in sizes):
-        return None
-    read, written = map(math.prod, sizes)
-    # A transposed convolution applies its matrix at each pixel that it reads.
-    is_transposed = type(layer).__name__.endswith("Transpose")
-    return (read if is_transposed else written), written
 
 
 def _row(layer, plan):
     before = after = layer.count_params()
     products = products_after = shape = None
-    if not _unfit(layer):
-        m, n = shape = _view(layer).shape
-        positions = _positions(layer)
-        if positions is not None:
-            products = products_after = positions[0] * m * n
+    if not unfit(layer):
+        m, n = shape = slot_of(layer).view.shape
+        uses = positions(layer)
+        beside = 0
+        if uses is not None:
+            if is_separable(layer):
+                beside = uses[0] * math.prod(layer.depthwise_kernel.shape)
+            products = products_after = beside + uses[0] * m * n
         if plan.truncation:
             rank = plan.truncation.rank
             after = before - m * n + rank * (m + n)
-            if positions is not None:
-                products_after = rank * (positions[0] * m + positions[1] * n)
+            if uses is not None:
+                one, two = uses[0] * m, uses[1] * n
+                products_after = beside + rank * (one + two)
     found = plan.truncation
     return FactorizationRow(
         name=layer.name,
@@ -316,7 +254,10 @@ def _row(layer, plan):
 
 def _total(model, copy, rows):
     counted = [row for row in rows if row.shape is not None]
-    others = [row.name for row in rows if row.shape is None]
+    others = {}
+    for row in rows:
+        if row.shape is None:
+            others.setdefault(row.left_as_it_was, []).append(row.name)
 
     def total(name):
         values = [getattr(row, name) for row in counted]
@@ -324,8 +265,11 @@ def _total(model, copy, rows):
 
     told = None
     if others:
-        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
-        told = f"products without {', '.join(others[:3])}{more}"
+        left = []
+        for reason, names in others.items():
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            left.append(f"{', '.join(names[:3])}{more} ({reason})")
+        told = f"products without {', '.join(left)}"
     return FactorizationRow(
         name="total",
         kind="",

@@ -2,8 +2,6 @@
 
 from collections import Counter
 
-import keras
-
 from keras_spectral.models import LeftOut, Weights, weights
 from keras_spectral.models.weights import check_names, leaf_layers
 
@@ -27,6 +25,7 @@ def compressible(model, where=None):
             that of several layers, or nothing is left.
 
     Example:
+    >>> import keras
     >>> layers = [keras.Input((6, 2)), keras.layers.LSTM(3, name="lstm")]
     >>> found = compressible(keras.Sequential(layers), where=["lstm/kernel"])
     >>> [tuple(weight.variable.shape) for weight in found]
@@ -114,7 +113,4 @@ def _obstacle(weight):
             "network",
             "Leave it out.",
         )
-    dtype = keras.backend.standardize_dtype(weight.variable.dtype)
-    if not keras.backend.is_float_dtype(dtype):
-        return f"it is quantized to {dtype}", "Compress the model before quantizing it."
     return None

@@ -20,6 +20,7 @@ from keras_spectral.experiments.analysis_rows import Analysis, AnalysisRow
 from keras_spectral.experiments.checkpoint_task import file_digest
 from keras_spectral.measures import fit_eigenvalues, fit_power_law
 from keras_spectral.models.keras_files import KerasFile, stored_weights
+from keras_spectral.models.reasons import nothing_left
 from keras_spectral.models.stored import torch_weights
 from keras_spectral.validation import check_choice, check_integer
 
@@ -33,6 +34,7 @@ _LONGEST_SHORT_SIDE = 8192
 _BLOCK = 1 << 20
 
 Layout = Literal["auto", "keras", "torch"]
+Convolution = Literal["reshaped", "slices"]
 
 
 def analyze_checkpoint(
@@ -41,6 +43,7 @@ def analyze_checkpoint(
     layout: str = "auto",
     seed: int = 0,
     progress=None,
+    convolution: str = "reshaped",
 ) -> Analysis:
     """Measure every matrix and convolution of a checkpoint, tensor by tensor.
 
@@ -55,13 +58,17 @@ def analyze_checkpoint(
         seed: Integer >= 0, of the shuffled control, and of the sample of 262,144
             draws to which the law of |w| is fitted in larger tensors.
         progress: Callable of (tensor's name, its number, how many), or `None`.
+        convolution: Whose eigenvalues those of a convolution are: `"reshaped"`, of
+            its kernel flattened by its filters; `"slices"`, of the matrices (channels,
+            filters), one a pixel of its kernel, pooled as WeightWatcher does.
 
     Returns:
         An `Analysis`; `.skipped` names every other tensor with the reason.
 
     Raises:
         CheckpointError: If the file cannot be read.
-        ValueError: On an unknown layout or seed.
+        ValueError: On an unknown layout or seed, or if no matrix can be measured: the
+            error says why not.
 
     Example:
     >>> from keras_spectral import zoo
@@ -72,10 +79,11 @@ def analyze_checkpoint(
     Source: [shin2021], section 6 and appendix D.
     """
     check_choice("layout", layout, Layout)
+    check_choice("convolution", convolution, Convolution)
     check_integer("seed", seed, least=0)
     state = read_checkpoint(path, entry)
     if layout == "auto" and state.container in ("keras", "hdf5"):
-        file = KerasFile(state.layer_names, state.config)
+        file = KerasFile(state.layer_names, state.config, state.dtypes)
         found, skipped = stored_weights(state.shapes, file)
         unit = "layers"
     else:
@@ -87,19 +95,22 @@ def analyze_checkpoint(
             progress(weight.name, number, len(found))
         try:
             matrix = weight.matrix(state)
-            shape = weight.view.kernel_shape
-            row = _row(weight.name, weight.kind, shape, weight.note, matrix, seed)
-            rows.append(row)
+            measured = _measured(matrix, weight.view, seed, convolution)
+            known = dict(name=weight.name, kind=weight.kind, note=weight.note)
+            rows.append(AnalysisRow(**known, **measured))
         except CheckpointError as error:
             skipped[weight.name] = error.reason
         except ValueError as error:
             skipped[weight.name] = str(error)
+    if not rows:
+        raise nothing_left("path", "a matrix to measure", str(path), skipped)
     source = {
         "file": str(path),
         "sha256": file_digest(path) if Path(path).is_file() else None,
         "container": state.container,
         "entry": entry,
         "layout": layout,
+        "convolution": convolution,
         "seed": seed,
         "keras_spectral": keras_spectral.__version__,
     }
@@ -153,7 +164,9 @@ def _divided(state, keys, weight):
     return weight / best.sigma
 
 
-def analyze_model(model: "keras.Model", seed: int = 0, where=None) -> Analysis:
+def analyze_model(
+    model: "keras.Model", seed: int = 0, where=None, convolution: str = "reshaped"
+) -> Analysis:
     """Measure every kernel of a model: what `analyze_checkpoint` does to a file.
 
     A wrapped layer is measured by its effective kernel, and a layer with several
@@ -163,12 +176,14 @@ def analyze_model(model: "keras.Model", seed: int = 0, where=None) -> Analysis:
         model: A built `keras.Model`; nested models are entered.
         seed: Integer >= 0, see `analyze_checkpoint`.
         where: Which kernels, see `models.weights`; by default all.
+        convolution: `"reshaped"` or `"slices"`, see `analyze_checkpoint`.
 
     Returns:
         An `Analysis`.
 
     Raises:
-        ValueError: If a layer is not built, or on a seed out of range.
+        ValueError: If a layer is not built, on a seed out of range, or if no matrix
+            can be measured: the error says why not.
 
     Example:
     >>> import keras
@@ -178,18 +193,23 @@ def analyze_model(model: "keras.Model", seed: int = 0, where=None) -> Analysis:
 
     Source: [shin2021], section 6 and appendix D.
     """
+    check_choice("convolution", convolution, Convolution)
     check_integer("seed", seed, least=0)
     found, rows, skipped = models.weights(model, where), [], {}
     for weight in found:
         matrix = weight.matrix()
         try:
-            shape = weight.slot.view.kernel_shape
-            rows.append(_row(weight.name, weight.kind, shape, None, matrix, seed))
+            measured = _measured(matrix, weight.slot.view, seed, convolution)
+            known = dict(name=weight.name, kind=weight.kind, note=None)
+            rows.append(AnalysisRow(**known, **measured))
         except ValueError as error:
             skipped[weight.name] = str(error)
     skipped |= {f"{left.name} ({left.kind})": left.reason for left in found.left_out}
+    if not rows:
+        raise nothing_left("model", "a matrix to measure", f"'{model.name}'", skipped)
     source = {
         "model": model.name,
+        "convolution": convolution,
         "seed": seed,
         "keras_spectral": keras_spectral.__version__,
     }
@@ -197,6 +217,9 @@ def analyze_model(model: "keras.Model", seed: int = 0, where=None) -> Analysis:
 
 
 def _analysis(rows, skipped, origin, unit, source):
+    pooled = ""
+    if source["convolution"] == "slices":
+        pooled = " Eigenvalues of a convolution: of its slices, one a pixel, pooled."
     return Analysis(
         rows,
         skipped,
@@ -207,7 +230,8 @@ def _analysis(rows, skipped, origin, unit, source):
         "spans less than a factor of 1.5 or lies on a coarse grid, or no exponent is "
         "clear of 1. spikes: eigenvalues above the edge of random "
         "entries at 99 %, taken out until there are no more (? if that ends with more "
-        "than a third of them), and in brackets those of the same entries shuffled.",
+        "than a third of them), and in brackets those of the same entries shuffled."
+        f"{pooled}",
     )
 
 
@@ -227,7 +251,8 @@ def _unfit(name, shape, dtype):
     return None
 
 
-def _row(name, kind, shape, note, matrix, seed):
+def _measured(matrix, view, seed, convolution):
+    """Return the fields of a row that are numbers, of W (outputs, inputs)."""
     if min(matrix.shape) < 2:
         raise ValueError(f"a vector of {max(matrix.shape)} numbers")
     if min(matrix.shape) > _LONGEST_SHORT_SIDE:
@@ -239,7 +264,15 @@ def _row(name, kind, shape, note, matrix, seed):
     if not flat.any():
         raise ValueError("all zero")
     # It refuses what has no moments either.
-    spectrum = fit_eigenvalues(matrix, seed)
+    spectrum = whole = fit_eigenvalues(matrix, seed)
+    kind = "reshaped" if view.taps else "matrix"
+    if view.taps and convolution == "slices":
+        stack = view.slices(matrix.T)
+        if min(stack.shape[1:]) < 2:
+            raise ValueError(
+                f"its slices are vectors of {max(stack.shape[1:])} numbers"
+            )
+        kind, spectrum = "slices", fit_eigenvalues(stack, seed)
     with np.errstate(over="ignore", invalid="ignore"):
         square, kurtosis = _moments(flat)
     sample = flat
@@ -248,13 +281,11 @@ def _row(name, kind, shape, note, matrix, seed):
         places = np.random.default_rng(seed).integers(0, flat.size, _SAMPLE)
         sample = flat[np.unique(places)]
     law, eigen = fit_power_law(sample), spectrum.power_law
-    return AnalysisRow(
-        name=name,
-        kind=kind,
-        shape=tuple(shape),
-        note=note,
-        spectral_norm=math.sqrt(spectrum.eigenvalues[0]),
-        stable_rank=spectrum.stable_rank,
+    return dict(
+        shape=tuple(view.kernel_shape),
+        spectral_norm=math.sqrt(whole.eigenvalues[0]),
+        stable_rank=whole.stable_rank,
+        view=kind,
         alpha_pdf=law.alpha_pdf,
         standard_error=law.standard_error,
         tail_size=law.tail_size,

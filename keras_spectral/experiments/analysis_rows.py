@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 from keras_spectral.measures.eigenvalues import Bulk
 from keras_spectral.measures.power_law import FitStatus
 from keras_spectral.printable import printable
 from keras_spectral.results import Rows
 
+View = Literal["matrix", "reshaped", "slices"]
 # No law of weights is as steep; the fit's status says why.
 _LARGEST_SHOWN = 100
 
@@ -23,6 +25,9 @@ class AnalysisRow:
         note: String, what the file does not tell of the matrix, or `None`.
         spectral_norm: Float, of the flattened tensor.
         stable_rank: Float, likewise.
+        view: Whose the eigenvalues are: `"matrix"`; of a convolution `"reshaped"`, the
+            flattened tensor's, or `"slices"`, those of the matrices (channels, filters)
+            of all pixels of its kernel, pooled.
         alpha_pdf: Float, exponent of the density of |w|.
         standard_error: Float, of `alpha_pdf`.
         tail_size: Integer, weights in the tail.
@@ -51,6 +56,7 @@ class AnalysisRow:
     note: str | None
     spectral_norm: float
     stable_rank: float
+    view: View
     alpha_pdf: float
     standard_error: float
     tail_size: int

@@ -11,6 +11,7 @@ from keras_spectral import compression, convert
 from keras_spectral.compression.heavy_tail import CompressionRow
 from keras_spectral.experiments import inputs
 from keras_spectral.experiments.checkpoint_task import file_digest
+from keras_spectral.linalg.arrays import stable_rank_of
 from keras_spectral.measures import fit_power_law
 from keras_spectral.measures.power_law import FitStatus
 from keras_spectral.models.copying import deep_graphs
@@ -182,7 +183,7 @@ def _measure(task):
         xmin=fit.xmin,
         tail_size=fit.tail_size,
         status=fit.status,
-        stable_rank=_stable_rank(kernel),
+        stable_rank=stable_rank_of(np.linalg.svd(kernel, compute_uv=False)),
         original_accuracy=rows[0].original_accuracy,
         compressions=list(rows),
         note=task.note,
@@ -207,12 +208,6 @@ def _final_dense(model):
         f"`model` must have a final dense layer with a kernel of floats. Received: "
         f"{received}, in '{model.name}'."
     )
-
-
-def _stable_rank(kernel):
-    """Return the stable rank in float64, which JAX does not have by default."""
-    values = np.linalg.svd(kernel, compute_uv=False)
-    return float(np.sum((values / values[0]) ** 2)) if values[0] else float("nan")
 
 
 def head_evaluator(model, dataset):

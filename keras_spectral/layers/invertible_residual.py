@@ -10,7 +10,7 @@ from keras import ops
 from keras_spectral.layers.lipschitz_constants import KERNEL_KINDS, lipschitz_constant
 from keras_spectral.layers.substitution import call_substituted
 from keras_spectral.linalg import clipping_scale, induced_norm
-from keras_spectral.linalg.norms import wide
+from keras_spectral.linalg.norms import scaled_squares, wide
 from keras_spectral.models.graph import has_graph
 from keras_spectral.models.slots import check_plain, kernel_slots
 from keras_spectral.validation import check_integer, check_positive
@@ -386,6 +386,5 @@ def _epsilon(layer):
 def _norms(tensor):
     """Return the Euclidean norm of each sample, without overflow."""
     flat = ops.reshape(tensor, (ops.shape(tensor)[0], -1))
-    largest = ops.max(ops.abs(flat), axis=1)
-    scale = ops.where(largest > 0, largest, ops.ones_like(largest))
-    return largest * ops.sqrt(ops.sum(ops.square(flat / scale[:, None]), axis=1))
+    largest, squares = scaled_squares(flat, (1,))
+    return largest * ops.sqrt(squares)

@@ -15,6 +15,9 @@ from keras_spectral.models.slots import (
     kernel_slots,
 )
 
+# Layers of several inputs, which Keras builds with a shape for each.
+_ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
+
 
 class Reparametrization(keras.layers.Wrapper):
     """Calls a layer with functions of its kernels in place of the kernels.
@@ -35,8 +38,9 @@ class Reparametrization(keras.layers.Wrapper):
     Args:
         layer: A `keras.layers.Layer`: Dense, EinsumDense, Conv1D/2D/3D and
             their transposes, DepthwiseConv1D/2D, SeparableConv1D/2D, Embedding,
-            MultiHeadAttention, SimpleRNN, LSTM, GRU, or one of them inside
-            Bidirectional or TimeDistributed.
+            ReversibleEmbedding, MultiHeadAttention, GroupQueryAttention, SimpleRNN,
+            LSTM, GRU, ConvLSTM1D/2D/3D, or one of them inside Bidirectional or
+            TimeDistributed.
         **kwargs: `name`, `trainable`, and `dtype`, whose compute dtype the outputs
             are cast to where it is not the kernel's; what is computed in belongs
             to the wrapped layer.
@@ -68,9 +72,7 @@ class Reparametrization(keras.layers.Wrapper):
 
     def __call__(self, *args, **kwargs):
         # Keras builds a wrapper with one shape; attention needs one an input.
-        if not self.layer.built and isinstance(
-            self.layer, keras.layers.MultiHeadAttention
-        ):
+        if not self.layer.built and isinstance(self.layer, _ATTENTION):
             self._build_attention(*args, **kwargs)
         return super().__call__(*args, **kwargs)
 

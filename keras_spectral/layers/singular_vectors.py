@@ -15,7 +15,7 @@ from keras_spectral.linalg import (
     krylov_left_vectors,
     leading_left_vectors,
 )
-from keras_spectral.linalg.block_iteration import largest_entry
+from keras_spectral.linalg.arrays import largest_entry
 
 # On the host and outside of training: 1e-5 of the norm of a 2048-wide kernel.
 _RESTART_DEPTH = 24

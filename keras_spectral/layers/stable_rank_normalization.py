@@ -3,7 +3,6 @@
 import warnings
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_spectral.layers.compilation import warn_of_factorization
@@ -15,6 +14,7 @@ from keras_spectral.linalg import (
     normalize_stable_rank,
     project_stable_rank,
 )
+from keras_spectral.linalg.arrays import largest_entry
 from keras_spectral.validation import check_choice, check_integer, check_ratio
 
 
@@ -211,8 +211,7 @@ class StableRankNormalization(RankOneReparametrization):
 
     def capped(self, matrix, index):
         target = self._target(index)
-        scale = np.abs(matrix).max()
-        if target is None or not 0 < scale < np.inf:
+        if target is None or largest_entry(matrix) is None:
             return matrix
         if self.preserved != 1:
             capped, _ = project_stable_rank(matrix, target, self.preserved)

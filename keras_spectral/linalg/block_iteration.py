@@ -13,6 +13,7 @@ import math
 import numpy as np
 from keras import ops
 
+from keras_spectral.linalg.arrays import largest_entry
 from keras_spectral.linalg.operators import dense_operator
 from keras_spectral.linalg.tracing import traced_once
 
@@ -183,27 +184,6 @@ def leading_left_vectors(matrix, count, depth=8):
     return _completed(rows, count).astype(matrix.dtype)
 
 
-def largest_entry(matrix):
-    """Return the largest magnitude in an array, to divide by, without a copy of it.
-
-    Args:
-        matrix: Array of floats.
-
-    Returns:
-        Scalar of its dtype, not below the smallest normal number, by which vectors of
-        length one can be divided; `None` if all is zero or some of it not finite.
-
-    Example:
-    >>> import numpy as np
-    >>> float(largest_entry(np.array([1.0, -3.0])))
-    3.0
-    """
-    scale = max(matrix.max(initial=0), -matrix.min(initial=0))
-    if not 0 < scale < np.inf:
-        return None
-    return max(scale, np.finfo(matrix.dtype).tiny)
-
-
 def krylov_left_vectors(apply, adjoint, outputs, count, depth=8, dtype="float32"):
     """Find leading left singular vectors from a block Krylov space, on the host.
 
@@ -234,8 +214,8 @@ def krylov_left_vectors(apply, adjoint, outputs, count, depth=8, dtype="float32"
     space = [rows]
     for _ in range(depth):
         images = apply(adjoint(rows))
-        size = np.abs(images).max()
-        if not 0 < size < np.inf:
+        size = largest_entry(images)
+        if size is None:
             return space[0]
         rows = np.linalg.qr((images / size).T)[0].T
         space.append(rows)

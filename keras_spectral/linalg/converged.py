@@ -7,6 +7,8 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse.linalg
 
+from keras_spectral.linalg.arrays import largest_entry
+
 # Above, a full reduction to tridiagonal form takes longer than a Lanczos process.
 _LARGEST_REDUCED_SIDE = 1024
 
@@ -120,8 +122,8 @@ def capped_matrix(matrix, stable_rank):
 
     Source: [sanyal2020], Algorithm 2.
     """
-    scale = np.abs(matrix).max()
-    if not 0 < scale < np.inf:
+    scale = largest_entry(matrix)
+    if scale is None:
         return matrix
     u, sigma, v = converged_triplet(matrix / scale)
     remainder = (np.square(matrix / scale).sum() - sigma**2) / sigma**2

@@ -26,6 +26,31 @@ def magnitude(tensor):
     return ops.where(usable, largest, ops.ones_like(largest))
 
 
+def scaled_squares(tensor, axes):
+    """Return the largest magnitude and the sum of squares of what it divides.
+
+    The norm is the first times the root of the second: products of many layers are far
+    from 1, and their squares farther.
+
+    Args:
+        tensor: Float tensor.
+        axes: Tuple of integers, over which the norm is.
+
+    Returns:
+        Tuple of tensors without those axes; NaN where an entry is not finite.
+
+    Example:
+    >>> import numpy as np
+    >>> found = scaled_squares(np.array([[3.0, 4.0]]), (1,))
+    >>> [ops.convert_to_numpy(part).tolist() for part in found]
+    [[4.0], [1.5625]]
+    """
+    largest = ops.max(ops.abs(tensor), axis=axes, keepdims=True)
+    scale = ops.where(largest > 0, largest, ops.ones_like(largest))
+    squares = ops.sum(ops.square(tensor / scale), axis=axes)
+    return ops.squeeze(largest, axis=axes), squares
+
+
 def singular_values(matrix):
     """Return all singular values, by SVD.
 

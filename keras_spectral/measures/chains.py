@@ -22,6 +22,7 @@ from keras_spectral.linalg import (
     operator_singular_values,
     repeated_operator,
 )
+from keras_spectral.linalg.arrays import stable_rank_of
 from keras_spectral.measures.steps import (
     IDENTITIES,
     activation_step,
@@ -82,7 +83,7 @@ class WeightedLayer:
             norm = self.frobenius_norm
         else:
             norm = operator_singular_values(self.operator, count=1)[0]
-        return float((self.frobenius_norm / norm) ** 2)
+        return stable_rank_of([self.frobenius_norm], float(norm))
 
 
 def _uses(taps, size, geometry):

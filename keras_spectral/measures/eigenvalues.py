@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from keras_spectral.linalg.arrays import stable_rank_of
 from keras_spectral.measures.power_law import PowerLawFit, fit_power_law
 from keras_spectral.validation import check_integer
 
@@ -32,10 +33,10 @@ class EigenvalueFit:
         log_norm: Float, log10 of the squared Frobenius norm.
         log_spectral_norm: Float, log10 of the largest eigenvalue.
         log_alpha_norm: Float, log10 of the sum of eigenvalues to the power alpha.
-        stable_rank: Float.
+        stable_rank: Float, the sum of the eigenvalues over the largest.
         bulk_deviation: Float, standard deviation of the entries under the spikes.
         bulk_edge: Float, the largest eigenvalue of random entries of that deviation,
-            at 99 %.
+            at 99 %; of a stack, that of one of its matrices.
         spikes: Integer, eigenvalues above the edge, found by taking them out of the
             deviation and looking again until there are no more.
         bulk: `"ok"`, or `"none"` where that took away more than a third of the
@@ -114,18 +115,25 @@ def random_edge(shape: tuple[int, int], deviation: float = 1.0) -> float:
     return deviation**2 * (root**2 + _TRACY_WIDOM_99 * width)
 
 
-def _bulk(eigenvalues, shape):
+def _spectra(stack):
+    """Return the eigenvalues (matrices, shorter side), each row from large to small."""
+    found = [squared_singular_values(matrix) for matrix in stack]
+    return np.stack([_resolved(values, stack.shape[1:]) for values in found])
+
+
+def _bulk(spectra, shape):
     """Return (deviation, edge, spikes) with the spikes taken out of the deviation."""
-    size, spikes = shape[0] * shape[1], 0
+    sides, spikes = sum(shape), np.zeros(len(spectra), int)
     while True:
-        rest = eigenvalues[spikes:]
+        pairs = list(zip(spectra, spikes.tolist(), strict=True))
+        rest = sum(float(values[taken:].sum()) for values, taken in pairs)
         # Each spike takes the freedom of a row and a column.
-        freedom = size - spikes * (shape[0] + shape[1] - spikes)
-        deviation = math.sqrt(float(rest.sum()) / max(freedom, 1)) if len(rest) else 0.0
+        freedom = sum(math.prod(shape) - taken * (sides - taken) for _, taken in pairs)
+        deviation = math.sqrt(rest / max(freedom, 1))
         edge = random_edge(shape, deviation)
-        found = int((eigenvalues > edge).sum())
-        if found <= spikes or found >= len(eigenvalues):
-            return deviation, edge, spikes
+        found = (spectra > edge).sum(axis=1)
+        if found.sum() <= spikes.sum() or found.sum() >= spectra.size:
+            return deviation, edge, int(spikes.sum())
         spikes = found
 
 
@@ -145,7 +153,8 @@ def fit_eigenvalues(matrix, seed: int = 0) -> EigenvalueFit:
 
     Args:
         matrix: Float array (rows, columns), finite; a convolution's kernel flattened
-            by its filters.
+            by its filters. Or a stack (matrices, rows, columns), whose spectra are
+            pooled: the slices of a convolution, one a pixel of its kernel.
         seed: Integer >= 0, of the shuffled control.
 
     Returns:
@@ -171,15 +180,18 @@ def fit_eigenvalues(matrix, seed: int = 0) -> EigenvalueFit:
         raise ValueError(
             f"`matrix` must hold real numbers. Received: dtype {matrix.dtype}"
         )
-    if matrix.ndim != 2 or not matrix.size or not np.isfinite(matrix).all():
+    shaped = matrix.ndim in (2, 3) and matrix.size > 0
+    if not shaped or not np.isfinite(matrix).all():
         raise ValueError(
-            "`matrix` must be a matrix of finite numbers. Received: shape "
-            f"{matrix.shape}"
-            + ("" if matrix.ndim != 2 or not matrix.size else " with NaN or infinity")
+            "`matrix` must be a matrix of finite numbers, or a stack of them. "
+            f"Received: shape {matrix.shape}{' with NaN or infinity' * shaped}"
         )
     if not matrix.any():
         raise ValueError("`matrix` must not be all zero: it has no spectrum.")
-    eigenvalues = _resolved(squared_singular_values(matrix), matrix.shape)
+    stack = matrix if matrix.ndim == 3 else matrix[None]
+    shape = stack.shape[1:]
+    spectra = _spectra(stack)
+    eigenvalues = np.sort(spectra, axis=None)[::-1]
     if not 0 < eigenvalues[0] < math.inf:
         raise ValueError(
             "`matrix` must hold numbers whose squares are in float64's range. "
@@ -195,10 +207,9 @@ def fit_eigenvalues(matrix, seed: int = 0) -> EigenvalueFit:
         log_alpha_norm = alpha * float(logs[0]) + math.log10(
             float((10 ** (alpha * (logs - logs[0]))).sum())
         )
-    deviation, edge, spikes = _bulk(eigenvalues, matrix.shape)
+    deviation, edge, spikes = _bulk(spectra, shape)
     shuffled = np.random.default_rng(seed).permutation(matrix.ravel())
-    control = squared_singular_values(shuffled.reshape(matrix.shape))
-    control = _resolved(control, matrix.shape)
+    control = _spectra(shuffled.reshape(stack.shape))
     return EigenvalueFit(
         eigenvalues=eigenvalues,
         power_law=law,
@@ -206,11 +217,11 @@ def fit_eigenvalues(matrix, seed: int = 0) -> EigenvalueFit:
         log_norm=math.log10(total),
         log_spectral_norm=math.log10(largest),
         log_alpha_norm=log_alpha_norm,
-        stable_rank=total / largest,
+        stable_rank=stable_rank_of(np.sqrt(eigenvalues)),
         bulk_deviation=deviation,
         bulk_edge=edge,
         spikes=spikes,
         bulk="ok" if spikes <= _MOST_SPIKES * len(eigenvalues) else "none",
-        shuffled_spikes=_bulk(control, matrix.shape)[2],
-        shuffled_largest=float(control[0]),
+        shuffled_spikes=_bulk(control, shape)[2],
+        shuffled_largest=float(control.max()),
     )

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_spectral.linalg import repeated_operator
+from keras_spectral.linalg.norms import scaled_squares
 
 # Numbers in the largest tensor that is carried through the network at once.
 _BUDGET = 2**24
@@ -15,13 +16,9 @@ _BUDGET = 2**24
 def _norms(vectors):
     """Return the norms (probes, batch) of vectors, NumPy float64."""
     axes = tuple(range(2, len(vectors.shape)))
-    # Divided by the largest entry first: products of many layers are far from 1,
-    # and their squares farther.
-    largest = ops.max(ops.abs(vectors), axis=axes, keepdims=True)
-    scale = ops.where(largest > 0, largest, ops.ones_like(largest))
-    squares = ops.sum(ops.square(vectors / scale), axis=axes)
-    largest = ops.convert_to_numpy(largest).astype("float64").reshape(squares.shape)
-    return largest * np.sqrt(ops.convert_to_numpy(squares).astype("float64"))
+    found = scaled_squares(vectors, axes)
+    largest, squares = (ops.convert_to_numpy(x).astype("float64") for x in found)
+    return largest * np.sqrt(squares)
 
 
 def _ratios(numerator, denominator, free):

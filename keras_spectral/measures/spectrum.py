@@ -6,7 +6,9 @@ import math
 import keras
 import numpy as np
 
+from keras_spectral.linalg.arrays import stable_rank_of
 from keras_spectral.models import weights
+from keras_spectral.models.reasons import nothing_left
 from keras_spectral.results import Rows
 from keras_spectral.validation import Norm
 
@@ -100,7 +102,6 @@ def spectrum(model: keras.Model, where=None) -> Spectrum:
                 f"'{name}'. Use an earlier checkpoint."
             )
         values = np.linalg.svd(matrix, compute_uv=False)
-        squares = float((values**2).sum())
         rows.append(
             SpectrumRow(
                 name=name,
@@ -108,17 +109,14 @@ def spectrum(model: keras.Model, where=None) -> Spectrum:
                 shape=matrix.shape,
                 norm="reshaped",
                 spectral_norm=float(values[0]),
-                frobenius_norm=math.sqrt(squares),
-                stable_rank=squares / values[0] ** 2 if values[0] else math.nan,
+                frobenius_norm=math.sqrt((values**2).sum()),
+                stable_rank=stable_rank_of(values),
                 singular_values=tuple(values.tolist()),
             )
         )
     if not rows:
-        raise ValueError(
-            "`model` must hold a layer with a kernel. Received: "
-            f"'{model.name}' with "
-            f"{', '.join(map(str, found.left_out)) or 'no weights'}."
-        )
+        reasons = {f"{left.name} ({left.kind})": left.reason for left in found.left_out}
+        raise nothing_left("model", "a layer with a kernel", f"'{model.name}'", reasons)
     return Spectrum(
         rows,
         found.left_out,

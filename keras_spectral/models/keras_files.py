@@ -6,22 +6,28 @@ its group, and no arguments.
 """
 
 import collections
-import re
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from keras_spectral.models.kinds import CELLS, KINDS, kernels_of, kind_of
+from keras_spectral.models.keras_parts import (
+    FACTORED,
+    StoredPart,
+    number_of,
+    snake,
+    without_number,
+)
+from keras_spectral.models.kinds import (
+    kernels_of,
+    kind_of,
+)
 from keras_spectral.models.normalizers import NORMALIZERS, normalizer
+from keras_spectral.models.reasons import OF_NO_KIND, Unfit, quantized, reason_of
 from keras_spectral.models.stored import StoredWeight
 from keras_spectral.models.views import MatrixView
 
-# What holds layers in a list, in Keras' own models and cells.
-_LISTS = ("layers", "cells")
 # Numbers of a kernel that is in the file as two narrow factors.
 _LARGEST_PRODUCT = 2**24
-# Where a class keeps the config of a layer that it calls something else.
-_CONFIGS = {"forward_layer": "layer"}
 
 
 @dataclass(frozen=True)
@@ -31,10 +37,12 @@ class KerasFile:
     Args:
         names: Dict from the path of a layer in the file to the layer's name.
         config: Dict, how Keras would make the model again, or `None`.
+        dtypes: Dict from a tensor's key to the name of its type.
     """
 
     names: dict = field(default_factory=dict)
     config: dict | None = None
+    dtypes: dict = field(default_factory=dict)
 
 
 def stored_weights(shapes, file):
@@ -55,114 +63,8 @@ def stored_weights(shapes, file):
     ('head', 'Dense', (4, 3))
     """
     walk = _Walk(shapes, file)
-    walk.enter(_StoredPart(walk, "", file.config))
+    walk.enter(StoredPart(walk, "", file.config))
     return walk.found, walk.left_out
-
-
-def _snake(name):
-    """Return what Keras calls the group of a class."""
-    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
-    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
-
-
-def _without_number(group):
-    return re.sub(r"_\d+$", "", group)
-
-
-def _number(group):
-    """Sort groups of one class by their number."""
-    number = re.search(r"_(\d+)$", group)
-    return _without_number(group), int(number.group(1)) if number else 0
-
-
-# Layers of two kernels, the first of which is of a plain kind.
-_FACTORED = {
-    "SVDDense": "Dense",
-    "SVDConv2D": "Conv2D",
-    "SVDConv2DTranspose": "Conv2DTranspose",
-}
-_CLASSES = {
-    _snake(name): name
-    for name in (
-        *(name for kind in KINDS for name in kind.classes),
-        *CELLS,
-        *NORMALIZERS,
-        *_FACTORED,
-        "BatchNormalization",
-        "StackedRNNCells",
-    )
-}
-
-
-class _StoredPart:
-    """A layer in a file, as a `kinds.Part`."""
-
-    def __init__(self, walk, path, config):
-        self.walk, self.path = walk, path
-        self.config = config if isinstance(config, dict) else {}
-        self.arguments = self.config.get("config")
-        if not isinstance(self.arguments, dict):
-            self.arguments = {}
-
-    @property
-    def told(self):
-        return bool(self.config)
-
-    @property
-    def name(self):
-        return self.walk.file.names.get(self.path, self.path)
-
-    @property
-    def kind(self):
-        """The name of the layer's class, or of its group."""
-        told = self.config.get("class_name")
-        if isinstance(told, str) and len(told) <= 100 and told.isprintable():
-            return told
-        for inside, kind in (("cells", "StackedRNNCells"), ("cell", "RNN")):
-            if self.has(inside) and self.path:
-                return _CLASSES.get(self._group, kind)
-        return _CLASSES.get(self._group, self._group)
-
-    @property
-    def _group(self):
-        return _without_number(self.path.rsplit("/", 1)[-1])
-
-    @property
-    def classes(self):
-        known = str(self.config.get("registered_name") or "keras").startswith("keras")
-        ours = str(self.config.get("module") or "keras").split(".")[0]
-        if known and ours in ("keras", "keras_spectral"):
-            return (self.kind,)
-        return ()
-
-    def read(self, attribute):
-        return self.arguments.get(attribute)
-
-    def has(self, attribute):
-        return self.walk.has(self.path, attribute)
-
-    def part(self, attribute):
-        config = self.arguments.get(_CONFIGS.get(attribute, attribute))
-        return _StoredPart(self.walk, self._under(attribute), config)
-
-    def parts(self, attribute):
-        return self.walk.listed(self._under(attribute), self.arguments.get(attribute))
-
-    def inside(self):
-        """Return the layers inside, whatever they are called."""
-        found = []
-        for group in self.walk.children(self.path):
-            if group in _LISTS:
-                found += self.parts(group)
-            elif group != "vars":
-                found.append(self.part(group))
-        return found
-
-    def _under(self, group):
-        return f"{self.path}/{group}" if self.path else group
-
-    def key(self, place):
-        return f"{self._under('vars')}/{place}"
 
 
 class _Walk:
@@ -195,13 +97,13 @@ class _Walk:
 
     def listed(self, path, configs):
         """Return the layers of a list, in its order where that is known."""
-        groups = sorted(self.children(path), key=_number)
+        groups = sorted(self.children(path), key=number_of)
         # A file may have as many configs as groups, and thousands of each.
         alike, named, taken = {}, {}, set()
         for group in groups:
             name = self.file.names.get(f"{path}/{group}")
             named.setdefault(name, collections.deque()).append(group)
-            kind = name, _without_number(group)
+            kind = name, without_number(group)
             alike.setdefault(kind, collections.deque()).append(group)
         found = []
         for config in configs if isinstance(configs, list) else ():
@@ -210,17 +112,17 @@ class _Walk:
             if not isinstance(name, (str, type(None))):
                 continue
             # That of its class and name, or of its name.
-            kind = name, _snake(str(config.get("class_name"))[:100])
+            kind = name, snake(str(config.get("class_name"))[:100])
             for queue in (alike.get(kind), named.get(name)):
                 while queue and queue[0] in taken:
                     queue.popleft()
                 if queue:
                     group = queue.popleft()
                     taken.add(group)
-                    found.append(_StoredPart(self, f"{path}/{group}", config))
+                    found.append(StoredPart(self, f"{path}/{group}", config))
                     break
         left = [group for group in groups if group not in taken]
-        return found + [_StoredPart(self, f"{path}/{group}", None) for group in left]
+        return found + [StoredPart(self, f"{path}/{group}", None) for group in left]
 
     def enter(self, part, name=None):
         """Find the kernels of a layer, or of the layers inside."""
@@ -229,18 +131,17 @@ class _Walk:
             self.left_out["optimizer"] = "state of an optimizer"
         elif kind_of(part) is not None:
             self._kernels(part, name)
-        elif part.kind in _FACTORED and part.classes:
+        elif part.kind in FACTORED and part.classes:
             self._factors(part, name)
         elif part.kind in NORMALIZERS and part.classes:
             self._wrapped(part, name)
+        elif part.kind in OF_NO_KIND or (self._is_layer(part) and part.told):
+            # As of a model in memory: what it does with layers inside is its own.
+            ranks = [len(self.shapes[key]) for key in self._weights(part)]
+            if ranks:
+                self.left_out[f"{name} ({part.kind})"] = reason_of(part.classes, ranks)
         else:
             self._unknown(part, name)
-            if self._is_layer(part) and part.told:
-                # As of a model in memory: what it does with layers inside is its own.
-                reason = self.left_out.get(f"{name} ({part.kind})")
-                reason = reason or "no rule for its kernel"
-                self.left_out[f"{name} ({part.kind})"] = reason
-                return
             start = len(self.found)
             for inner in part.inside():
                 self.enter(inner)
@@ -278,44 +179,54 @@ class _Walk:
 
     def _kernels(self, part, name):
         try:
-            every = kernels_of(part)
-            kernels = [
-                weight
-                for found in every
-                for weight in self._kernel(part, found, name, len(every))
+            every = [
+                found
+                for found in kernels_of(part)
+                if found.owner.key(found.kernel.place) in self.shapes
             ]
         except ValueError as error:
-            if not part.config:
-                # The class of a layer inside is not told.
-                for inner in part.inside():
-                    self.enter(inner, name)
+            if part.config:
+                self._leave(part, name, error)
                 return
-            self.left_out[f"{name} ({part.kind})"] = f"{error}"
+            # The class of a layer inside is not told.
+            for inner in part.inside():
+                self.enter(inner, name)
             return
-        self.found += kernels
-        if not kernels:
+        for found in every:
+            own = name if len(every) == 1 else f"{name}/{found.name}"
+            try:
+                self.found.append(self._kernel(part, found, own))
+            except ValueError as error:
+                self._leave(part, own, error)
+        if not every:
             self.left_out[f"{name} ({part.kind})"] = "its kernels are not in the file"
 
-    def _kernel(self, part, found, name, count):
+    def _leave(self, part, name, error):
+        reason = getattr(error, "reason", f"{error}")
+        self.left_out[f"{name} ({part.kind})"] = reason
+
+    def _kernel(self, part, found, name):
         key = found.owner.key(found.kernel.place)
-        if key not in self.shapes:
-            return
-        shape = tuple(self.shapes[key])
+        shape, dtype = tuple(self.shapes[key]), self._dtype(key)
+        mode = found.owner.quantization
+        if mode or "float" not in dtype:
+            reason = quantized(dtype, mode)
+            raise Unfit(f"`{key}` must hold floats. Received: {reason}.", reason)
         if len(shape) < 2:
-            return
-        axes, note = found.kernel.outputs(found.owner, len(shape)), found.note
-        if axes is not None and not set(axes) <= set(range(len(shape))):
             raise ValueError(f"its arguments are of another kernel than {shape}")
-        if axes is None:
-            axes = (len(shape) - 1,)
+        view, note = found.kernel.view(found.owner, shape), found.note
+        if view is not None and not set(view.output_axes) <= set(range(len(shape))):
+            raise ValueError(f"its arguments are of another kernel than {shape}")
+        if view is None:
+            view = MatrixView(shape, (len(shape) - 1,))
             note = f"{part.kind}'s arguments are not in the file: outputs last"
         elif not part.config and "/cell/cells/" in key.removeprefix(part.path):
             note = "the order of its cells is not in the file"
         weight = StoredWeight(
-            name if count == 1 else f"{name}/{found.name}",
+            name,
             part.kind,
             (key,),
-            MatrixView(shape, axes),
+            view,
             note,
         )
         mask = found.owner.key("mask")
@@ -323,11 +234,11 @@ class _Walk:
             weight = replace(
                 weight, keys=(key, mask), combine=lambda kernel, mask: kernel * mask
             )
-        yield weight
+        return weight
 
     def _factors(self, part, name):
         """An SVD layer: two kernels, and the singular values between them."""
-        kind = _FACTORED[part.kind]
+        kind = FACTORED[part.kind]
         inner = part.part("first")
         inner.config = {"class_name": kind}
         keys = (inner.key(0), part.key(0), part.key(1), part.part("second").key(0))
@@ -340,7 +251,7 @@ class _Walk:
         if not fits or 0 in (*shape, *right):
             self.left_out[f"{name} ({part.kind})"] = "its factors do not fit"
             return
-        first = MatrixView(shape, found.kernel.outputs(inner, len(shape)))
+        first = found.kernel.view(inner, shape)
         if values != first.shape[1:] or np.prod(right[:-1]) != values[0]:
             self.left_out[f"{name} ({part.kind})"] = "its factors do not fit"
             return
@@ -363,12 +274,14 @@ class _Walk:
         own = self.own(part.path)
         if not own:
             return
-        if part.kind == "BatchNormalization":
-            reason = "scales channels, not folded into the layer before"
-        elif part.config:
+        if part.config:
             reason = "no rule for its kernel"
         else:
             matrices = [key for key in own if len(self.shapes[key]) > 1]
+            kept = {self._dtype(key) for key in matrices}
+            if integers := {dtype for dtype in kept if "float" not in dtype}:
+                self.left_out[f"{name} ({part.kind})"] = quantized(min(integers))
+                return
             for key in matrices:
                 shape = tuple(self.shapes[key])
                 place = key.rsplit("/", 1)[-1]
@@ -377,7 +290,9 @@ class _Walk:
                         name if len(matrices) == 1 else f"{name}/{place}",
                         "matrix" if len(shape) == 2 else "convolution",
                         (key,),
-                        MatrixView(shape, (len(shape) - 1,)),
+                        MatrixView(
+                            shape, (len(shape) - 1,), tuple(range(len(shape) - 2))
+                        ),
                         "its layer's class is not in the file: outputs last",
                     )
                 )
@@ -385,3 +300,13 @@ class _Walk:
                 return
             reason = "no matrix"
         self.left_out[f"{name} ({part.kind})"] = reason
+
+    def _dtype(self, key):
+        return self.file.dtypes.get(key, "float32")
+
+    def _weights(self, part):
+        return [
+            key
+            for key in self.shapes
+            if key.startswith(f"{part.path}/") and "/seed_generator/" not in key
+        ]

@@ -16,6 +16,8 @@ EMBEDDINGS = "_embeddings"
 ATTENTION_SETTING = "_kernel"
 # The layer of a `MultiHeadAttention` with `use_gate=True`, whose others are public.
 GATE = "_gate_dense"
+# The layers of a `GroupQueryAttention`, none of which is public.
+GROUPED = "_{}_dense"
 
 
 def flatten_layers(layer, include_self=True):

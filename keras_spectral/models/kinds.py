@@ -9,14 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
-from keras_spectral.models import layouts
+from keras_spectral.models import axes, layouts
 from keras_spectral.models.keras_internals import (
     ATTENTION_SETTING,
     EMBEDDINGS,
     GATE,
+    GROUPED,
     KERNEL,
 )
 from keras_spectral.models.layouts import Counterpart
+from keras_spectral.models.reasons import Unfit
+from keras_spectral.models.views import MatrixView
 
 
 class Part(Protocol):
@@ -45,68 +48,6 @@ class Part(Protocol):
         """Return a list of layers inside of the layer."""
 
 
-def _last(part, rank):
-    return (rank - 1,)
-
-
-def _last_but_one(part, rank):
-    return (rank - 2,)
-
-
-def _last_two(part, rank):
-    return (rank - 2, rank - 1)
-
-
-def _all_but_first(part, rank):
-    return tuple(range(1, rank))
-
-
-def _all_but_two(part, rank):
-    return tuple(range(2, rank))
-
-
-# A letter an axis, of which there are 32.
-_LONGEST_EQUATION = 200
-
-
-def _of_equation(part, rank):
-    if not isinstance(part.read("equation"), str):
-        return None
-    labels, outputs = einsum_labels(part)
-    return tuple(axis for axis, label in enumerate(labels) if label in outputs)
-
-
-def einsum_labels(part):
-    """Return the labels of an EinsumDense's kernel and the set of its outputs'.
-
-    Args:
-        part: A `Part`.
-
-    Raises:
-        ValueError: If no one matrix holds the norm of the layer.
-    """
-    equation = part.read("equation")
-    if len(equation) > _LONGEST_EQUATION:
-        raise ValueError(
-            f"`layer` must have an equation of at most {_LONGEST_EQUATION} letters. "
-            f"Received: {len(equation):,} in '{part.name}'."
-        )
-    operands, result = equation.replace(" ", "").split("->")
-    inputs, kernel = (side.replace("...", "") for side in operands.split(","))
-    result = result.replace("...", "")
-    outputs = {label for label in kernel if label not in inputs}
-    shared = [label for label in kernel if label in inputs and label in result]
-    summed = [label for label in inputs + kernel if label not in result]
-    if shared or not outputs <= set(result) or set(summed) - set(kernel):
-        raise ValueError(
-            "`layer` must contract its input with a kernel whose other axes are "
-            "all outputs: only then one matrix holds its norm. Received: "
-            f"'{part.name}' with equation='{equation}'. Split it into "
-            "`Dense` layers."
-        )
-    return kernel, outputs
-
-
 @dataclass(frozen=True)
 class Kernel:
     """One kernel of a kind of layers.
@@ -120,6 +61,8 @@ class Kernel:
         operator: String, the function of `linalg` that makes it a linear operator on
             images, or `None` where the matrix is the operator.
         geometry: Tuple of strings, the arguments of that function that the owner has.
+        on_states: Boolean: that operator is on the states of the owner, which keep
+            their size, and not on its inputs.
         induced: String, which norm of `linalg.induced_norm` bounds the layer.
         setting: String: the layer calls the kernel's constraint `<setting>_constraint`
             and its regularizer `<setting>_regularizer`.
@@ -129,12 +72,20 @@ class Kernel:
     name: str = "kernel"
     attribute: str = KERNEL
     place: int = 0
-    outputs: Callable = _last
+    outputs: Callable = axes.last
     operator: str | None = None
     geometry: tuple = ()
+    on_states: bool = False
     induced: str = "dense"
     setting: str = "kernel"
     torch: Counterpart | None = None
+
+    def view(self, owner, shape):
+        """Return the `MatrixView` of a kernel of that shape; `None` if not known."""
+        outputs = self.outputs(owner, len(shape))
+        # Keras has the pixels of a convolution first.
+        taps = tuple(range(len(shape) - 2)) if self.operator else ()
+        return None if outputs is None else MatrixView(tuple(shape), outputs, taps)
 
 
 class Found(NamedTuple):
@@ -168,7 +119,7 @@ class Found(NamedTuple):
 _GEOMETRY = ("strides", "padding", "dilation_rate")
 
 _DENSE = Kernel(torch=Counterpart("weight", layouts.DENSE))
-_EINSUM = Kernel(outputs=_of_equation)
+_EINSUM = Kernel(outputs=axes.of_equation)
 _CONVOLUTION = Kernel(
     operator="convolution_operator",
     geometry=_GEOMETRY,
@@ -177,7 +128,7 @@ _CONVOLUTION = Kernel(
 )
 _TRANSPOSED = Kernel(
     attribute="kernel",
-    outputs=_last_but_one,
+    outputs=axes.last_but_one,
     operator="transposed_convolution_operator",
     geometry=(*_GEOMETRY, "output_padding"),
     induced="transposed",
@@ -185,7 +136,7 @@ _TRANSPOSED = Kernel(
 )
 _DEPTHWISE = Kernel(
     attribute="kernel",
-    outputs=_last_two,
+    outputs=axes.last_two,
     operator="depthwise_convolution_operator",
     geometry=_GEOMETRY,
     induced="depthwise",
@@ -205,10 +156,12 @@ _EMBEDDING = Kernel(
     setting="embeddings",
     torch=Counterpart("weight", layouts.SAME),
 )
+# It is read backwards by this where its weights are not tied.
+_REVERSE = Kernel("reverse_embeddings", "reverse_embeddings", 1, setting="embeddings")
 # Whatever the rank of its inputs: query, key and value end in (heads, size), and what
 # reads them begins so.
 _PROJECTION = Kernel(
-    outputs=_all_but_first,
+    outputs=axes.all_but_first,
     setting=ATTENTION_SETTING,
     torch=Counterpart("in_proj_weight", layouts.TO_HEADS, layouts.FLAT),
 )
@@ -216,12 +169,12 @@ _ATTENTION = (
     *(replace(_PROJECTION, name=name) for name in ("query", "key", "value")),
     Kernel(
         "output",
-        outputs=_all_but_two,
+        outputs=axes.all_but_two,
         setting=ATTENTION_SETTING,
         torch=Counterpart("out_proj.weight", layouts.FROM_HEADS),
     ),
 )
-_GATE = Kernel("gate", outputs=_all_but_first, setting=ATTENTION_SETTING)
+_GATE = Kernel("gate", outputs=axes.all_but_first, setting=ATTENTION_SETTING)
 _INPUT = Kernel("kernel", "kernel", torch=Counterpart("weight_ih", layouts.DENSE))
 _RECURRENT = Kernel(
     "recurrent_kernel",
@@ -242,7 +195,24 @@ _GRU_CELL = (
     ),
 )
 
-CELLS = ("SimpleRNNCell", "LSTMCell", "GRUCell")
+_CONVOLUTION_CELL = (
+    replace(_CONVOLUTION, attribute="kernel", torch=None),
+    replace(
+        _CONVOLUTION,
+        name="recurrent_kernel",
+        attribute="recurrent_kernel",
+        place=1,
+        geometry=(),
+        on_states=True,
+        setting="recurrent",
+        torch=None,
+    ),
+)
+
+CELLS = ("SimpleRNNCell", "LSTMCell", "GRUCell", "ConvLSTMCell")
+OTHER_CELLS = f"runs cells of another kind than {', '.join(CELLS)}"
+# What runs cells of one kind, and need not say which.
+_ONE_CELL = ("SimpleRNN", "LSTM", "GRU", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
 
 
 def _own(*kernels):
@@ -259,10 +229,28 @@ def _attention(part):
     ]
 
 
+def _grouped_attention(part):
+    kernels = [*_ATTENTION, *([_GATE] if part.has(GATE) else [])]
+    return [
+        Found(
+            kernel.name,
+            # It keeps what it was made with in public, and PyTorch has no such module.
+            replace(kernel, setting="kernel", torch=None),
+            part.part(GROUPED.format(kernel.name)),
+            part,
+        )
+        for kernel in kernels
+    ]
+
+
+def _reversible(part):
+    tied = part.read("tie_weights")
+    return _own(_EMBEDDING, *(() if tied else (_REVERSE,)))(part)
+
+
 def _recurrent(part):
     cell = part.part("cell")
-    # What runs cells of one kind need not say which.
-    named = bool({"SimpleRNN", "LSTM", "GRU"} & set(part.classes))
+    named = bool(set(_ONE_CELL) & set(part.classes))
     if "StackedRNNCells" not in cell.classes:
         return _cell(cell, 0, named)
     return [
@@ -276,9 +264,17 @@ def _cell(cell, index, named):
     note = None
     if not named and not set(cell.classes) & set(CELLS):
         if cell.told:
-            raise ValueError(f"runs cells of another kind than {', '.join(CELLS)}")
+            raise Unfit(
+                "`layer` must run SimpleRNN, LSTM or GRU cells. Received: layer "
+                f"'{cell.name}' with another cell.",
+                OTHER_CELLS,
+            )
         note = "its cell's class is not in the file"
-    kernels = _GRU_CELL if "GRUCell" in cell.classes else _CELL
+    kernels = _CELL
+    if "GRUCell" in cell.classes:
+        kernels = _GRU_CELL
+    elif "ConvLSTMCell" in cell.classes:
+        kernels = _CONVOLUTION_CELL
     return [
         found.suffixed(f"_l{index}")._replace(note=note)
         for found in _own(*kernels)(cell)
@@ -324,17 +320,22 @@ KINDS = (
     Kind(("DepthwiseConv1D", "DepthwiseConv2D"), _own(_DEPTHWISE), "depthwise"),
     Kind(("SeparableConv1D", "SeparableConv2D"), _own(*_SEPARABLE)),
     Kind(("Embedding",), _own(_EMBEDDING)),
+    Kind(("ReversibleEmbedding",), _reversible),
     Kind(("MultiHeadAttention",), _attention),
+    Kind(("GroupedQueryAttention",), _grouped_attention),
     Kind(("Bidirectional",), _bidirectional),
     Kind(("TimeDistributed",), lambda part: kernels_of(part.part("layer"))),
-    Kind(("RNN", "SimpleRNN", "LSTM", "GRU"), _recurrent),
+    Kind(("RNN", *_ONE_CELL), _recurrent),
 )
+# Where Keras exports a class under another name than its own, which files have.
+EXPORTED_AS = {"GroupQueryAttention": "GroupedQueryAttention"}
 _BY_CLASS = {name: kind for kind in KINDS for name in kind.classes}
 
 SUPPORTED = (
     "Dense, EinsumDense, Conv1D/2D/3D and their transposes, DepthwiseConv1D/2D, "
-    "SeparableConv1D/2D, Embedding, MultiHeadAttention, SimpleRNN, LSTM, GRU, "
-    "Bidirectional and TimeDistributed"
+    "SeparableConv1D/2D, Embedding, ReversibleEmbedding, MultiHeadAttention, "
+    "GroupQueryAttention, SimpleRNN, LSTM, GRU, ConvLSTM1D/2D/3D, Bidirectional and "
+    "TimeDistributed"
 )
 
 
@@ -353,9 +354,11 @@ def kernels_of(part):
         List of `Found`.
 
     Raises:
-        ValueError: If it, or a layer inside, is of no kind.
+        Unfit: If it, or a layer inside, is of no kind.
     """
     kind = kind_of(part)
     if kind is None:
-        raise ValueError(f"`{part.name}` must be a layer of a known kind.")
+        raise Unfit(
+            f"`{part.name}` must be a layer of a known kind.", "no rule for its kernel"
+        )
     return kind.kernels(part)

@@ -10,14 +10,16 @@ from keras import layers as kl
 from keras import ops
 
 from keras_spectral import linalg
+from keras_spectral.models.axes import einsum_labels
 from keras_spectral.models.kinds import (
     CELLS,
+    OTHER_CELLS,
     SUPPORTED,
-    einsum_labels,
     kernels_of,
     kind_of,
 )
 from keras_spectral.models.layouts import Counterpart
+from keras_spectral.models.reasons import Unfit, quantized, reason_of
 from keras_spectral.models.views import MatrixView
 
 
@@ -92,11 +94,11 @@ class _LayerPart:
     def __init__(self, layer):
         self.layer = layer
         self.name = getattr(layer, "name", None)
-        # Keras' own, so that a stranger's class of the same name is no kind.
+        # Keras' and ours, so that a stranger's class of the same name is no kind.
         self.classes = tuple(
             known.__name__
             for known in type(layer).__mro__
-            if known.__module__.split(".")[0] == "keras"
+            if known.__module__.split(".")[0] in ("keras", "keras_spectral")
         )
 
     def read(self, attribute):
@@ -122,7 +124,7 @@ def kernel_slots(layer):
         List of `KernelSlot`, one a kernel.
 
     Raises:
-        ValueError: If the layer is of another kind, see `check_kind`.
+        Unfit: If the layer is of another kind, see `check_kind`.
 
     Example:
     >>> import keras
@@ -142,11 +144,13 @@ def _slot(found):
     if kernel.operator is not None:
         geometry = {name: getattr(owner, name) for name in kernel.geometry}
         operator = functools.partial(getattr(linalg, kernel.operator), **geometry)
+        if kernel.on_states:
+            operator = _on_states(owner, operator)
     return KernelSlot(
         name=found.name,
         owner=owner,
         attribute=kernel.attribute,
-        view=MatrixView(shape, kernel.outputs(found.owner, len(shape))),
+        view=kernel.view(found.owner, shape),
         operator=operator,
         induced=kernel.induced,
         setting=kernel.setting,
@@ -155,17 +159,46 @@ def _slot(found):
     )
 
 
+def _on_states(cell, operator):
+    """Return a convolution's operator for the images that a cell keeps as its state."""
+
+    def on_states(kernel, size):
+        *spatial, channels = size
+        first = cell.data_format == "channels_first"
+        inputs = (1, channels, *spatial) if first else (1, *size)
+        shape = cell.compute_output_shape(inputs)[0]
+        spatial = shape[2:] if first else shape[1:-1]
+        return operator(kernel, (*spatial, cell.filters), padding="same")
+
+    return on_states
+
+
 def has_kernels(layer):
     """Return whether `kernel_slots` treats this layer."""
+    return why_unfit(layer) is None
+
+
+def why_unfit(layer, check=None):
+    """Return why `kernel_slots` does not treat a layer, as a reason; `None` if it does.
+
+    Args:
+        layer: A `keras.layers.Layer`, built or not.
+        check: `check_kind`, the default, or `check_plain`.
+
+    Example:
+    >>> import keras
+    >>> why_unfit(keras.layers.BatchNormalization())
+    'scales channels, not folded into the layer before'
+    """
     try:
-        check_kind(layer)
-    except ValueError:
-        return False
-    return True
+        (check or check_kind)(layer)
+    except Unfit as error:
+        return error.reason
+    return None
 
 
 def check_kind(layer):
-    """Raise a ValueError, naming the layer, unless `kernel_slots` treats it.
+    """Raise an `Unfit`, naming the layer, unless `kernel_slots` treats it.
 
     Args:
         layer: A `keras.layers.Layer`, built or not.
@@ -182,14 +215,16 @@ def check_kind(layer):
         return _check_cells(layer)
     part = _LayerPart(layer)
     if kind_of(part) is None:
+        ranks = [len(weight.shape) for weight in layer.weights]
         if set(part.classes) & set(CELLS):
             advice = "Wrap the layer that runs the cell, such as `keras.layers.LSTM`."
         elif isinstance(layer, keras.Model):
             advice = "Wrap its layers: `keras_spectral.wrap(model, ...)`."
         else:
             advice = "Leave this layer as it is, or build it from those."
-        raise ValueError(
-            f"`layer` must be one of: {SUPPORTED}. Received: {layer}. {advice}"
+        raise Unfit(
+            f"`layer` must be one of: {SUPPORTED}. Received: {layer}. {advice}",
+            reason_of(part.classes, ranks),
         )
     if isinstance(layer, kl.EinsumDense):
         einsum_labels(part)
@@ -202,26 +237,30 @@ def _check_cells(layer):
     cells = cell.cells if isinstance(cell, kl.StackedRNNCells) else [cell]
     for cell in cells:
         if not set(_LayerPart(cell).classes) & set(CELLS):
-            raise ValueError(
+            raise Unfit(
                 "`layer` must run SimpleRNN, LSTM or GRU cells. Received: layer "
-                f"'{layer.name}' with a {type(cell).__name__}."
+                f"'{layer.name}' with a {type(cell).__name__}.",
+                OTHER_CELLS,
             )
 
 
 def check_plain(layer):
-    """Raise a ValueError if the layer has LoRA enabled or is quantized."""
+    """Raise an `Unfit` if the layer has LoRA enabled or is quantized."""
     if getattr(layer, "lora_enabled", False):
-        raise ValueError(
+        raise Unfit(
             "`layer` must not have LoRA enabled: its kernel is then a sum of "
             f"frozen and trained parts. Received: layer='{layer.name}'. Wrap the "
-            "layer without LoRA."
+            "layer without LoRA.",
+            "adds a LoRA adapter to its kernel",
         )
     if getattr(layer, "quantization_mode", None) is not None:
-        raise ValueError(
+        kept = [str(weight.dtype) for weight in layer.weights if len(weight.shape) > 1]
+        raise Unfit(
             "`layer` must not be quantized: an integer kernel has no spectrum to "
             f"train. Received: layer='{layer.name}' with "
             f"quantization_mode={layer.quantization_mode}. Wrap the layer before "
-            "it is quantized."
+            "it is quantized.",
+            quantized(next(iter(kept), "float"), layer.quantization_mode),
         )
 
 

@@ -76,7 +76,9 @@ def torch_weights(key, shape, shapes, layout="auto"):
             axis = 1
         elif bias != shape[:1] or shape[0] == shape[1]:
             note = "read as a convolution; of a transposed one filters are on axis 1"
-    return [StoredWeight(key, kind, (key,), MatrixView(shape, (axis,)), note)]
+    taps = range(rank - 2) if layout == "keras" else range(2, rank)
+    view = MatrixView(shape, (axis,), tuple(taps))
+    return [StoredWeight(key, kind, (key,), view, note)]
 
 
 def _third(name, key, index, shape):

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 import keras
 from keras import layers as kl
 
-from keras_spectral.models.slots import KernelSlot, has_kernels, kernel_slots
+from keras_spectral.models.slots import (
+    KernelSlot,
+    check_plain,
+    kernel_slots,
+    why_unfit,
+)
 from keras_spectral.models.views import MatrixView
 
 
@@ -119,12 +124,17 @@ def weights(model: keras.Model, where=None) -> Weights:
     for layer in dict.fromkeys(leaf_layers(model)):
         reason = _reason(layer)
         if reason is None:
-            found += _of_layer(model, layer)
+            for weight in _of_layer(model, layer):
+                reason = None if _is_adapted(weight.slot.owner) else _unfit(weight)
+                if reason is None:
+                    found.append(weight)
+                else:
+                    left_out.append(LeftOut(weight.name, weight.kind, reason))
         elif layer.weights:
             left_out.append(LeftOut(layer.name, type(layer).__name__, reason))
     if where is None:
         return Weights(found, left_out)
-    chosen = _chosen(model, found, where)
+    chosen = _chosen(model, found, left_out, where)
     if not chosen:
         raise ValueError(
             "`where` must choose at least one kernel. Received: "
@@ -138,7 +148,12 @@ def weights(model: keras.Model, where=None) -> Weights:
     return Weights(chosen, left_out)
 
 
-def _chosen(model, found, where):
+def _unfit(weight):
+    """Return why a kernel is none: attention's projections are layers of their own."""
+    return why_unfit(weight.slot.owner, check_plain)
+
+
+def _chosen(model, found, left_out, where):
     if callable(where):
         return [weight for weight in found if where(weight)]
     names = check_names(where)
@@ -147,7 +162,7 @@ def _chosen(model, found, where):
     )
     for name in names:
         if name not in known:
-            raise unknown_name(model, name, known)
+            raise unknown_name(model, name, known, left_out)
     return [w for w in found if w.name in names or w.layer.name in names]
 
 
@@ -162,8 +177,14 @@ def check_names(where):
     return names
 
 
-def unknown_name(model, name, known):
-    """Return the error of a name that matches nothing."""
+def unknown_name(model, name, known, left_out=()):
+    """Return the error of a name that matches nothing, or what was left out."""
+    for left in left_out:
+        if left.name == name:
+            return ValueError(
+                f"`where` must name kernels of '{model.name}', or layers with kernels. "
+                f"Received: {name!r}, a {left.kind}: {left.reason}."
+            )
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"Did you mean {' or '.join(near)}?" if near else "It has no such layers."
     return ValueError(
@@ -222,15 +243,7 @@ def _is_adapted(layer):
 def _reason(layer):
     """Return why a layer's weights are none of `weights`, or `None`."""
     inner = _inner(layer)
-    if _is_adapted(inner) or has_kernels(inner):
-        return None
-    if isinstance(layer, kl.BatchNormalization):
-        return "scales channels, not folded into the layer before"
-    if getattr(inner, "lora_enabled", False):
-        return "adds a LoRA adapter to its kernel"
-    if getattr(layer, "quantization_mode", None):
-        return f"{layer.quantization_mode} kernel"
-    return "no rule for its kernel"
+    return None if _is_adapted(inner) else why_unfit(inner)
 
 
 def _of_layer(model, layer):
@@ -242,7 +255,8 @@ def _of_layer(model, layer):
         )
     if _is_adapted(inner):
         shape = tuple(inner.kernel.shape)
-        view = MatrixView(shape, (len(shape) - 1,))
+        last = len(shape) - 1
+        view = MatrixView(shape, (last,), tuple(range(last - 1)))
         slots = [KernelSlot("kernel", inner, "kernel", view)]
     elif _is_reparametrized(layer):
         slots = layer.slots

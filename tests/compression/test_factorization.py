@@ -280,60 +280,6 @@ def test_statistics_of_normalization_are_kept():
     np.testing.assert_allclose(factored(x), model(x), rtol=1e-4, atol=1e-5)
 
 
-CONVOLUTIONS = {
-    "conv1d": (kl.Conv1D(7, 3, strides=2, padding="causal"), (9, 5)),
-    "conv2d": (kl.Conv2D(6, 3, dilation_rate=2, padding="same"), (8, 7, 4)),
-    "conv3d": (kl.Conv3D(6, 2, strides=2), (5, 4, 6, 3)),
-    "conv1d transpose": (kl.Conv1DTranspose(5, 4, strides=2), (6, 6)),
-    "conv2d transpose": (
-        kl.Conv2DTranspose(5, 3, strides=2, padding="same", output_padding=1),
-        (5, 4, 6),
-    ),
-    "conv3d transpose": (kl.Conv3DTranspose(4, 2, use_bias=False), (3, 3, 2, 5)),
-}
-
-
-@pytest.mark.parametrize("kind", CONVOLUTIONS)
-def test_every_convolution_is_that_of_its_truncated_matrix(kind, rng):
-    layer, shape = CONVOLUTIONS[kind]
-    layer = type(layer).from_config({**layer.get_config(), "activation": "tanh"})
-    model = keras.Sequential([keras.Input(shape), layer])
-    model.set_weights([rng.normal(size=w.shape) for w in model.weights])
-    copy, rows = factorize(model, rank_ratio=0.5, only_if_smaller=False)
-    assert len(copy.layers) == 2
-    # The outputs' axis last, whichever it is.
-    axis = -2 if "transpose" in kind else -1
-    kernel = np.moveaxis(keras.ops.convert_to_numpy(layer.kernel), axis, -1)
-    matrix = kernel.reshape(-1, kernel.shape[-1]).astype("float64")
-    u, s, vt = np.linalg.svd(matrix, full_matrices=False)
-    rank = len(s) // 2
-    assert rows[0].rank == rank and rows[0].shape == matrix.shape
-    truncated = ((u[:, :rank] * s[:rank]) @ vt[:rank]).reshape(kernel.shape)
-    x = rng.normal(size=(2, *shape)).astype("float32")
-    found = copy.predict(x, verbose=0)
-    layer.kernel.assign(np.moveaxis(truncated, -1, axis))
-    expected = model.predict(x, verbose=0)
-    np.testing.assert_allclose(found, expected, atol=2e-5)
-    read, written = np.prod(x.shape[1:-1]), np.prod(expected.shape[1:-1])
-    applied = read if "transpose" in kind else written
-    m, n = matrix.shape
-    assert rows[0].multiply_adds_before == applied * m * n
-    assert rows[0].multiply_adds_after == rank * (applied * m + written * n)
-    assert rows[-1].parameters_after == copy.count_params()
-
-
-def test_the_sum_says_what_it_does_not_count():
-    layers = [keras.Input((6, 8)), kl.LSTM(4, name="lstm"), kl.Dense(30, name="head")]
-    model = keras.Sequential(layers)
-    _, rows = factorize(model, rank_ratio=0.5)
-    assert [row.name for row in rows] == ["lstm", "head", "total"]
-    assert rows[0].left_as_it_was == "a LSTM"
-    assert rows[-1].left_as_it_was == "products without lstm"
-    only = keras.Sequential([keras.Input((6, 8)), kl.LSTM(4, name="lstm")])
-    _, rows = factorize(only, rank_ratio=0.5)
-    assert rows[-1].multiply_adds_before is rows[-1].multiply_adds_after is None
-
-
 def test_where_is_that_of_all_tools():
     layers = [keras.Input((40,)), kl.Dense(30, name="a"), kl.Dense(20, name="b")]
     model = keras.Sequential(layers)

@@ -227,6 +227,7 @@ def test_an_analysis_says_what_it_is_of(tmp_path, capfd):
         "container": "npz",
         "entry": None,
         "layout": "auto",
+        "convolution": "reshaped",
         "seed": 3,
         "keras_spectral": keras_spectral.__version__,
     }

@@ -71,6 +71,13 @@ KINDS = {
         lambda **k: kl.RNN([kl.LSTMCell(3, **k), kl.GRUCell(4, **k)], **k),
         images(5, 3),
     ),
+    "lstm of lines": (lambda **k: kl.ConvLSTM1D(3, 3, **k), images(3, 6, 2)),
+    "lstm of images": (
+        lambda **k: kl.ConvLSTM2D(3, (3, 2), strides=2, padding="same", **k),
+        images(3, 6, 5, 2),
+    ),
+    "lstm of volumes": (lambda **k: kl.ConvLSTM3D(2, 2, **k), images(2, 4, 3, 4, 2)),
+    "reversible embedding": (lambda **k: kl.ReversibleEmbedding(6, 3, **k), tokens()),
     "bidirectional": (
         lambda **k: kl.Bidirectional(kl.LSTM(3, **k), **k),
         images(5, 3),
@@ -88,6 +95,14 @@ KINDS = {
 
 def attention(**arguments):
     return kl.MultiHeadAttention(2, 4, **arguments)
+
+
+def grouped_attention(**arguments):
+    return kl.GroupQueryAttention(3, 4, 2, use_gate=True, **arguments)
+
+
+# Layers of two inputs.
+ATTENTION = {"attention": attention, "grouped attention": grouped_attention}
 
 
 def numpy(tensor):

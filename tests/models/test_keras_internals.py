@@ -99,6 +99,15 @@ def test_the_gate_of_attention():
     assert getattr(without, name, None) is None, message
 
 
+def test_the_layers_of_grouped_attention():
+    layer = kl.GroupQueryAttention(3, 4, 2)
+    layer.build((None, 5, 4), (None, 5, 4))
+    for part in ("query", "key", "value", "output"):
+        name = keras_internals.GROUPED.format(part)
+        message = moved(f"GroupQueryAttention.{name}", "models/kinds.py")
+        assert isinstance(getattr(layer, name, None), kl.EinsumDense), message
+
+
 def test_flatten_layers_goes_all_the_way_down():
     class Holder(kl.Layer):
         def __init__(self):

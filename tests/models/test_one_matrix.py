@@ -9,9 +9,9 @@ from keras_spectral import experiments, measures, models
 from keras_spectral.constraints import SpectralClip
 from keras_spectral.layers import SpectralNormalization
 from keras_spectral.regularizers import SpectralNorm
-from tests.layers.kinds import KINDS, attention, images, numpy
+from tests.layers.kinds import ATTENTION, KINDS, images, numpy
 
-ALL = [*KINDS, "attention"]
+ALL = [*KINDS, *ATTENTION]
 # PyTorch has no module for a layer that is applied in time.
 EXPORTED = [
     kind
@@ -22,13 +22,13 @@ EXPORTED = [
 
 
 def model_of(kind):
-    if kind == "attention":
-        layer, batch = attention(name="mine"), images(5, 6)
+    if kind in ATTENTION:
+        layer, batch = ATTENTION[kind](name="mine"), images(5, 6)
     else:
         make, batch = KINDS[kind]
         layer = make(name="mine")
     inputs = keras.Input(batch.shape[1:], dtype=batch.dtype)
-    outputs = layer(inputs, inputs) if kind == "attention" else layer(inputs)
+    outputs = layer(inputs, inputs) if kind in ATTENTION else layer(inputs)
     model = keras.Model(inputs, outputs)
     rng = np.random.default_rng(0)
     model.set_weights([rng.normal(size=w.shape) for w in model.weights])
@@ -75,7 +75,8 @@ def test_whatever_treats_a_kernel_treats_the_same_matrix(kind, tmp_path):
     constrained.compile(keras.optimizers.SGD(0.0), "mse")
     constrained.train_on_batch(batch, np.zeros_like(numpy(model(batch))))
     for norm in norms(measures.spectrum(constrained)).values():
-        assert norm == pytest.approx(0.5 * min(expected.values()), rel=1e-6)
+        # An SVD and two products in float32.
+        assert norm == pytest.approx(0.5 * min(expected.values()), rel=4e-6)
 
     regularized = ks.regularize(model, SpectralNorm(2.0))
     penalty = float(sum(regularized.losses))

@@ -12,7 +12,6 @@ from keras import layers as kl
 
 from keras_spectral import convert, experiments, zoo
 from keras_spectral.layers import (
-    InvertibleResidual,
     MaskedConv2D,
     OptimalSpectralNormalization,
     SpectralNormalization,
@@ -311,46 +310,3 @@ def test_layers_that_are_called_cells_are_none(tmp_path):
     bare = experiments.analyze_checkpoint(tmp_path / "model.weights.h5")
     assert [row.name for row in bare] == ["one", "two"]
     assert all(row.note is None for row in bare)
-
-
-class Cell(kl.Layer):
-    """A cell that makes its recurrent kernel first."""
-
-    def __init__(self, units, **kwargs):
-        super().__init__(**kwargs)
-        self.units = self.state_size = units
-
-    def build(self, shape):
-        self.recurrent = self.add_weight(shape=(self.units, self.units))
-        self.kernel = self.add_weight(shape=(shape[-1], self.units))
-        self.built = True
-
-    def call(self, x, states):
-        y = x @ self.kernel + states[0] @ self.recurrent
-        return y, [y]
-
-    def get_config(self):
-        return {**super().get_config(), "units": self.units}
-
-
-STRANGE = {
-    "cells": lambda: keras.Sequential([keras.Input((4, 8)), kl.RNN(Cell(6))]),
-    "invertible": lambda: keras.Sequential(
-        [keras.Input((8,)), InvertibleResidual([kl.Dense(5, name="x"), kl.Dense(8)])]
-    ),
-    "convolutional lstm": lambda: keras.Sequential(
-        [keras.Input((3, 6, 6, 2)), kl.ConvLSTM2D(4, 3)]
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", STRANGE)
-def test_what_a_layer_of_no_kind_has_inside_is_its_own(kind, tmp_path):
-    model = STRANGE[kind]()
-    assert not len(experiments.analyze_model(model))
-    model.save(tmp_path / "model.keras")
-    found = experiments.analyze_checkpoint(tmp_path / "model.keras")
-    assert not len(found) and found.skipped
-    model.save_weights(tmp_path / "model.weights.h5")
-    bare = experiments.analyze_checkpoint(tmp_path / "model.weights.h5")
-    assert len(bare) and all(row.note for row in bare)
