@@ -64,7 +64,7 @@ def factors(layer, rank, names):
         name += "-left"
     names.add(name)
     setting = slot_of(layer).setting
-    dropped = (f"{setting}_regularizer", f"{setting}_constraint")
+    dropped = ["_".join((setting, what)) for what in ("regularizer", "constraint")]
     config = {**layer.get_config(), **dict.fromkeys(dropped)}
     first = {
         **config,

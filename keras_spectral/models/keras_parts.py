@@ -19,6 +19,7 @@ def snake(name):
 
 
 def without_number(group):
+    """Return a group's name without the number that tells it from its like."""
     return re.sub(r"_\d+$", "", group)
 
 
