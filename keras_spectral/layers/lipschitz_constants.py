@@ -41,19 +41,14 @@ ACTIVATIONS = {
     "celu": 1.0,
     "sparse_plus": 1.0,
     "sparse_sigmoid": 0.5,
-    "sparsemax": 1.0,
-    "softmax": 0.5,
 }
-# Those applied to each number whose derivative may be negative or above 1; those that
-# mix numbers have no slopes.
+# Those whose derivative may be negative or above 1.
 _OTHER_SLOPES = {
     "selu": (0.0, 1.7581),
     "gelu": (-0.1290, 1.1290),
     "silu": (-0.0999, 1.0999),
     "hard_silu": (-0.5, 1.5),
     "mish": (-0.1130, 1.0885),
-    "sparsemax": None,
-    "softmax": None,
 }
 
 
@@ -64,8 +59,7 @@ def activation_slopes(name):
         name: A key of `ACTIVATIONS`.
 
     Returns:
-        Pair of floats, or `None` for one that is not applied to each number for
-        itself.
+        Pair of floats.
 
     Example:
     >>> activation_slopes("sigmoid")

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
+from keras.backend import standardize_dtype
 
 from keras_spectral.linalg.certificates import induced_norm
 
@@ -100,8 +101,7 @@ class Step(NamedTuple):
 
     def norm(self):
         """Return a certified bound of the norm, and how it is known."""
-        if self.bound is None:
-            assert self.kernel is not None
+        if self.bound is None and self.kernel is not None:
             return self.kernel.norm()
         return self.bound, self.how
 
@@ -159,11 +159,11 @@ class LinearMap(NamedTuple):
             kernel = self.kernel.scaled(step.scale, 1)
         elif step.folds and self.scale is not None:
             kernel = step.kernel.scaled(self.scale, 0)
-        return new._of(kernel)
+        return new.known_as(kernel)
 
     def plus(self, other, name, sign=1.0):
         """Return the sum, or difference, of two maps of the same tensor."""
-        first, second = self._formed(), other._formed()
+        first, second = self.formed(), other.formed()
         matrix = None
         if first is not None and second is not None:
             matrix = first + sign * second
@@ -184,7 +184,7 @@ class LinearMap(NamedTuple):
 
     def times(self, factor):
         """Return the map times a number."""
-        matrix, kernel = self._formed(), self.kernel
+        matrix, kernel = self.formed(), self.kernel
         return self._replace(
             bounds=(lambda: _product(self.norm(), (abs(factor), "exact")),),
             matrix=None if matrix is None else matrix * factor,
@@ -225,12 +225,13 @@ class LinearMap(NamedTuple):
             parts.append(apply(rows.reshape(-1, *self.shape)))
         return np.concatenate(parts)
 
-    def _formed(self):
+    def formed(self):
+        """Return the matrix, of the identity too; `None` where it is too large."""
         if self.is_identity:
             return self._rows(lambda rows: rows, self.output_shape)
         return self.matrix
 
-    def _of(self, kernel):
+    def known_as(self, kernel):
         """Return the map with the bound of a kernel that it is, if there is one."""
         if kernel is None:
             return self
@@ -265,7 +266,7 @@ def matrix_norm(matrix):
 
 def exact_backend():
     """Return whether the backend computes in float64 where it is asked to."""
-    return str(ops.zeros((), dtype="float64").dtype).endswith("float64")
+    return standardize_dtype(ops.zeros((), dtype="float64").dtype) == "float64"
 
 
 def _rounding():

@@ -70,18 +70,18 @@ def lipschitz_bound(
 ) -> LipschitzBound:
     """Bound a network's Lipschitz constant from above.
 
-    For all inputs x and y, |f(x) - f(y)| <= bound * |x - y|, in Euclidean norms over all
-    numbers of a sample. The graph is followed call by call: a shared layer counts at
-    each use, nested models are entered, branches add up. Nothing in it is an estimate
-    from below, such as power iteration's. A wrapped layer counts with the norm of the
-    kernel that it computes with, not with its target. What it says is of inference, in
-    exact arithmetic: a network in float32 rounds besides.
+    For all inputs x and y, |f(x) - f(y)| <= bound * |x - y|, in Euclidean norms over
+    all numbers of a sample. The graph is followed call by call: a shared layer counts
+    at each use, nested models are entered, branches add up. Nothing in it is an
+    estimate from below, such as power iteration's. A wrapped layer counts with the
+    norm of the kernel that it computes with, not with its target. What it says is of
+    inference, in exact arithmetic: a network in float32 rounds besides.
 
     - `method="product"`: the constants of the layers multiplied.
     - `method="merged"`: linear layers that follow each other, or run side by side, are
       one map first (a convolution and its batch normalization, x + K x); where maps are
       small enough to be formed, the slopes of the activations between them are used,
-      too, as ECLipsE-Fast does. Never above the product.
+      too, as ECLipsE-Fast does.
 
     Of several inputs or outputs the norm is that of all their numbers together.
 

@@ -42,6 +42,10 @@ def plain_copy(model):
             )
 
     def replace(layer):
+        if isinstance(layer, kl.Lambda):
+            # Refused later, with all others; Keras copies none of a Python lambda.
+            shape, arguments = layer.compute_output_shape, layer.arguments
+            return kl.Lambda(layer.function, shape, None, arguments, name=layer.name)
         if hasattr(layer, "to_layer"):
             layer = layer.to_layer()
         elif isinstance(layer, Reparametrization):
@@ -55,6 +59,7 @@ def plain_copy(model):
     for old, (new,) in done.replaced:
         if hasattr(old, "to_layer"):
             new.set_weights(old.to_layer().get_weights())
+        if not isinstance(old, Reparametrization):
             continue
         new.set_weights(old.layer.get_weights())
         for slot, name in zip(kernel_slots(new), old.kernel_names, strict=True):
@@ -245,7 +250,7 @@ class Walk:
         return _Value(shape, [(base, LinearMap.identity(shape))])
 
     def _bounds(self, value):
-        """Return the bounds of a value, the constant of its map, and how it is known."""
+        """Return a value's bounds, the constant of its map, and how it is known."""
         parts = []
         for base, map in value.terms:
             constant, how = map.norm()
@@ -274,7 +279,9 @@ class Walk:
         value = self._settled(value)
         base = value.terms[0][0]
         logs = base.logs + _log(found.constant)
-        return self._new(name, kind, found.constant, "table", logs, value.shape, inverse)
+        return self._new(
+            name, kind, found.constant, "table", logs, value.shape, inverse
+        )
 
     def _beyond(self, value, found):
         """Return the `inverse` of what an activation with slopes in [0, 1] makes."""
@@ -324,7 +331,20 @@ def _output_shapes(operation, arguments, keywords):
 
     arguments, keywords = keras.tree.map_structure(symbolic, (arguments, keywords))
     made = operation.compute_output_spec(*arguments, **keywords)
-    return [tuple(x.shape[1:]) for x in keras.tree.flatten(made)]
+    shapes = [tuple(x.shape[1:]) for x in keras.tree.flatten(made)]
+    if any(size is None for shape in shapes for size in shape):
+        # Some layers infer less than they compute.
+        made = operation(*_zeros(arguments), **_zeros(keywords))
+        shapes = [tuple(x.shape[1:]) for x in keras.tree.flatten(made)]
+    return shapes
+
+
+def _zeros(structure):
+    def made(x):
+        is_tensor = isinstance(x, keras.KerasTensor)
+        return ops.zeros(x.shape, dtype="float64") if is_tensor else x
+
+    return keras.tree.map_structure(made, structure)
 
 
 def _log(x):

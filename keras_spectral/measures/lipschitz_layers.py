@@ -64,6 +64,8 @@ _IDENTITIES = (
     kl.ZeroPadding2D,
     kl.ZeroPadding3D,
 )
+# Activations that mix the numbers of the last axis.
+_MIXING = {keras.activations.softmax: 0.5, keras.activations.sparsemax: 1.0}
 _AVERAGES = (kl.AveragePooling1D, kl.AveragePooling2D, kl.AveragePooling3D)
 _GLOBAL_AVERAGES = (
     kl.GlobalAveragePooling1D,
@@ -142,12 +144,14 @@ def split_activation(layer):
 
 def activation_of(activation):
     """Return an activation function as a `Nonlinearity`."""
+    if activation in _MIXING:
+        return Nonlinearity(_MIXING[activation])
+    if activation is keras.activations.log_softmax:
+        raise Unbounded("log_softmax of n numbers has sqrt(n); take the logits")
     constant = activation_constant(activation)
     name = getattr(activation, "__name__", str(activation))
     if constant is None:
         raise Unbounded(f"the constant of the activation {name} is not known")
-    if name == "log_softmax":
-        raise Unbounded("log_softmax of n numbers is sqrt(n)-Lipschitz; take the logits")
     return Nonlinearity(constant, activation_slopes(name))
 
 
@@ -302,10 +306,6 @@ def _spatial(layer, shape):
     return [size for axis, size in enumerate(shape) if axis != channels]
 
 
-def _nonexpansive(layer, shape, output_shape):
-    return Nonlinearity(1.0)
-
-
 def _slope(attribute):
     def constant(layer, shape, output_shape):
         slope = getattr(layer, attribute)
@@ -363,7 +363,12 @@ def _array(variable):
     return np.asarray(ops.convert_to_numpy(variable), "float64")
 
 
-_WITH_ACTIVATION = (*KERNEL_KINDS, kl.EinsumDense, kl.SeparableConv1D, kl.SeparableConv2D)
+_WITH_ACTIVATION = (
+    *KERNEL_KINDS,
+    kl.EinsumDense,
+    kl.SeparableConv1D,
+    kl.SeparableConv2D,
+)
 _KINDS: list[tuple[tuple, Callable]] = [
     (tuple(KERNEL_KINDS), _kernel_layer),
     ((MaskedConv2D,), _kernel_layer),
@@ -380,7 +385,7 @@ _KINDS: list[tuple[tuple, Callable]] = [
     (_GLOBAL_AVERAGES, _global_average),
     ((*_AVERAGES, *_UPSAMPLINGS, kl.Resizing), _by_axes),
     (_MAXIMA, _maximum),
-    (_GLOBAL_MAXIMA, _nonexpansive),
+    (_GLOBAL_MAXIMA, lambda *_: Nonlinearity(1.0)),
     ((kl.Softmax,), lambda *_: Nonlinearity(0.5)),
     ((kl.LeakyReLU,), _slope("negative_slope")),
     ((kl.ELU,), _slope("alpha")),

@@ -61,18 +61,17 @@ def operation_behaviour(operation, arguments, keywords, value, output_shape):
         norm = math.sqrt(count) if kind == "Sum" else 1 / math.sqrt(count)
         return Step(run, output_shape, norm, "exact")
     if kind in ("Max", "Min", "Amax", "Amin", "Absolute", "Abs"):
-        slopes = None
-        return Nonlinearity(1.0, slopes)
+        return Nonlinearity(1.0)
     if kind in ("Maximum", "Minimum", "Clip"):
         return Nonlinearity(1.0, (0.0, 1.0))
+    if kind == "Softmax":
+        return Nonlinearity(0.5)
     name = re.sub(r"(?<!^)(?=[A-Z])", "_", kind).lower()
     if name in ACTIVATIONS:
         slope = getattr(operation, "negative_slope", getattr(operation, "alpha", None))
         constant, slopes = ACTIVATIONS[name], activation_slopes(name)
         if slope is not None and not 0 <= float(slope) <= 1:
             constant, slopes = max(1.0, abs(float(slope))), None
-        if name == "soft_shrink" or name == "hard_tanh" or slopes is None:
-            slopes = slopes and (0.0, 1.0)
         return Nonlinearity(constant, slopes)
     raise Unbounded(f"the operation {kind} is not known here; put it into a layer")
 
