@@ -27,6 +27,9 @@ digits = ks.zoo.checkpoint("resnet20_digits")
 # Cheap enough to run as well.
 EXPRESSIONS = {
     "ks.measures.spectrum(model)": f"{SPECTRAL}.measures.spectrum.Spectrum",
+    "ks.measures.lipschitz_bound(model)": (
+        f"{SPECTRAL}.measures.lipschitz_bound.LipschitzBound"
+    ),
     "ks.measures.cushions(model, x)": f"{SPECTRAL}.measures.cushions.Cushions",
     "ks.measures.fit_power_law(x)": f"{SPECTRAL}.measures.power_law.PowerLawFit",
     "ks.measures.goodness_of_fit(x, trials=1)": (

@@ -38,7 +38,54 @@ ACTIVATIONS = {
     "silu": 1.0999,
     "hard_silu": 1.5,
     "mish": 1.0885,
+    "celu": 1.0,
+    "sparse_plus": 1.0,
+    "sparse_sigmoid": 0.5,
 }
+# Those whose derivative may be negative or above 1.
+_OTHER_SLOPES = {
+    "selu": (0.0, 1.7581),
+    "gelu": (-0.1290, 1.1290),
+    "silu": (-0.0999, 1.0999),
+    "hard_silu": (-0.5, 1.5),
+    "mish": (-0.1130, 1.0885),
+}
+
+
+def activation_slopes(name):
+    """Return the least and largest derivative of an activation, rounded outwards.
+
+    Args:
+        name: A key of `ACTIVATIONS`.
+
+    Returns:
+        Pair of floats.
+
+    Example:
+    >>> activation_slopes("sigmoid")
+    (0.0, 0.25)
+    """
+    return _OTHER_SLOPES.get(name, (0.0, ACTIVATIONS[name]))
+
+
+def activation_constant(activation):
+    """Return the Lipschitz constant of an activation function.
+
+    Args:
+        activation: Callable.
+
+    Returns:
+        Float, or `None` if it is not known.
+
+    Example:
+    >>> activation_constant(keras.activations.sigmoid)
+    0.25
+    """
+    name = getattr(activation, "__name__", str(activation))
+    # A user's function may have a name that Keras uses.
+    if name not in ACTIVATIONS or keras.activations.get(name) is not activation:
+        return None
+    return ACTIVATIONS[name]
 
 
 def _slope(attribute):
@@ -104,15 +151,15 @@ def lipschitz_constant(layer):
 
 def _activation(layer):
     activation = layer.activation
-    name = getattr(activation, "__name__", str(activation))
-    # A user's function may have a name that Keras uses.
-    if name not in ACTIVATIONS or keras.activations.get(name) is not activation:
+    constant = activation_constant(activation)
+    if constant is None:
+        name = getattr(activation, "__name__", str(activation))
         raise _unbounded(
             layer,
             f"with the activation {name}, of an unknown Lipschitz constant",
             f"Use one of {', '.join(sorted(ACTIVATIONS))}.",
         )
-    return ACTIVATIONS[name]
+    return constant
 
 
 def _unbounded(layer, what, advice):

@@ -20,6 +20,11 @@ from .linear_mixture import (
     LinearMixture as LinearMixture,
     fit_linear_mixture as fit_linear_mixture,
 )
+from .lipschitz_bound import (
+    LipschitzBound as LipschitzBound,
+    LipschitzRow as LipschitzRow,
+    lipschitz_bound as lipschitz_bound,
+)
 from .margins import (
     margin_loss as margin_loss,
     margins as margins,

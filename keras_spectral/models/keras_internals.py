@@ -74,6 +74,26 @@ def functional_graph(model):
     return graph.inputs, calls, graph.outputs
 
 
+def call_arguments(call, values):
+    """Return what a call of `functional_graph` was called with.
+
+    Args:
+        call: One of the calls.
+        values: Dict from the `id` of a `keras.KerasTensor` to what stands for it.
+
+    Returns:
+        Tuple (positional arguments, keyword arguments).
+
+    Example:
+    >>> import keras
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    >>> inputs, (call,), _ = functional_graph(model)
+    >>> call_arguments(call, {id(inputs[0]): "x"})[0]
+    ('x',)
+    """
+    return call.arguments.fill_in(values)
+
+
 def forget_traces(model):
     """Let a model that has run be traced again, with what its layers do now.
 

@@ -1,0 +1,285 @@
+"""Linear maps of one sample: what a network does between its nonlinearities."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from keras import ops
+from keras.backend import standardize_dtype
+
+from keras_spectral.linalg.certificates import induced_norm
+
+# Entries of a matrix that is formed, and the smaller side of one that is factored.
+LARGEST_MATRIX, LARGEST_SIDE = 2**22, 1024
+# By what share the products of a certificate of a large dense kernel may exceed.
+_TOLERANCE = 0.01
+
+
+class Kernel(NamedTuple):
+    """A kernel that is applied at every position, zero padding and stride included.
+
+    Args:
+        array: NumPy array, float64.
+        kind: A `linalg.KernelKind`.
+        keeps_size: Whether it is a convolution without stride, whose output has the
+            size of its input: one more tap at its centre adds the identity.
+    """
+
+    array: np.ndarray
+    kind: str
+    keeps_size: bool = False
+
+    def norm(self):
+        """Return a certified bound of the norm, and how it is known."""
+        scale = float(np.abs(self.array).max(initial=0.0))
+        if not scale:
+            return 0.0, "exact"
+        if self.kind == "dense" and min(self.array.shape) <= LARGEST_SIDE:
+            return matrix_norm(self.array), "exact"
+        tolerance = _TOLERANCE if self.kind == "dense" else None
+        # Divided first: the backend may compute in float32.
+        bound = induced_norm(self.array / scale, 2, self.kind, tolerance)
+        return float(ops.convert_to_numpy(bound)) * scale * _rounding(), "certified"
+
+    def scaled(self, scale, axis):
+        """Return the kernel with its inputs (axis 0) or outputs (axis 1) scaled."""
+        if self.kind == "dense" or self.kind == "convolution":
+            at = axis - 2
+        elif self.kind == "transposed":
+            at = -1 - axis
+        else:
+            at = -2
+            if axis:
+                shape = self.array.shape[-2:]
+                return self._replace(array=self.array * scale.reshape(shape))
+        shape = [1] * self.array.ndim
+        shape[at] = -1
+        if len(scale) != self.array.shape[at]:
+            return None  # Groups: each input stands for several.
+        return self._replace(array=self.array * scale.reshape(shape))
+
+    def plus(self, other):
+        """Return the sum with another kernel of the same shape; `None` for others."""
+        if self.keeps_size and other.keeps_size and self.kind == other.kind:
+            if self.array.shape == other.array.shape:
+                return self._replace(array=self.array + other.array)
+        return None
+
+    def plus_identity(self):
+        """Return the kernel of x + K x; `None` where there is none."""
+        if not self.keeps_size or self.array.shape[-2] != self.array.shape[-1]:
+            return None
+        array = self.array.copy()
+        # Where the number of taps is even, "same" pads one more behind.
+        centre = tuple((size - 1) // 2 for size in array.shape[:-2])
+        array[centre] += np.eye(array.shape[-1])
+        return self._replace(array=array)
+
+
+class Step(NamedTuple):
+    """What one layer does, its offset left out.
+
+    Args:
+        apply: Function of a NumPy array (batch, *shape), float64, that is linear.
+        output_shape: Tuple, without the batch.
+        bound: Float, a certified bound of the norm; `None` for that of `kernel`, which
+            is dear and found when it is asked for.
+        how: `"exact"` or `"certified"`.
+        kernel: A `Kernel` that the step consists of, or `None`.
+        folds: Boolean, whether scales of the last axis can go into the kernel.
+        scale: Array (channels,) where the step scales each channel of the last axis.
+    """
+
+    apply: Callable[[Any], Any]
+    output_shape: tuple
+    bound: float | None
+    how: str = "certified"
+    kernel: Kernel | None = None
+    folds: bool = False
+    scale: np.ndarray | None = None
+
+    def norm(self):
+        """Return a certified bound of the norm, and how it is known."""
+        if self.bound is None and self.kernel is not None:
+            return self.kernel.norm()
+        return self.bound, self.how
+
+
+class LinearMap(NamedTuple):
+    """A composition of steps, from the tensor where it begins.
+
+    Args:
+        shape: Tuple, of what it reads.
+        output_shape: Tuple.
+        bounds: Tuple of functions without arguments to (bound, how it is known): the
+            least bound holds.
+        matrix: Array (numbers read, *output_shape), float64; `None` where too large.
+        kernel: `Kernel` that it consists of, or `None`.
+        scale: Array (channels,) or `None`, where it only scales channels.
+        names: Tuple of strings, the layers.
+    """
+
+    shape: tuple
+    output_shape: tuple
+    bounds: tuple = (lambda: (1.0, "exact"),)
+    matrix: np.ndarray | None = None
+    kernel: Kernel | None = None
+    scale: np.ndarray | None = None
+    names: tuple = ()
+
+    @classmethod
+    def identity(cls, shape):
+        """Return the map that changes nothing."""
+        return cls(tuple(shape), tuple(shape))
+
+    @property
+    def is_identity(self):
+        """Whether nothing has been composed yet."""
+        return not self.names
+
+    def then(self, step, name):
+        """Return the map followed by a step."""
+        new = LinearMap(
+            shape=self.shape,
+            output_shape=step.output_shape,
+            bounds=(lambda: _product(self.norm(), step.norm()),),
+            matrix=self._rows(step.apply, step.output_shape),
+            names=(*self.names, name),
+        )
+        if self.is_identity:
+            kernel = step.kernel if step.folds else None
+            return new._replace(bounds=(step.norm,), kernel=kernel, scale=step.scale)
+        kernel = None
+        if step.scale is not None and self.scale is not None:
+            scale = self.scale * step.scale
+            exact = float(np.abs(scale).max()), "exact"
+            return new._replace(bounds=(lambda: exact,), scale=scale)
+        if step.scale is not None and self.kernel is not None:
+            kernel = self.kernel.scaled(step.scale, 1)
+        elif step.folds and self.scale is not None:
+            kernel = step.kernel.scaled(self.scale, 0)
+        return new.known_as(kernel)
+
+    def plus(self, other, name, sign=1.0):
+        """Return the sum, or difference, of two maps of the same tensor."""
+        first, second = self.formed(), other.formed()
+        matrix = None
+        if first is not None and second is not None:
+            matrix = first + sign * second
+        names = dict.fromkeys((*self.names, *other.names, name))
+        new = LinearMap(
+            shape=self.shape,
+            output_shape=self.output_shape,
+            bounds=(lambda: (self.norm()[0] + other.norm()[0], "certified"),),
+            matrix=matrix,
+            names=tuple(names),
+        )
+        kernel = self._kernel_of_sum(other, sign)
+        if kernel is None:
+            return new
+        # Not below the sum of the norms where the two work against each other's
+        # padding: it is computed, too.
+        return new._replace(kernel=kernel, bounds=(*new.bounds, kernel.norm))
+
+    def times(self, factor):
+        """Return the map times a number."""
+        matrix, kernel = self.formed(), self.kernel
+        return self._replace(
+            bounds=(lambda: _product(self.norm(), (abs(factor), "exact")),),
+            matrix=None if matrix is None else matrix * factor,
+            kernel=kernel and kernel._replace(array=kernel.array * factor),
+            scale=None if self.scale is None else self.scale * factor,
+            names=self.names or (f"{factor:.4g} x",),
+        )
+
+    def norm(self):
+        """Return a bound of the norm, and how it is known."""
+        matrix = self.factored
+        if matrix is not None:
+            return matrix_norm(matrix), "exact"
+        return min((bound() for bound in self.bounds), key=lambda pair: pair[0])
+
+    @property
+    def factored(self):
+        """The matrix (numbers out, numbers in) where it is small enough to factor."""
+        if self.matrix is None:
+            return None
+        matrix = self.matrix.reshape(len(self.matrix), -1).T
+        return matrix if min(matrix.shape) <= LARGEST_SIDE else None
+
+    def _rows(self, apply, output_shape):
+        """Return the matrix after `apply`, or `None`."""
+        count = math.prod(self.shape)
+        if count * math.prod(output_shape) > LARGEST_MATRIX:
+            return None
+        if self.matrix is not None:
+            return apply(self.matrix)
+        if not self.is_identity or not count:
+            return None
+        chunk = max(1, LARGEST_MATRIX // count)
+        parts = []
+        for start in range(0, count, chunk):
+            rows = np.zeros((min(chunk, count - start), count))
+            rows[np.arange(len(rows)), start + np.arange(len(rows))] = 1
+            parts.append(apply(rows.reshape(-1, *self.shape)))
+        return np.concatenate(parts)
+
+    def formed(self):
+        """Return the matrix, of the identity too; `None` where it is too large."""
+        if self.is_identity:
+            return self._rows(lambda rows: rows, self.output_shape)
+        return self.matrix
+
+    def known_as(self, kernel):
+        """Return the map with the bound of a kernel that it is, if there is one."""
+        if kernel is None:
+            return self
+        # What is one kernel costs no more than its parts, and exceeds by less.
+        return self._replace(kernel=kernel, bounds=(kernel.norm,))
+
+    def _kernel_of_sum(self, other, sign):
+        def signed(kernel):
+            return kernel._replace(array=sign * kernel.array)
+
+        if self.kernel and other.kernel:
+            return self.kernel.plus(signed(other.kernel))
+        if self.is_identity and other.kernel:
+            return signed(other.kernel).plus_identity()
+        if other.is_identity and self.kernel and sign == 1:
+            return self.kernel.plus_identity()
+        return None
+
+
+def _product(first, second):
+    how = "exact" if first == (1.0, "exact") else "certified"
+    return first[0] * second[0], second[1] if how == "exact" else how
+
+
+def matrix_norm(matrix):
+    """Return the largest singular value, its rounding taken outwards."""
+    if not matrix.size or not matrix.any():
+        return 0.0
+    norm = float(np.linalg.norm(matrix, 2))
+    return norm * (1 + 8 * max(matrix.shape) * np.finfo("float64").eps)
+
+
+def exact_backend():
+    """Return whether the backend computes in float64 where it is asked to."""
+    return standardize_dtype(ops.zeros((), dtype="float64").dtype) == "float64"
+
+
+def _rounding():
+    """Return the factor of what the backend's own rounding may lose."""
+    return 1.0 if exact_backend() else 1 + 1e-5
+
+
+def stepwise(layer, x):
+    """Return what the linear part of a layer makes of a NumPy array."""
+
+    def run(x):
+        dtype = "float64" if exact_backend() else "float32"
+        return ops.convert_to_numpy(layer(ops.convert_to_tensor(x, dtype)))
+
+    offset = run(np.zeros_like(x[:1]))
+    return (run(x) - offset).astype("float64") * _rounding()

@@ -1,0 +1,397 @@
+"""What each layer does to distances: a linear step, a constant, or no bound."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import layers as kl
+from keras import ops
+
+from keras_spectral.layers import (
+    ConditionalBatchNormalization,
+    InvertibleResidual,
+    LipschitzBatchNormalization,
+    MaskedConv2D,
+)
+from keras_spectral.layers.lipschitz_constants import (
+    KERNEL_KINDS,
+    activation_constant,
+    activation_slopes,
+)
+from keras_spectral.measures.linear_maps import Kernel, Step, matrix_norm, stepwise
+from keras_spectral.models.slots import check_plain, kernel_slots
+
+
+class Nonlinearity(NamedTuple):
+    """A map with a Lipschitz constant.
+
+    Args:
+        constant: Float.
+        slopes: Pair of floats, the least and the largest derivative of a function
+            applied to each number, or `None`.
+        alert: String, what a reader must know; or `None`.
+    """
+
+    constant: float
+    slopes: tuple | None = None
+    alert: str | None = None
+
+
+class Unbounded(Exception):
+    """A layer has no bound; the text says why and what would."""
+
+
+# They change nothing in inference, or only where numbers stand.
+_IDENTITIES = (
+    kl.ActivityRegularization,
+    kl.AlphaDropout,
+    kl.Cropping1D,
+    kl.Cropping2D,
+    kl.Cropping3D,
+    kl.Dropout,
+    kl.Flatten,
+    kl.GaussianDropout,
+    kl.GaussianNoise,
+    kl.Identity,
+    kl.Permute,
+    kl.Reshape,
+    kl.SpatialDropout1D,
+    kl.SpatialDropout2D,
+    kl.SpatialDropout3D,
+    kl.ZeroPadding1D,
+    kl.ZeroPadding2D,
+    kl.ZeroPadding3D,
+)
+# Activations that mix the numbers of the last axis.
+_MIXING = {keras.activations.softmax: 0.5, keras.activations.sparsemax: 1.0}
+_AVERAGES = (kl.AveragePooling1D, kl.AveragePooling2D, kl.AveragePooling3D)
+_GLOBAL_AVERAGES = (
+    kl.GlobalAveragePooling1D,
+    kl.GlobalAveragePooling2D,
+    kl.GlobalAveragePooling3D,
+)
+_MAXIMA = (kl.MaxPooling1D, kl.MaxPooling2D, kl.MaxPooling3D)
+_GLOBAL_MAXIMA = (kl.GlobalMaxPooling1D, kl.GlobalMaxPooling2D, kl.GlobalMaxPooling3D)
+_UPSAMPLINGS = (kl.UpSampling1D, kl.UpSampling2D, kl.UpSampling3D)
+# Layers that no number bounds, and what to do.
+_REFUSED = {
+    "MultiHeadAttention": "dot-product attention is not Lipschitz: its slope grows "
+    "with the square of its inputs",
+    "GroupQueryAttention": "dot-product attention is not Lipschitz: its slope grows "
+    "with the square of its inputs",
+    "Attention": "dot-product attention is not Lipschitz",
+    "AdditiveAttention": "its weights multiply its values: not Lipschitz",
+    "UnitNormalization": "it is not Lipschitz at zero",
+    "Multiply": "the product of two branches is not Lipschitz",
+    "Dot": "the product of two branches is not Lipschitz",
+    "Lambda": "any function can be in it; write a layer with `lipschitz_constant`",
+    "Embedding": "token numbers have no distance; take the model after it",
+    "LSTM": "its gates multiply: not Lipschitz",
+    "GRU": "its gates multiply: not Lipschitz",
+}
+
+
+def behaviour(layer, shape, output_shape):
+    """Return what a layer with one input does to distances.
+
+    Args:
+        layer: A built `keras.layers.Layer` in float64, its activation aside.
+        shape: Tuple, of one sample.
+        output_shape: Tuple.
+
+    Returns:
+        A `Step` or a `Nonlinearity`.
+
+    Raises:
+        Unbounded: If there is no bound, or none is known.
+    """
+    for kinds, function in _KINDS:
+        # Exact types: a subclass may compute anything.
+        if type(layer) in kinds:
+            return function(layer, tuple(shape), tuple(output_shape))
+    told = getattr(layer, "lipschitz_constant", None)
+    if callable(told):
+        return Nonlinearity(float(told()))
+    reason = _REFUSED.get(type(layer).__name__)
+    raise Unbounded(
+        reason
+        or f"a {type(layer).__name__} is not known here; give it a method "
+        "`lipschitz_constant()`"
+    )
+
+
+def split_activation(layer):
+    """Return a layer's activation as a `Nonlinearity`, and take it off the layer.
+
+    Args:
+        layer: A layer of a copy, which computes without activation from now on.
+
+    Returns:
+        `None` for a layer without one, or with a linear one.
+
+    Raises:
+        Unbounded: If its constant is not known.
+    """
+    activation = getattr(layer, "activation", None)
+    if type(layer) not in _WITH_ACTIVATION or activation is None:
+        return None
+    found = activation_of(activation)
+    layer.activation = keras.activations.linear
+    return None if activation is keras.activations.linear else found
+
+
+def activation_of(activation):
+    """Return an activation function as a `Nonlinearity`."""
+    if activation in _MIXING:
+        return Nonlinearity(_MIXING[activation])
+    if activation is keras.activations.log_softmax:
+        raise Unbounded("log_softmax of n numbers has sqrt(n); take the logits")
+    constant = activation_constant(activation)
+    name = getattr(activation, "__name__", str(activation))
+    if constant is None:
+        raise Unbounded(f"the constant of the activation {name} is not known")
+    return Nonlinearity(constant, activation_slopes(name))
+
+
+def _kernel_layer(layer, shape, output_shape):
+    check_plain(layer)
+    kind = KERNEL_KINDS[type(layer)]
+    if kind == "dense":
+        (slot,) = kernel_slots(layer)
+        array = np.asarray(ops.convert_to_numpy(slot.value), "float64")
+        kernel = Kernel(array, "dense", keeps_size=array.shape[0] == array.shape[1])
+        return Step(lambda x: x @ array, output_shape, None, kernel=kernel, folds=True)
+    (slot,) = kernel_slots(layer)
+    # The mask of a masked convolution is in its value.
+    kernel = Kernel(
+        np.asarray(ops.convert_to_numpy(slot.value), "float64"),
+        kind,
+        keeps_size=kind == "convolution"
+        and max(layer.strides) == 1
+        and layer.padding == "same"
+        and layer.groups == 1
+        and layer.data_format == "channels_last",
+    )
+    if getattr(layer, "padding", "valid") not in ("valid", "same", "causal"):
+        raise Unbounded(f"padding={layer.padding!r} is not known here")
+    return Step(
+        lambda x: stepwise(layer, x),
+        output_shape,
+        None,
+        kernel=kernel,
+        folds=layer.data_format == "channels_last",
+    )
+
+
+def _einsum(layer, shape, output_shape):
+    check_plain(layer)
+    (slot,) = kernel_slots(layer)
+    matrix = np.asarray(ops.convert_to_numpy(slot.view.flatten(slot.value)), "float64")
+    kernel = np.asarray(ops.convert_to_numpy(slot.value), "float64")
+    return Step(
+        lambda x: np.einsum(layer.equation, x, kernel),
+        output_shape,
+        matrix_norm(matrix),
+        "exact",
+    )
+
+
+def _separable(layer, shape, output_shape):
+    check_plain(layer)
+    slots = kernel_slots(layer)
+    arrays = [np.asarray(ops.convert_to_numpy(s.value), "float64") for s in slots]
+    depthwise = Kernel(arrays[0], "depthwise").norm()[0]
+    pointwise = Kernel(arrays[1].reshape(arrays[1].shape[-2:]), "dense").norm()[0]
+    return Step(
+        lambda x: stepwise(layer, x), output_shape, depthwise * pointwise, "certified"
+    )
+
+
+def _normalization_scale(layer):
+    scale = 1 / np.sqrt(_array(layer.moving_variance) + layer.epsilon)
+    return scale if layer.gamma is None else scale * _array(layer.gamma)
+
+
+def _batch_normalization(layer, shape, output_shape):
+    return _scaling(_normalization_scale(layer), layer.axis, shape)
+
+
+def _lipschitz_batch_normalization(layer, shape, output_shape):
+    inner = layer.layer
+    scale = 1 / np.sqrt(_array(inner.moving_variance) + inner.epsilon)
+    return _scaling(scale * _array(layer.effective_gamma()), inner.axis, shape)
+
+
+def _scaling(scale, axis, shape):
+    """Return the step that scales each channel of an axis that counts the batch."""
+    axis = axis[0] if isinstance(axis, (list, tuple)) else axis
+    at = axis - 1 if axis > 0 else axis + len(shape)
+    form = [1] * len(shape)
+    form[at] = -1
+    return Step(
+        lambda x: x * scale.reshape(form),
+        shape,
+        float(np.abs(scale).max()),
+        "exact",
+        scale=scale if at == len(shape) - 1 else None,
+    )
+
+
+def _constant_scale(layer, shape, output_shape):
+    scale = np.broadcast_to(_array(layer.scale), shape)
+    return Step(lambda x: x * scale, shape, float(np.abs(scale).max()), "exact")
+
+
+def _normalization(layer, shape, output_shape):
+    deviation = np.maximum(np.sqrt(_array(layer.variance)), keras.config.epsilon())
+    scale = 1 / deviation if not layer.invert else deviation
+    scale = np.broadcast_to(scale[0], shape)
+    return Step(lambda x: x * scale, shape, float(np.abs(scale).max()), "exact")
+
+
+def _identity(layer, shape, output_shape):
+    return Step(lambda x: stepwise(layer, x), output_shape, 1.0, "exact")
+
+
+def _repeat(layer, shape, output_shape):
+    norm = math.sqrt(layer.n)
+    return Step(lambda x: stepwise(layer, x), output_shape, norm, "exact")
+
+
+def _global_average(layer, shape, output_shape):
+    pixels = math.prod(shape) // shape[_channel_axis(layer, shape)]
+    norm = 1 / math.sqrt(pixels)
+    return Step(lambda x: stepwise(layer, x), output_shape, norm, "exact")
+
+
+def _by_axes(layer, shape, output_shape):
+    """Return the step of a layer that treats each spatial axis for itself."""
+    norm = 1.0
+    channels = _channel_axis(layer, shape)
+    for axis in range(len(shape)):
+        if axis == channels:
+            continue
+        size = shape[axis]
+        # One line a batch entry, constant along the other axes, whose weights sum to
+        # one: what comes out is the line's own map.
+        lines = np.zeros((size, *shape[:channels], 1, *shape[channels + 1 :]))
+        np.moveaxis(lines, axis + 1, 1)[np.arange(size), np.arange(size)] = 1
+        images = np.moveaxis(stepwise(layer, lines), axis + 1, 1)
+        matrix = images.reshape(size, images.shape[1], -1)
+        if not np.allclose(matrix, matrix[:, :, :1], rtol=0, atol=1e-5):
+            raise Unbounded("it mixes its axes")
+        norm *= matrix_norm(matrix[:, :, 0].T)
+    return Step(lambda x: stepwise(layer, x), output_shape, norm, "exact")
+
+
+def _channel_axis(layer, shape):
+    first = getattr(layer, "data_format", None) == "channels_first"
+    return 0 if first else len(shape) - 1
+
+
+def _maximum(layer, shape, output_shape):
+    windows = [
+        min(math.ceil(size / stride), count)
+        for size, stride, count in zip(
+            layer.pool_size, layer.strides, _spatial(layer, output_shape), strict=True
+        )
+    ]
+    return Nonlinearity(math.sqrt(math.prod(windows)))
+
+
+def _spatial(layer, shape):
+    channels = _channel_axis(layer, shape)
+    return [size for axis, size in enumerate(shape) if axis != channels]
+
+
+def _slope(attribute):
+    def constant(layer, shape, output_shape):
+        slope = getattr(layer, attribute)
+        slope = np.asarray(ops.convert_to_numpy(slope), "float64")
+        least, largest = float(slope.min()), float(slope.max())
+        if type(layer) is kl.ELU:
+            least = min(least, 0.0)
+        slopes = (min(least, 1.0), max(largest, 1.0))
+        return Nonlinearity(max(1.0, float(np.abs(slope).max())), slopes)
+
+    return constant
+
+
+def _relu(layer, shape, output_shape):
+    if layer.threshold:
+        raise Unbounded("it jumps at its threshold; use `threshold=0`")
+    return _slope("negative_slope")(layer, shape, output_shape)
+
+
+def _activation(layer, shape, output_shape):
+    return activation_of(layer.activation)
+
+
+def _layer_normalization(layer, shape, output_shape):
+    gamma = 1.0 if layer.gamma is None else float(np.abs(_array(layer.gamma)).max())
+    return Nonlinearity(
+        gamma / math.sqrt(layer.epsilon),
+        alert=f"'{layer.name}' has max|gamma| / sqrt(epsilon), which it attains where "
+        "its inputs are constant: larger than anywhere that data lies.",
+    )
+
+
+def _rms_normalization(layer, shape, output_shape):
+    scale = getattr(layer, "scale", None)
+    largest = 1.0 if scale is None else float(np.abs(_array(scale)).max())
+    return Nonlinearity(
+        largest / math.sqrt(layer.epsilon),
+        alert=f"'{layer.name}' has max|scale| / sqrt(epsilon), which it attains at "
+        "zero.",
+    )
+
+
+def _conditional(layer, shape, output_shape):
+    scale = 1 / np.sqrt(_array(layer.moving_variance) + layer.epsilon)
+    table = _array(layer.embeddings)[:, : len(scale)]
+    return Nonlinearity(float(np.abs(table * scale).max()))
+
+
+def _invertible(layer, shape, output_shape):
+    # The certificate is a float32 of the layer's own rounding.
+    return Nonlinearity(1 + layer.lipschitz_bound() * (1 + 1e-6))
+
+
+def _array(variable):
+    return np.asarray(ops.convert_to_numpy(variable), "float64")
+
+
+_WITH_ACTIVATION = (
+    *KERNEL_KINDS,
+    kl.EinsumDense,
+    kl.SeparableConv1D,
+    kl.SeparableConv2D,
+)
+_KINDS: list[tuple[tuple, Callable]] = [
+    (tuple(KERNEL_KINDS), _kernel_layer),
+    ((MaskedConv2D,), _kernel_layer),
+    ((kl.EinsumDense,), _einsum),
+    ((kl.SeparableConv1D, kl.SeparableConv2D), _separable),
+    ((kl.BatchNormalization,), _batch_normalization),
+    ((LipschitzBatchNormalization,), _lipschitz_batch_normalization),
+    ((ConditionalBatchNormalization,), _conditional),
+    ((InvertibleResidual,), _invertible),
+    ((kl.Rescaling,), _constant_scale),
+    ((kl.Normalization,), _normalization),
+    (_IDENTITIES, _identity),
+    ((kl.RepeatVector,), _repeat),
+    (_GLOBAL_AVERAGES, _global_average),
+    ((*_AVERAGES, *_UPSAMPLINGS, kl.Resizing), _by_axes),
+    (_MAXIMA, _maximum),
+    (_GLOBAL_MAXIMA, lambda *_: Nonlinearity(1.0)),
+    ((kl.Softmax,), lambda *_: Nonlinearity(0.5)),
+    ((kl.LeakyReLU,), _slope("negative_slope")),
+    ((kl.ELU,), _slope("alpha")),
+    ((kl.PReLU,), _slope("alpha")),
+    ((kl.ReLU,), _relu),
+    ((kl.Activation,), _activation),
+    ((kl.LayerNormalization, kl.GroupNormalization), _layer_normalization),
+    ((kl.RMSNormalization,), _rms_normalization),
+]
