@@ -14,7 +14,7 @@ from pathlib import Path
 try:
     import fcntl
 except ImportError:  # Windows, where nothing is known of dead writers.
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 _LOCK = "lock"
 # How a failing machine shows where a library raises an error of its own about it.
