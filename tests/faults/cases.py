@@ -55,10 +55,11 @@ def _checkpoint(path):
     from keras_spectral.convert import read_checkpoint
 
     state = read_checkpoint(path)
-    for key in state:
-        if state.shapes.get(key) is not None:
+    shapes = state.shapes
+    for key, shape in shapes.items():
+        if shape is not None:
             state[key]
-    return str(dict(state.shapes))
+    return str(shapes)
 
 
 def _analysis(path):
