@@ -59,7 +59,7 @@ def _checkpoint(path):
     for key, shape in shapes.items():
         if shape is not None:
             state[key]
-    return str(shapes)
+    return str(shapes) if state.aliases is not None else ""
 
 
 def _analysis(path):

@@ -1,6 +1,5 @@
 """Crafted pickles: what opcodes can make of few bytes."""
 
-import math
 import pickle
 import struct
 import zipfile
@@ -22,7 +21,6 @@ from tests.faults.programs import (
     written,
 )
 
-P = 2**61 - 1  # Python hashes whole numbers modulo this prime.
 MILLION = 1_000_000
 
 
@@ -69,54 +67,6 @@ def shared_storages(times=100_000):
     """A storage of a million parts, asked for again and again."""
     program = b"\x80\x02(" + text("storage") + b"N" * MILLION + b"t" + put(0) + b"0]("
     return torch_zip(program + (get(0) + b"Q") * times + b"e.")
-
-
-def keys(values):
-    items = b"".join(value + b"N" for value in values)
-    return torch_zip(b"\x80\x02}(" + items + b"u.")
-
-
-def colliding_tuples(count=30_000):
-    """Pairs of numbers of one hash: the second is solved for, the sum being a sum."""
-    first, second, third = (
-        11400714785074694791,
-        14029467366897019727,
-        2870177450012600261,
-    )
-    mask, found, n = 2**64 - 1, [], 0
-
-    def turned(x):
-        return (x << 31 | x >> 33) & mask
-
-    inverse, goal = pow(second, -1, 2**64), 12345
-    while len(found) < count:
-        n += 1
-        before = turned((third + n * second) & mask) * first & mask
-        lane = (goal - before) * inverse & mask
-        signed = lane - 2**64 if lane >> 63 else lane
-        if -P < signed < P and signed not in (-1, -2):
-            found.append((n, signed))
-    assert len({hash(pair) for pair in found[:100]}) == 1
-    return keys(number(a) + number(b) + b"\x86" for a, b in found)
-
-
-def colliding_places(count=30_000):
-    """Tensors of one number each whose strides are such pairs."""
-    shape = number(1) + number(1) + b"\x86"
-    pairs, n = [], 0
-    for n in range(count):
-        pairs.append((n, (n * 2**40 + 7) % 2**62))
-    return torch_zip(
-        state(
-            *(
-                (
-                    f"t{i}.w",
-                    tensor(shape=shape, strides=number(a) + number(b) + b"\x86"),
-                )
-                for i, (a, b) in enumerate(pairs)
-            )
-        )
-    )
 
 
 def shared_key(key, times=MILLION):
@@ -238,31 +188,6 @@ PLAIN = {
     "texts of four bytes a letter": lambda: torch_zip(
         b"\x80\x02(" + text("a" * 2000 + "\U0001f600") * 25_000 + b"t."
     ),
-    # Hashes that are equal.
-    "multiples of 2^61 - 1": lambda: keys(number(P * n) for n in range(30_000)),
-    "negative multiples": lambda: keys(number(-P * n) for n in range(30_000)),
-    "large multiples": lambda: keys(number(P * n << 900) for n in range(30_000)),
-    "written multiples": lambda: keys(b"L%dL\n" % (P * n) for n in range(30_000)),
-    "floats of one hash": lambda: keys(
-        b"G" + struct.pack(">d", math.ldexp(n % 512 + 1, 61 * (n // 512) % 900))
-        for n in range(30_000)
-    ),
-    "pairs of one hash": colliding_tuples,
-    "numbers alike below": lambda: keys(number(n << 45) for n in range(30_000)),
-    "pairs in an OrderedDict": lambda: torch_zip(
-        b"\x80\x02"
-        + ORDERED
-        + b"]("
-        + b"".join(number(P * n) + b"N\x86" for n in range(30_000))
-        + b"e\x85R."
-    ),
-    "sets of one hash": lambda: torch_zip(
-        b"\x80\x04\x8f(" + b"".join(number(P * n) for n in range(30_000)) + b"\x90."
-    ),
-    "memo of one hash": lambda: (
-        b"\x80\x02N" + b"".join(b"p%d\n" % (P * n) for n in range(30_000)) + b"."
-    ),
-    "places of one hash": colliding_places,
     "one long key": lambda: shared_key(text("k" * MILLION)),
     "one long number as a key": lambda: shared_key(
         b"\x8b" + struct.pack("<i", MILLION) + b"\x01" * MILLION

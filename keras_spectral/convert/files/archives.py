@@ -55,6 +55,7 @@ class Archive:
         # Left open: members are read one by one, when they are asked for.
         self._archive = opened(path)
         members = self._archive.infolist()
+        self._starts = {}
         self.names = {member.filename: member for member in members}
         if len(self.names) < len(members):
             raise UnsafeCheckpointError("has two members of one name in its zip")
@@ -104,19 +105,26 @@ class Archive:
         if member.file_size != member.compress_size:
             raise CheckpointError(f"is damaged (the size of {described(name)})")
         file = self._path.open("rb", buffering=0)
-        file.seek(member.header_offset)
-        head = file.read(30)
-        named, extra = struct.unpack("<HH", head[26:].ljust(4))
-        called = file.read(named)
-        text = called.decode(
-            "utf-8" if member.flag_bits & 0x800 else "cp437", "replace"
-        )
-        if head[:4] != b"PK\x03\x04" or text != member.orig_filename:
-            raise CheckpointError(f"is damaged (the header of {described(name)})")
-        file.seek(extra, io.SEEK_CUR)
+        if name not in self._starts:
+            self._starts[name] = _start(file, member)
+        file.seek(self._starts[name])
         if seekable:
             return Part(file, member.file_size)
         return _Stored(file, member)
+
+
+def _start(file, member):
+    """Return where a stored member's bytes begin, by its own header."""
+    file.seek(member.header_offset)
+    head = file.read(30)
+    named, extra = struct.unpack("<HH", head[26:].ljust(4))
+    name = file.read(named)
+    text = name.decode("utf-8" if member.flag_bits & 0x800 else "cp437", "replace")
+    if head[:4] != b"PK\x03\x04" or text != member.orig_filename:
+        raise CheckpointError(
+            f"is damaged (the header of {described(member.filename)})"
+        )
+    return file.tell() + extra
 
 
 class _Packed(io.RawIOBase):

@@ -188,11 +188,9 @@ class _Machine:
         self.stack.append(self._source.number(self._source.count(1)))
 
     def _long4(self):
-        size = self._source.count(4, signed=True)
-        self.stack.append(self._source.number(size))
+        self.stack.append(self._source.number(self._source.count(4, signed=True)))
 
     def _float(self):
-        self._spend(24)
         self.stack.append(float(self._source.numeral()))
 
     def _binfloat(self):
@@ -206,8 +204,7 @@ class _Machine:
         self.stack.append(codecs.escape_decode(line[1:-1])[0].decode("ascii"))
 
     def _unicode(self):
-        line = self._source.line()
-        self.stack.append(line.decode("raw-unicode-escape"))
+        self.stack.append(self._source.line().decode("raw-unicode-escape"))
 
     def _text(self, size, decode):
         self.stack.append(self._source.text(size, decode))
@@ -257,11 +254,7 @@ class _Machine:
         self._push_tuple(self._to_mark())
 
     def _push_last(self, count):
-        items = self.stack[-count:]
-        if len(items) < count:
-            raise CheckpointError("is damaged (its pickle's stack is empty)")
-        del self.stack[-count:]
-        self._push_tuple(items)
+        self._push_tuple([self.stack.pop() for _ in range(count)][::-1])
 
     def _tuple1(self):
         self._push_last(1)
