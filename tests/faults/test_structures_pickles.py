@@ -1,6 +1,7 @@
 """Pickles and zips that are built, not flipped: read, or a `CheckpointError`.
 
-`FAULTS_EXAMPLES=10000 pytest tests/faults/test_structures_pickles.py` tries as many.
+`FAULTS_EXAMPLES=10000 pytest tests/faults/test_structures_pickles.py` tries as many
+of each kind.
 """
 
 import os
@@ -101,7 +102,18 @@ def grown(inner):
         st.tuples(inner, inner, inner).map(lambda it: b"".join(it) + b"\x92"),
         joined(b"(", b"o"),
         joined(b"(", b"isome\nThing\n"),
-        inner.map(lambda it: it + b"Q"),
+        st.tuples(few, st.sampled_from(FUNCTIONS), inner, inner).map(
+            lambda it: (
+                b"("
+                + text("storage")
+                + it[1]
+                + it[2]
+                + text("cpu")
+                + it[3]
+                + b"".join(it[0])
+                + b"tQ"
+            )
+        ),
         st.tuples(inner, shapes, shapes).map(lambda it: tensor(*_tensor(*it))),
         few.map(lambda it: REBUILD + b"(" + b"".join(it) + b"tR"),
         # Shared, and in itself.
@@ -125,10 +137,36 @@ def _tensor(stored, shape, strides):
 
 
 programs = st.recursive(leaves, grown, max_leaves=25)
-states = st.lists(st.tuples(texts, programs), min_size=1, max_size=6).map(
-    lambda items: b"}(" + b"".join(key + value for key, value in items) + b"u"
+weights = st.one_of(
+    st.just(get(2)),
+    st.builds(tensor, st.sampled_from([get(3), storage()]), st.integers(0, 2)),
+    st.builds(
+        lambda offset, shape, strides: tensor(get(3), offset, shape, strides),
+        st.integers(0, 6),
+        st.lists(st.integers(0, 3), min_size=2, max_size=2),
+        st.lists(st.integers(0, 3), min_size=2, max_size=2),
+    ),
+    st.just(b"ctorch._utils\n_rebuild_parameter\n(" + get(2) + b"\x89)tR"),
+    numbers,
+    st.just(b"N"),
 )
-whole = st.tuples(st.booleans(), st.one_of(states, states, programs)).map(
+dicts = st.recursive(
+    st.dictionaries(texts, weights, min_size=1, max_size=4),
+    lambda inner: st.dictionaries(texts, inner, min_size=1, max_size=3),
+    max_leaves=4,
+)
+
+
+def _dict(items):
+    if isinstance(items, bytes):
+        return items
+    return b"}(" + b"".join(k + _dict(v) for k, v in items.items()) + b"u"
+
+
+states = dicts.map(_dict) | st.lists(
+    st.tuples(texts, programs), min_size=1, max_size=6
+).map(lambda items: b"}(" + b"".join(key + value for key, value in items) + b"u")
+whole = st.tuples(st.booleans(), st.one_of(states, programs)).map(
     # Six values are in the memo, so that what is fetched is there.
     lambda it: b"\x80\x02" + b"".join(
         part + put(n) + b"0" for n, part in enumerate(
@@ -148,7 +186,7 @@ def check(content, folder):
         event("read")
     except CheckpointError as error:
         assert 0 < len(str(error)) < 1500
-        event(" ".join(re.findall("[a-z]+", str(error))[3:7]))
+        event(" ".join(re.findall("[a-z]+", error.reason)[:5]))
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
