@@ -336,7 +336,7 @@ def files():
         "hash overflow": (deep_tuple_key(), UNREADABLE, "damaged"),
         "string of 2^62": (b"\x80\x04\x8d" + struct.pack("<Q", 2**62) + b"x.", UNREADABLE,
                            "damaged"),
-        "a million instructions": (b"\x80\x02" + b"]0" * 600_000 + b"].", UNSAFE,
+        "ten million instructions": (b"\x80\x02" + b"N0" * 5_000_000 + b"].", UNSAFE,
                                    "instructions"),
         "64 GiB in one number": (torch_bytes({"w": torch.ones(1).expand(2**34)}), UNSAFE,
                                  "expanded"),

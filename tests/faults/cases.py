@@ -55,9 +55,11 @@ def _checkpoint(path):
     from keras_spectral.convert import read_checkpoint
 
     state = read_checkpoint(path)
-    for key in state:
-        state[key]
-    return str(state.shapes)
+    shapes = state.shapes
+    for key, shape in shapes.items():
+        if shape is not None:
+            state[key]
+    return str(shapes) if state.aliases is not None else ""
 
 
 def _analysis(path):

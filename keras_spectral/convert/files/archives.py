@@ -8,7 +8,36 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
+from keras_spectral.convert.files.placeholders import described
 from keras_spectral.convert.files.records import CHUNK, check_total
+
+# Some hundred thousand members, of which each takes ten times as much when it is known.
+_LARGEST_DIRECTORY = 8 * 2**20
+
+
+def opened(path):
+    """Return a `zipfile.ZipFile`, whose directory has a size that can be held."""
+    try:
+        whole = Part(path.open("rb", buffering=0), path.stat().st_size)
+        return zipfile.ZipFile(_Bounded(whole))
+    except CheckpointError:
+        raise
+    except Exception as error:  # A damaged archive raises nearly anything.
+        raise CheckpointError(f"is damaged ({_said(error)})") from error
+
+
+class _Bounded(io.BufferedReader):
+    """A file of which only so much is read at once: a directory, as `zipfile` does."""
+
+    def read(self, size=-1):
+        most = _LARGEST_DIRECTORY + 1
+        size = most if size is None or size < 0 else min(size, most)
+        content = super().read(size)
+        if len(content) == most:
+            raise UnsafeCheckpointError(
+                f"has a zip directory of more than {_LARGEST_DIRECTORY // 2**20} MiB"
+            )
+        return content
 
 
 class Archive:
@@ -24,14 +53,11 @@ class Archive:
     """
 
     def __init__(self, path):
-        try:
-            self._path = path
-            # Left open: members are read one by one, when they are asked for.
-            whole = Part(path.open("rb", buffering=0), path.stat().st_size)
-            self._archive = zipfile.ZipFile(io.BufferedReader(whole))
-        except Exception as error:  # A damaged archive raises nearly anything.
-            raise CheckpointError(f"is damaged ({_said(error)})") from error
+        self._path = path
+        # Left open: members are read one by one, when they are asked for.
+        self._archive = opened(path)
         members = self._archive.infolist()
+        self._starts = {}
         self.names = {member.filename: member for member in members}
         if len(self.names) < len(members):
             raise UnsafeCheckpointError("has two members of one name in its zip")
@@ -44,11 +70,24 @@ class Archive:
             if member.header_offset < end:
                 raise UnsafeCheckpointError("has members in its zip that overlap")
             end = member.header_offset + 30 + member.compress_size
-        check_total(sum(member.file_size for member in members), path.stat().st_size)
+        size = path.stat().st_size
+        if end > size:
+            raise CheckpointError("is damaged (a member reaches beyond its end)")
+        check_total(sum(member.file_size for member in members), size)
 
     def size(self, name):
         """Return the unpacked bytes of a member."""
         return self.names[name].file_size
+
+    def is_packed(self, name):
+        """Tell whether a member is deflated, and can only be read from its start."""
+        return self.names[name].compress_type != zipfile.ZIP_STORED
+
+    def part(self, name, skip, size):
+        """Return some bytes of a member that is not packed as a file, unsummed."""
+        file = self.open(name, seekable=True)
+        file.seek(skip)
+        return Part(file, size)
 
     def open(self, name, seekable=False):
         """Return a member as a file.
@@ -59,52 +98,68 @@ class Archive:
                 at its end.
         """
         member = self.names[name]
-        try:
-            # It checks the local header against the directory.
-            file = self._archive.open(name)
-        except Exception as error:
-            raise CheckpointError(f"is damaged ({_said(error)})") from error
-        if member.compress_type != zipfile.ZIP_STORED:
-            return _Packed(file)
+        if self.is_packed(name):
+            try:
+                # It checks the local header against the directory.
+                return _Packed(self._archive.open(name))
+            except Exception as error:
+                raise CheckpointError(f"is damaged ({_said(error)})") from error
         if member.file_size != member.compress_size:
-            raise CheckpointError(f"is damaged (the size of {name})")
-        file.close()
+            raise CheckpointError(f"is damaged (the size of {described(name)})")
         file = self._path.open("rb", buffering=0)
-        file.seek(member.header_offset + 26)
-        named, extra = struct.unpack("<HH", file.read(4))
-        file.seek(named + extra, io.SEEK_CUR)
+        if name not in self._starts:
+            self._starts[name] = _start(file, member)
+        file.seek(self._starts[name])
         if seekable:
             return Part(file, member.file_size)
         return _Stored(file, member)
 
 
-class _Packed:
+def _start(file, member):
+    """Return where a stored member's bytes begin, by its own header."""
+    file.seek(member.header_offset)
+    head = file.read(30)
+    named, extra = struct.unpack("<HH", head[26:].ljust(4))
+    name = file.read(named)
+    text = name.decode("utf-8" if member.flag_bits & 0x800 else "cp437", "replace")
+    if head[:4] != b"PK\x03\x04" or text != member.orig_filename:
+        raise CheckpointError(
+            f"is damaged (the header of {described(member.filename)})"
+        )
+    return file.tell() + extra
+
+
+class _Packed(io.RawIOBase):
     """A deflated member's file, whose errors are ours."""
 
     def __init__(self, file):
+        super().__init__()
         self._file = file
-        self.tell, self.seek = file.tell, file.seek
 
-    def __enter__(self):
-        return self
+    def readable(self):
+        return True
 
-    def __exit__(self, *_):
-        self._file.close()
+    def seekable(self):
+        return True
 
-    def _guarded(self, read, size):
-        try:
-            return read(size)
-        except Exception as error:  # BadZipFile, zlib.error, EOFError, ...
-            raise CheckpointError(f"is damaged ({_said(error)})") from error
+    def tell(self):
+        return self._file.tell()
 
-    def read(self, size=-1):
-        return self._guarded(self._file.read, size)
-
-    def readline(self, size=-1):
-        return self._guarded(self._file.readline, size)
+    def seek(self, offset, whence=io.SEEK_SET):
+        return self._guarded(self._file.seek, offset, whence)
 
     def readinto(self, buffer):
         return self._guarded(self._file.readinto, buffer)
+
+    def close(self):
+        self._file.close()
+        super().close()
+
+    def _guarded(self, function, *arguments):
+        try:
+            return function(*arguments)
+        except Exception as error:  # BadZipFile, zlib.error, EOFError, ...
+            raise CheckpointError(f"is damaged ({_said(error)})") from error
 
 
 class Part(io.RawIOBase):
@@ -176,7 +231,8 @@ class _Stored(Part):
             self._sum = self._thread.submit(zlib.crc32, part, before)
         if self._position == self._size and self._summed() != self._member.CRC:
             raise CheckpointError(
-                f"is damaged (Bad CRC-32 for the member {self._member.filename})"
+                "is damaged (Bad CRC-32 for the member "
+                f"{described(self._member.filename)})"
             )
         return count
 

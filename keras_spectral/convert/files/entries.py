@@ -1,7 +1,15 @@
 """Which of the dicts in what a pickle holds is the state dict."""
 
+import itertools
+
 from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
-from keras_spectral.convert.files.placeholders import Call, Tensor, Unreadable
+from keras_spectral.convert.files.placeholders import (
+    Call,
+    Tensor,
+    Unread,
+    Unreadable,
+    described,
+)
 
 # What training scripts call the state dict, the usually meant first.
 _ENTRIES = (
@@ -9,7 +17,10 @@ _ENTRIES = (
     "module", "weights", "params",
 )  # fmt: skip
 _AVERAGES = ("ema", "average", "swa")
-_HARMLESS = (int, float, str, type(None))
+_HARMLESS = (int, float, str, Unread, type(None))
+# By reference a small file has millions of dicts in dicts; none that is meant does.
+_MOST_CANDIDATES = 1000
+_MOST_NOTES = 10
 
 
 def find_state_dict(root, entry=None):
@@ -30,19 +41,19 @@ def find_state_dict(root, entry=None):
     if not isinstance(root, dict):
         if isinstance(root, Call):
             raise UnsafeCheckpointError(
-                f"holds a pickled object of {root.function}: only that class's own "
-                "code could read it"
+                f"holds a pickled object of {described(root.function)}: only that "
+                "class's own code could read it"
             )
         raise CheckpointError(
             f"holds a {type(root).__name__}, not a state dict of tensors. Save it with "
             "torch.save(model.state_dict(), path)."
         )
-    candidates = dict(_candidates(root, ""))
+    candidates = dict(_Candidates().of(root))
     if entry is not None:
         if entry not in candidates:
             raise CheckpointError(
                 f"has no state dict at `entry`. Received: entry={entry!r}. It has: "
-                f"{', '.join(candidates) or 'none'}."
+                f"{_listed(candidates) or 'none'}."
             )
         chosen = entry
     elif not candidates:
@@ -51,11 +62,13 @@ def find_state_dict(root, entry=None):
         _explain_emptiness(root)
     else:
         chosen = _choose(candidates)
-    notes = [] if not chosen else [f"the entry `{chosen}` was read"]
-    for name in candidates:
-        if name != chosen:
-            kind = "an average (EMA)" if _is_average(name) else "another state dict"
-            notes.append(f"{kind} is at the entry `{name}`")
+    notes = [] if not chosen else [f"the entry `{described(chosen)}` was read"]
+    others = [name for name in candidates if name != chosen]
+    for name in others[:_MOST_NOTES]:
+        kind = "an average (EMA)" if _is_average(name) else "another state dict"
+        notes.append(f"{kind} is at the entry `{described(name)}`")
+    if len(others) > _MOST_NOTES:
+        notes.append(f"{len(others) - _MOST_NOTES:,} more state dicts are in the file")
     return _tensors(candidates[chosen]), notes
 
 
@@ -72,35 +85,68 @@ def _choose(candidates):
     if len(plain) == 1:
         return plain[0]
     raise CheckpointError(
-        f"holds several state dicts: {', '.join(candidates)}. Choose one by `entry`."
+        f"holds several state dicts: {_listed(candidates)}. Choose one by `entry`."
     )
+
+
+def _listed(names):
+    more = f" and {len(names) - _MOST_NOTES:,} more" if len(names) > _MOST_NOTES else ""
+    return ", ".join(map(described, list(names)[:_MOST_NOTES])) + more
 
 
 def _is_average(name):
     return any(part in name.lower() for part in _AVERAGES)
 
 
-def _candidates(value, path, depth=0):
-    """Yield (dotted path, dict) of every dict of named tensors.
+class _Candidates:
+    """The dicts of named tensors in a tree that may be no tree.
 
     An optimizer's state is none: its tensors lie under numbers. Nor is what holds
     another one beside tensors of its own.
     """
-    if not isinstance(value, dict):
-        return
-    tensors = [key for key in value if isinstance(value[key], (Tensor, Unreadable))]
-    inner = []
-    # Weights have a module and a dot, or the name of a single module's; `best_acc1` or
-    # `rng_state`, which scripts keep as tensors beside the state dict, do not.
-    weights = [key for key in tensors if "." in f"{key}" or key in ("weight", "bias")]
-    if depth < 3 and not weights:
-        for key, item in value.items():
-            if isinstance(key, str) and "optim" not in key.lower():
-                name = f"{path}.{key}" if path else key
-                inner += _candidates(item, name, depth + 1)
-    if tensors and not inner:
-        yield path, value
-    yield from inner
+
+    def __init__(self):
+        self._found, self._optimizers = {}, {}
+
+    def of(self, value, depth=0):
+        """Return pairs of a dotted path from a value and the dict there."""
+        if not isinstance(value, dict):
+            return []
+        # What hangs at several places is looked through once at each depth.
+        where = id(value), depth
+        if where not in self._found:
+            self._found[where] = []  # It may hold itself.
+            self._found[where] = self._look(value, depth)
+        return self._found[where]
+
+    def _look(self, value, depth):
+        tensors = [
+            key for key, item in value.items() if isinstance(item, (Tensor, Unreadable))
+        ]
+        inner = []
+        # Weights have a module and a dot, or the name of a single module's;
+        # `best_acc1` or `rng_state`, which scripts keep as tensors beside the state
+        # dict, do not.
+        weights = any(
+            isinstance(key, str) and ("." in key or key in ("weight", "bias"))
+            for key in tensors
+        )
+        if depth < 3 and not weights:
+            for key, item in value.items():
+                if isinstance(item, dict) and not self._is_optimizers(key):
+                    for name, found in self.of(item, depth + 1):
+                        inner.append((f"{key}.{name}" if name else key, found))
+                    if len(inner) > _MOST_CANDIDATES:
+                        raise UnsafeCheckpointError(
+                            f"holds more than {_MOST_CANDIDATES:,} dicts of tensors"
+                        )
+        return inner or ([("", value)] if tensors else [])
+
+    def _is_optimizers(self, key):
+        """Tell what is no module's; of a long key that is everywhere, once."""
+        if key not in self._optimizers:
+            self._optimizers[key] = not isinstance(key, str) or "optim" in key.lower()
+        return self._optimizers[key]
 
 
 def _explain_emptiness(root):
@@ -108,12 +154,14 @@ def _explain_emptiness(root):
         (key, value.function) for key, value in root.items() if isinstance(value, Call)
     ]
     if modules:
-        names = ", ".join(f"{key} ({function})" for key, function in modules[:5])
+        names = ", ".join(
+            f"{described(key)} ({described(function)})" for key, function in modules[:5]
+        )
         raise UnsafeCheckpointError(
             f"holds no state dict, but pickled objects: {names}. Only their classes' "
             "own code could read them"
         )
-    keys = ", ".join(str(key)[:40] for key in list(root)[:5])
+    keys = ", ".join(described(key, 40) for key in itertools.islice(root, 5))
     raise CheckpointError(
         f"is not a plain state dict: {keys} are no tensors. Save it with "
         "torch.save(model.state_dict(), path)."
@@ -126,21 +174,22 @@ def _tensors(state):
     for key, value in state.items():
         if not isinstance(key, str):
             raise CheckpointError(
-                f"has the key {str(key)[:40]}, where a state dict has strings. Save it "
-                "with torch.save(model.state_dict(), path)."
+                f"has the key {described(key, 40)}, where a state dict has strings. "
+                "Save it with torch.save(model.state_dict(), path)."
             )
         if isinstance(value, Unreadable):
             raise CheckpointError(
-                f"holds `{key}` as a tensor without plain values ({value.kind}): "
-                "sparse, quantized or without data. Convert it to a dense float32 "
-                "tensor."
+                f"holds `{described(key)}` as a tensor without plain values "
+                f"({described(value.kind)}): sparse, quantized or without data. "
+                "Convert it to a dense float32 tensor."
             )
         if isinstance(value, Tensor):
             result[key] = value
         elif key != "_metadata" and not isinstance(value, _HARMLESS):
             kind = value.function if isinstance(value, Call) else type(value).__name__
             raise CheckpointError(
-                f"is not a plain state dict: `{key}` is a {kind}, not a tensor. Save "
+                f"is not a plain state dict: `{described(key)}` is a "
+                f"{described(kind)}, not a tensor. Save "
                 "it with torch.save(model.state_dict(), path)."
             )
     return result

@@ -1,89 +1,44 @@
 """Reading pickles as data: nothing is imported, called or executed.
 
-A pickle is a program for a stack machine. This one runs its instructions itself,
-over `pickletools.genops`; where the program asks for a class or a function, it puts
-down what was asked for, and goes on. So safety does not rest on a list of bad names.
+A pickle is a program for a stack machine. This one runs its instructions itself; where
+the program asks for a class or a function, it puts down what was asked for, and goes
+on. So safety does not rest on a list of bad names.
+
+Nor can a program cost much. One byte of it may ask for an object of a hundred, for a
+copy of a million others, for the hash of a number of a megabyte. So objects are charged
+to a `Budget` before they are made, and nothing is copied, compared or hashed that is
+longer than a name.
 """
 
+import codecs
+import functools
 import pickletools
+import struct
 
+from keras_spectral.convert.files import functions
 from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
-from keras_spectral.convert.files.placeholders import (
-    Call,
-    Dictionary,
-    Global,
-    Storage,
-    Tensor,
-    Unreadable,
-)
+from keras_spectral.convert.files.pickle_source import BLOCK, Budget, Source
+from keras_spectral.convert.files.placeholders import Call, Dictionary
 
-# Checkpoints of a thousand tensors have some ten thousand instructions in a megabyte.
-LARGEST_PICKLE = 64 * 2**20
-MOST_INSTRUCTIONS = 1_000_000
+# Of objects on the stack at one time; a mark counts as some.
+_DEEPEST, _MARK = 1_000_000, 10
 
 
-# Naming one of these is refused. That is a service to the reader of the message: a
-# name that is missing here becomes a `Call`, as inert as any other.
-_UNSAFE_MODULES = frozenset(
-    "os posix nt ntpath subprocess sys importlib runpy pty shutil socket ctypes "
-    "pickle _pickle cPickle marshal code codeop commands webbrowser urllib urllib2 "
-    "http httplib requests asyncio multiprocessing threading _thread signal pdb bdb "
-    "cProfile profile timeit trace tempfile io operator _operator types inspect gc "
-    "pip setuptools distutils ensurepip venv pydoc doctest linecache tarfile zipfile "
-    "zipimport smtplib ftplib telnetlib ssl imp pkgutil shelve dill cloudpickle joblib "
-    "idlelib lib2to3 site numpy.f2py numpy.testing torch.hub torch.jit torch.utils "
-    "torch.distributed torch.multiprocessing torch._dynamo torch._inductor "
-    "torch.serialization builtins __builtin__".split()
-)
-_SAFE_BUILTINS = frozenset(
-    "set frozenset slice complex bytearray bytes list dict tuple int float bool str "
-    "object range long unicode".split()
-)
-
-_STORAGES = {
-    "Double": "float64", "Float": "float32", "Half": "float16",
-    "BFloat16": "bfloat16", "Long": "int64", "Int": "int32", "Short": "int16",
-    "Char": "int8", "Byte": "uint8", "Bool": "bool",
-    "ComplexFloat": "complex64", "ComplexDouble": "complex128",
-    "Untyped": None,
-}  # fmt: skip
-
-
-class _Limited:
-    """A file that ends after so many bytes."""
-
-    def __init__(self, file, limit):
-        self.file, self.left = file, limit
-        self.tell = file.tell
-
-    def _take(self, content):
-        self.left -= len(content)
-        if self.left < 0:
-            raise UnsafeCheckpointError(
-                f"has a pickle of more than {LARGEST_PICKLE // 2**20} MiB"
-            )
-        return content
-
-    def read(self, size):
-        return self._take(self.file.read(min(size, self.left + 1)))
-
-    def readline(self):
-        return self._take(self.file.readline(self.left + 1))
-
-
-def read_pickle(file):
-    """Read one pickle from a binary file, leaving the position after it.
+def read_pickle(file, budget=None):
+    """Read one pickle from a binary file.
 
     Args:
-        file: Binary file object.
+        file: Binary file object. Of an `io.BufferedReader` the position is left after
+            the pickle.
+        budget: `Budget`, of several pickles of one file. Default: a new one.
 
     Returns:
         What was pickled: Python's plain values, and `Global`, `Call`, `Tensor`,
-        `Storage` and `Unreadable` in place of everything else.
+        `Storage`, `Unread` and `Unreadable` in place of everything else.
 
     Raises:
-        UnsafeCheckpointError: If it names a function that runs code, or is larger
-            than any checkpoint's.
+        UnsafeCheckpointError: If it names a function that runs code, or asks for more
+            than any checkpoint does.
         CheckpointError: If it is damaged. Messages go on from the file's name.
 
     Example:
@@ -92,106 +47,238 @@ def read_pickle(file):
     >>> found["a"].function, found["a"].arguments
     ('collections.Counter', ({'b': 1},))
     """
-    machine = _Machine()
     try:
-        operations = pickletools.genops(_Limited(file, LARGEST_PICKLE))
-        for count, (opcode, argument, _) in enumerate(operations):
-            if count > MOST_INSTRUCTIONS:
-                raise UnsafeCheckpointError(
-                    f"has a pickle of more than {MOST_INSTRUCTIONS:,} instructions"
-                )
-            machine.run(opcode.name, argument)
-        return machine.stack.pop()
+        return _Machine(file, budget or Budget()).run()
     except CheckpointError:
         raise
     except Exception as error:  # Anything may follow from a flipped byte.
+        # What the error says may hold what the pickle does, and take for ever to print.
         raise CheckpointError(
-            f"is damaged (its pickle: {type(error).__name__}: {str(error)[:80]})"
+            f"is damaged (its pickle: {type(error).__name__})"
         ) from error
 
 
 class _Machine:
     """The stack, the marks and the memo of one pickle."""
 
-    def __init__(self):
-        self.stack, self.marked, self.memo = [], [], {}
+    def __init__(self, file, budget):
+        self._source, self._budget = Source(file, budget), budget
+        self._spend = budget.spend
+        self.stack, self._marked, self._below = [], [], 0
+        # By number. Programs count from zero, unless they are made by hand.
+        self._memo, self._far = [], {}
 
-    def run(self, name, argument):
-        if name in _PUSH_ARGUMENT:
-            self.stack.append(argument)
-        elif name in _PUSH_CONSTANT:
-            self.stack.append(_PUSH_CONSTANT[name]())
-        elif name in _IGNORED:
-            pass
-        else:
-            method = getattr(self, f"_{name.lower()}", None)
-            if method is None:
-                raise CheckpointError(f"is damaged (it has the instruction {name})")
-            method(argument)
+    def run(self):
+        """Return what the program leaves."""
+        steps = {
+            opcode.code.encode("latin-1"): getattr(self, f"_{opcode.name.lower()}")
+            for opcode in pickletools.opcodes
+            if hasattr(self, f"_{opcode.name.lower()}")
+        }
+        instruction = self._source.instruction
+        while True:
+            self._budget.next_block()
+            if len(self.stack) + self._below > _DEEPEST:
+                raise UnsafeCheckpointError(
+                    f"has a pickle with more than {_DEEPEST:,} objects at a time"
+                )
+            for _ in range(BLOCK):
+                code = instruction()
+                step = steps.get(code)
+                if step is not None:
+                    step()
+                elif code == b".":
+                    return self.stack.pop()
+                else:
+                    raise CheckpointError(f"is damaged ({_named(code)})")
+
+    # The stack.
 
     def _to_mark(self):
-        items, self.stack = self.stack, self.marked.pop()
+        items, self.stack = self.stack, self._marked.pop()
+        self._below -= len(self.stack) + _MARK
         return items
 
-    def _mark(self, _):
-        self.marked.append(self.stack)
+    def _mark(self):
+        self._below += len(self.stack) + _MARK
+        self._marked.append(self.stack)
         self.stack = []
 
-    def _pop(self, _):
+    def _pop(self):
         if self.stack:
             self.stack.pop()
         else:
             self._to_mark()
 
-    def _pop_mark(self, _):
+    def _pop_mark(self):
         self._to_mark()
 
-    def _dup(self, _):
+    def _dup(self):
         self.stack.append(self.stack[-1])
 
-    def _get(self, index):
-        self.stack.append(self.memo[index])
+    # The memo.
 
-    _binget = _long_binget = _get
+    def _fetch(self, index):
+        near = 0 <= index < len(self._memo)
+        self.stack.append(self._memo[index] if near else self._far[index])
 
-    def _put(self, index):
-        self.memo[index] = self.stack[-1]
+    def _store(self, index):
+        value = self.stack[-1]
+        if index == len(self._memo):
+            self._spend(9)
+            self._memo.append(value)
+        elif 0 <= index < len(self._memo):
+            self._memo[index] = value
+        elif 0 <= index < 2**32:
+            self._spend(160)
+            self._far[index] = value
+        else:
+            raise CheckpointError("is damaged (the memo of its pickle)")
 
-    _binput = _long_binput = _put
+    def _memoize(self):
+        self._store(len(self._memo) + len(self._far))
 
-    def _memoize(self, _):
-        self.memo[len(self.memo)] = self.stack[-1]
+    def _get(self):
+        self._fetch(int(self._source.numeral()))
 
-    def _tuple(self, _):
-        items = self._to_mark()
+    def _binget(self):
+        self._fetch(self._source.count(1))
+
+    def _long_binget(self):
+        self._fetch(self._source.count(4))
+
+    def _put(self):
+        self._store(int(self._source.numeral()))
+
+    def _binput(self):
+        self._store(self._source.count(1))
+
+    def _long_binput(self):
+        self._store(self._source.count(4))
+
+    # Plain values.
+
+    def _none(self):
+        self.stack.append(None)
+
+    def _newtrue(self):
+        self.stack.append(True)
+
+    def _newfalse(self):
+        self.stack.append(False)
+
+    def _int(self):
+        line = self._source.numeral()
+        self.stack.append(line == b"01" if line in (b"00", b"01") else int(line))
+
+    def _long(self):
+        line = self._source.numeral()
+        self.stack.append(int(line.removesuffix(b"L")))
+
+    def _binint1(self):
+        self.stack.append(self._source.count(1))
+
+    def _binint2(self):
+        self.stack.append(self._source.number(2, signed=False))
+
+    def _binint(self):
+        self.stack.append(self._source.number(4))
+
+    def _long1(self):
+        self.stack.append(self._source.number(self._source.count(1)))
+
+    def _long4(self):
+        self.stack.append(self._source.number(self._source.count(4, signed=True)))
+
+    def _float(self):
+        self.stack.append(float(self._source.numeral()))
+
+    def _binfloat(self):
+        self._spend(24)
+        self.stack.append(struct.unpack(">d", self._source.bytes(8))[0])
+
+    def _string(self):
+        line = self._source.line().strip()
+        if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
+            raise CheckpointError("is damaged (a text of its pickle)")
+        self.stack.append(codecs.escape_decode(line[1:-1])[0].decode("ascii"))
+
+    def _unicode(self):
+        self.stack.append(self._source.line().decode("raw-unicode-escape"))
+
+    def _text(self, size, decode):
+        self.stack.append(self._source.text(size, decode))
+
+    def _binstring(self):
+        self._text(self._source.count(4, signed=True), _from_latin)
+
+    def _short_binstring(self):
+        self._text(self._source.count(1), _from_latin)
+
+    def _binunicode(self):
+        self._text(self._source.count(4), _from_utf)
+
+    def _short_binunicode(self):
+        self._text(self._source.count(1), _from_utf)
+
+    def _binunicode8(self):
+        self._text(self._source.count(8), _from_utf)
+
+    def _binbytes(self):
+        self._text(self._source.count(4), bytes)
+
+    def _short_binbytes(self):
+        self._text(self._source.count(1), bytes)
+
+    def _binbytes8(self):
+        self._text(self._source.count(8), bytes)
+
+    _bytearray8 = _binbytes8
+
+    def _proto(self):
+        self._source.count(1)
+
+    def _frame(self):
+        self._source.count(8)
+
+    # Containers.
+
+    def _push_tuple(self, items):
+        self._spend(56 + 8 * len(items))
         self.stack.append(tuple(items))
 
-    def _tuple1(self, _):
-        self.stack[-1:] = [tuple(self.stack[-1:])]
+    def _empty_tuple(self):
+        self.stack.append(())
 
-    def _tuple2(self, _):
-        self.stack[-2:] = [(self.stack[-2], self.stack[-1])]
+    def _tuple(self):
+        self._push_tuple(self._to_mark())
 
-    def _tuple3(self, _):
-        self.stack[-3:] = [(self.stack[-3], self.stack[-2], self.stack[-1])]
+    def _push_last(self, count):
+        self._push_tuple([self.stack.pop() for _ in range(count)][::-1])
 
-    def _list(self, _):
-        items = self._to_mark()
+    def _tuple1(self):
+        self._push_last(1)
+
+    def _tuple2(self):
+        self._push_last(2)
+
+    def _tuple3(self):
+        self._push_last(3)
+
+    def _push_list(self, items):
+        self._spend(72 + 8 * len(items))
         self.stack.append(items)
 
-    def _frozenset(self, _):
-        items = self._to_mark()
-        self.stack.append(Call("builtins.frozenset", items=items))
+    def _empty_list(self):
+        self._push_list([])
 
-    def _dict(self, _):
-        items = self._to_mark()
-        self.stack.append(Dictionary())
-        self._set(items)
+    def _list(self):
+        self._push_list(self._to_mark())
 
-    def _append(self, _):
+    def _append(self):
         self._extend([self.stack.pop()])
 
-    def _appends(self, _):
+    def _appends(self):
         self._extend(self._to_mark())
 
     _additems = _appends
@@ -200,56 +287,94 @@ class _Machine:
         target = self.stack[-1]
         target = target.items if isinstance(target, Call) else target
         if not isinstance(target, list):
-            raise TypeError("items without a list")
+            raise CheckpointError("is damaged (items without a list)")
+        self._spend(16 * len(items) + (0 if target else 32))
         target.extend(items)
 
-    def _setitem(self, _):
+    def _empty_set(self):
+        self._push_call(Call("builtins.set"))
+
+    def _frozenset(self):
+        items = self._to_mark()
+        self._spend(8 * len(items))
+        self._push_call(Call("builtins.frozenset", items=items))
+
+    def _empty_dict(self):
+        self._spend(functions.DICTIONARY)
+        self.stack.append(Dictionary())
+
+    def _dict(self):
+        items = self._to_mark()
+        self._empty_dict()
+        self._set(items)
+
+    def _setitem(self):
         value = self.stack.pop()
         self._set([self.stack.pop(), value])
 
-    def _setitems(self, _):
+    def _setitems(self):
         self._set(self._to_mark())
 
     def _set(self, items):
-        pairs = list(zip(items[::2], items[1::2], strict=True))
+        if len(items) % 2:
+            raise CheckpointError("is damaged (a key without a value)")
         target = self.stack[-1]
         if isinstance(target, Call):
-            target.items.extend(pairs)
+            self._extend(items)
         elif isinstance(target, Dictionary):
-            for key, value in pairs:
-                target[_hashable(key)] = value
+            first = 0 if target else functions.FIRST_ITEMS
+            self._spend(functions.ITEM * (len(items) // 2) + first)
+            for key, value in zip(items[::2], items[1::2], strict=True):
+                target[functions.hashable(key)] = value
         else:
-            raise TypeError("items without a dict")
+            raise CheckpointError("is damaged (items without a dict)")
 
-    def _global(self, name):
-        self.stack.append(_global(*name.split(" ", 1)))
+    # Functions.
 
-    def _stack_global(self, _):
-        name, module = self.stack.pop(), self.stack.pop()
-        self.stack.append(_global(module, name))
+    def _push_call(self, call):
+        self._spend(functions.CALL)
+        self.stack.append(call)
 
-    def _inst(self, name):
-        arguments = tuple(self._to_mark())
-        self.stack.append(_call(_global(*name.split(" ", 1)), arguments))
+    def _push_named(self, module, name):
+        if isinstance(module, str) and isinstance(name, str):
+            self._spend(160 + 4 * (len(module) + len(name)))
+        self.stack.append(functions.named(module, name))
 
-    def _obj(self, _):
+    def _push_called(self, function, arguments):
+        self.stack.append(functions.called(function, arguments, self._spend))
+
+    def _global(self):
+        self._push_named(self._source.line().decode(), self._source.line().decode())
+
+    def _stack_global(self):
+        name = self.stack.pop()
+        self._push_named(self.stack.pop(), name)
+
+    def _inst(self):
+        arguments = self._to_mark()
+        self._global()
+        self._push_tuple(arguments)
+        self._reduce()
+
+    def _obj(self):
         function, *arguments = self._to_mark()
-        self.stack.append(_call(function, tuple(arguments)))
+        self.stack.append(function)
+        self._push_tuple(arguments)
+        self._reduce()
 
-    def _reduce(self, _):
+    def _reduce(self):
         arguments = self.stack.pop()
-        self.stack.append(_call(self.stack.pop(), arguments))
+        self._push_called(self.stack.pop(), arguments)
 
     _newobj = _reduce
 
-    def _newobj_ex(self, _):
+    def _newobj_ex(self):
         named = self.stack.pop()
-        arguments = self.stack.pop()
-        self.stack.append(_call(self.stack.pop(), arguments))
+        self._reduce()
         if isinstance(self.stack[-1], Call):
-            self.stack[-1].items.append(named)
+            self._extend([named])
 
-    def _build(self, _):
+    def _build(self):
         state = self.stack.pop()
         target = self.stack[-1]
         if isinstance(target, Call):
@@ -257,118 +382,17 @@ class _Machine:
         elif isinstance(target, Dictionary):
             target.attributes = state
 
-    def _binpersid(self, _):
-        described = self.stack.pop()
-        if described[0] == "module":
-            # The format before 1.6 keeps a class with its source code.
-            self.stack.append(described[1])
-            return
-        kind, storage, key, _, numel, *view = described
-        if kind != "storage" or not isinstance(storage, Global):
-            raise TypeError("an external object that is no storage")
-        if any(view):
-            raise CheckpointError("holds views of storages, from before PyTorch 0.4")
-        name = storage.name.rpartition(".")[2].removesuffix("Storage")
-        name = name.removeprefix("Typed")
-        if not isinstance(key, str) or type(numel) is not int or numel < 0:
-            raise TypeError("a storage without a name or size")
-        self.stack.append(Storage(_STORAGES.get(name), key, numel))
+    def _binpersid(self):
+        self.stack.append(functions.external(self.stack.pop(), self._spend))
 
 
-_PUSH_ARGUMENT = frozenset(
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING "
-    "SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 UNICODE BINUNICODE "
-    "SHORT_BINUNICODE BINUNICODE8".split()
-)
-_PUSH_CONSTANT = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_LIST": list,
-    "EMPTY_TUPLE": tuple,
-    "EMPTY_DICT": Dictionary,
-    "EMPTY_SET": lambda: Call("builtins.set"),
-}
-_IGNORED = frozenset(["PROTO", "FRAME", "STOP"])
+_from_utf = functools.partial(str, encoding="utf-8", errors="surrogatepass")
+_from_latin = functools.partial(str, encoding="latin-1")
 
 
-def _hashable(key):
-    """Return a key, if hashing it cannot recurse."""
-    plain = (str, bytes, int, float, bool, type(None), Global, Call)
-    if isinstance(key, plain):
-        return key
-    if isinstance(key, tuple) and all(isinstance(part, plain) for part in key):
-        return key
-    raise TypeError(f"a {type(key).__name__} as a key")
-
-
-def _global(module, name):
-    if not isinstance(module, str) or not isinstance(name, str):
-        raise TypeError("a name that is no string")
-    parts = module.split(".")
-    modules = {".".join(parts[: n + 1]) for n in range(len(parts))}
-    full = f"{module}.{name}"
-    builtin = module in ("builtins", "__builtin__") and name in _SAFE_BUILTINS
-    if builtin or full in _HANDLERS:
-        return Global(full)
-    if modules & _UNSAFE_MODULES or full in ("torch.load", "numpy.load"):
-        raise UnsafeCheckpointError(
-            f"asks for {full[:80]} when it is read, which can run code; nothing was run"
-        )
-    return Global(full)
-
-
-def _call(function, arguments):
-    if not isinstance(arguments, tuple):
-        raise TypeError("a call without arguments")
-    name = function.name if isinstance(function, Global) else ""
-    handler = _HANDLERS.get(name)
-    if handler is not None:
-        return handler(*arguments)
-    if name.startswith("torch._utils._rebuild_") or name.startswith("torch._tensor."):
-        return Unreadable(name.rpartition("._rebuild_")[2])
-    return Call(name or "an object", arguments)
-
-
-def _ordered_dict(items=()):
-    result = Dictionary()
-    for key, value in items:
-        result[_hashable(key)] = value
-    return result
-
-
-def _tensor(storage, offset, shape, strides, *_):
-    return _view(storage, storage.dtype, offset, shape, strides)
-
-
-def _tensor_of_dtype(storage, offset, shape, strides, _, __, dtype, *___):
-    return _view(storage, dtype.name.removeprefix("torch."), offset, shape, strides)
-
-
-def _view(storage, dtype, offset, shape, strides):
-    if not isinstance(storage, Storage):
-        raise TypeError("a tensor without a storage")
-    if dtype is None:
-        return Unreadable("a tensor of an unknown type")
-    return Tensor(storage, dtype, offset, tuple(shape), tuple(strides))
-
-
-def _parameter(data, *_):
-    return data
-
-
-def _of_type(function, _, arguments, __):
-    return _call(function, arguments)
-
-
-_HANDLERS = {
-    "collections.OrderedDict": _ordered_dict,
-    "torch.Size": tuple,
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor_v3": _tensor_of_dtype,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch._utils._rebuild_parameter_with_state": _parameter,
-    "torch._tensor._rebuild_from_type_v2": _of_type,
-    "torch.serialization._get_layout": lambda name: name,
-}
+def _named(code):
+    """Say which instruction cannot be run."""
+    for opcode in pickletools.opcodes:
+        if opcode.code.encode("latin-1") == code:
+            return f"it has the instruction {opcode.name}"
+    return "its pickle ends early" if not code else "its pickle has no such instruction"

@@ -5,10 +5,10 @@ Imports neither Keras nor a backend, and needs no PyTorch.
 
 import functools
 import re
-import zipfile
 from pathlib import Path
 
 from keras_spectral.convert.files import (
+    archives,
     hdf5_files,
     shards,
     tensor_files,
@@ -17,7 +17,7 @@ from keras_spectral.convert.files import (
 from keras_spectral.convert.files.entries import find_state_dict
 from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
 from keras_spectral.convert.files.pickles import read_pickle
-from keras_spectral.convert.files.placeholders import Call
+from keras_spectral.convert.files.placeholders import Call, described
 from keras_spectral.convert.files.records import Contents
 from keras_spectral.convert.files.state import StateDict
 
@@ -79,6 +79,11 @@ def read_checkpoint(path: str | Path, entry: str | None = None) -> StateDict:
         _refuse(path, error, "" if str(error).endswith(".") else _RESAVE)
     except CheckpointError as error:
         _refuse(path, error, "" if str(error).endswith(".") else _AGAIN)
+    except (MemoryError, RecursionError) as error:
+        # Budgets are held before this; what remains is a machine that has less.
+        raise CheckpointError(
+            f"{path} takes more memory to read than there is. Read it elsewhere."
+        ) from error
     except OSError as error:
         raise CheckpointError(
             f"{path} cannot be read ({error.strerror}). Check its permissions."
@@ -144,6 +149,7 @@ def _plain_pickle(path):
     with path.open("rb") as file:
         root = read_pickle(file)
     what = root.function if isinstance(root, Call) else type(root).__name__.lower()
+    what = described(what)
     raise CheckpointError(
         f"is a plain pickle (of {what}), not a PyTorch checkpoint. {_SAVE}"
     )
@@ -196,12 +202,8 @@ def _sniff(path, head, tail, size):
 
 
 def _sniff_zip(path):
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except Exception as error:  # A damaged archive raises nearly anything.
-        said = str(error).strip().split("\n")[0][:100] or type(error).__name__
-        raise CheckpointError(f"is damaged ({said})") from error
+    with archives.opened(path) as archive:
+        names = archive.namelist()
     if any(name.endswith("constants.pkl") for name in names):
         raise CheckpointError(
             "is a TorchScript program, not a state dict. In a PyTorch you trust, "

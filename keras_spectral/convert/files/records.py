@@ -1,5 +1,6 @@
 """One tensor of a file: what it claims to be, checked, and how to read it."""
 
+import functools
 import math
 import mmap
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
+from keras_spectral.convert.files.placeholders import described
 
 CHUNK = 2**20
 
@@ -61,6 +63,7 @@ class Contents(NamedTuple):
     config: dict | None = None
 
 
+@functools.lru_cache(256)
 def numpy_dtype(name):
     """Return NumPy's dtype, or that of `ml_dtypes` where NumPy has none."""
     try:
@@ -93,7 +96,7 @@ def check_shape(shape, key="a tensor"):
     whole = all(type(n) is int and 0 <= n < 2**63 for n in shape)
     # NumPy makes no array of nothing either whose other axes are endless.
     if len(shape) > 32 or not whole or math.prod(n or 1 for n in shape) >= 2**58:
-        raise CheckpointError(f"is damaged ({key} has the shape {str(shape)[:60]})")
+        raise CheckpointError(f"is damaged ({key} has the shape {described(shape)})")
     return shape
 
 
@@ -139,5 +142,6 @@ def fill(buffer, file, skip=0):
         position += count
     if position < len(view):
         raise CheckpointError("is damaged (a tensor's values end early)")
-    while file.read(CHUNK):
-        pass
+    if file.read(1):
+        while file.read(CHUNK):
+            pass

@@ -3,17 +3,21 @@
 import copy
 import hashlib
 import math
+import os
 from collections.abc import Mapping
 from importlib import import_module
 
 import numpy as np
 
 from keras_spectral.convert.files.errors import CheckpointError
+from keras_spectral.convert.files.placeholders import described
 from keras_spectral.convert.files.records import CHUNK, TensorRecord, numpy_dtype
 
 _COMPILED = "_orig_mod"
 _PREFIXES = ("module.", f"{_COMPILED}.")
 _COUNTER = "num_batches_tracked"
+# Modules in modules to a depth that none has.
+_LONGEST_KEY = 500
 
 
 class StateDict(Mapping):
@@ -51,13 +55,13 @@ class StateDict(Mapping):
             if not isinstance(key, str):
                 raise CheckpointError(
                     f"{origin} must be a dict from string to tensor. "
-                    f"Received: the key {key!r}. Pass model.state_dict()."
+                    f"Received: the key {described(key)}. Pass model.state_dict()."
                 )
-            if not key.isprintable():
+            if not key.isprintable() or len(key) > _LONGEST_KEY:
                 # It could not be written to a terminal, or would command it.
                 raise CheckpointError(
-                    f"{origin} holds the key {ascii(key)[:60]}, which is no name of a "
-                    "module. The file is damaged."
+                    f"{origin} holds the key {ascii(key[:80])[:60]}, which is no name "
+                    "of a module. The file is damaged."
                 )
         self.prefix = ""
         self._records = self._compiled(self._unwrapped(dict(records)))
@@ -68,16 +72,14 @@ class StateDict(Mapping):
         if "n_averaged" in records and all(k.startswith("module.") for k in average):
             del records["n_averaged"]
             self.notes.append("an average over training (`AveragedModel`)")
-        while True:
-            for prefix in _PREFIXES:
-                if records and all(key.startswith(prefix) for key in records):
-                    break
-            else:
-                return records
-            records = {key[len(prefix) :]: value for key, value in records.items()}
+        shared, taken = os.path.commonprefix([*records]), ""
+        while prefix := next(filter(shared[len(taken) :].startswith, _PREFIXES), ""):
+            taken += prefix
             if prefix != f"{_COMPILED}.":
                 self.prefix += prefix
-            self.notes.append(f"the prefix `{prefix}` was taken off every key")
+            note = f"the prefix `{prefix}` was taken off every key"
+            self.notes += [note] if note not in self.notes else []
+        return {key[len(taken) :]: value for key, value in records.items()}
 
     def _compiled(self, records):
         """Take off what `torch.compile` puts before the keys of a module inside."""
@@ -140,6 +142,10 @@ class StateDict(Mapping):
             except CheckpointError as error:
                 reason = f"{error.reason}, at `{key}`."
                 raise type(error)(reason, self.origin) from error
+            except MemoryError as error:
+                raise CheckpointError(
+                    f"does not fit into memory, at `{key}`.", self.origin
+                ) from error
         elif hasattr(value, "detach"):
             return _from_torch(key, value, self.origin)
         value = np.asarray(value)

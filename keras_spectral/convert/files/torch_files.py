@@ -8,14 +8,22 @@ against the bytes that are there before memory is taken.
 import itertools
 import math
 import struct
+from typing import NamedTuple
 
 import numpy as np
 
 from keras_spectral.convert.files import archives
 from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
+from keras_spectral.convert.files.pickle_source import Budget
 from keras_spectral.convert.files.pickles import read_pickle
-from keras_spectral.convert.files.placeholders import Dictionary, Storage, Tensor
+from keras_spectral.convert.files.placeholders import (
+    Dictionary,
+    Storage,
+    Tensor,
+    described,
+)
 from keras_spectral.convert.files.records import (
+    CHUNK,
     TensorRecord,
     check_shape,
     empty,
@@ -24,6 +32,16 @@ from keras_spectral.convert.files.records import (
 )
 
 _MAGIC = 0x1950A86A20F9469CFC6C
+# A packed storage may claim so many bytes before they are counted.
+_UNPROVED = 2**26
+# Tensors may be views of the same numbers: of the file's bytes, and some more.
+_VIEWS, _VIEWED = 3, 2**31
+# PyTorch's types whose numbers NumPy or `ml_dtypes` has.
+_DTYPES = frozenset(
+    "float64 float32 float16 bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e5m2 "
+    "float8_e5m2fnuz float8_e8m0fnu int64 int32 int16 int8 uint64 uint32 uint16 uint8 "
+    "bool complex64 complex128".split()
+)
 
 
 def read_zip(path):
@@ -45,13 +63,13 @@ def read_zip(path):
     with archive.open(name) as file:
         root = read_pickle(file)
 
-    def storage(tensor):
-        member = f"{folder}data/{tensor.storage.key}"
-        if member not in archive.names:
-            raise CheckpointError(f"is damaged (the record {member} is missing)")
-        return archive.size(member), lambda: archive.open(member)
-
-    return root, lambda tensor: _record(tensor, *storage(tensor))
+    # By what the pickle calls them: the folder's name may be long.
+    members = {
+        name[len(folder) + len("data/") :]: _Member(archive, name)
+        for name in archive.names
+        if name.startswith(f"{folder}data/")
+    }
+    return root, _Records(members, path.stat().st_size)
 
 
 def is_legacy(head):
@@ -61,23 +79,23 @@ def is_legacy(head):
 
 def read_legacy(path):
     """Return what a file of PyTorch's older format holds, as `read_zip` does."""
-    size = path.stat().st_size
+    size, budget = path.stat().st_size, Budget()
     with path.open("rb") as file:
-        read_pickle(file)  # The magic number.
-        read_pickle(file)  # The version of the format.
-        system = read_pickle(file)
+        read_pickle(file, budget)  # The magic number.
+        read_pickle(file, budget)  # The version of the format.
+        system = read_pickle(file, budget)
         if isinstance(system, Dictionary) and system.get("little_endian") is False:
             raise CheckpointError("was saved on a big-endian machine")
-        root = read_pickle(file)
-        keys = read_pickle(file)
+        root = read_pickle(file, budget)
+        keys = read_pickle(file, budget)
         itemsizes = {}
         for tensor in _tensors(root):
             stored = tensor.storage
             itemsize = numpy_dtype(stored.dtype or "uint8").itemsize
             if itemsizes.setdefault(stored.key, itemsize) != itemsize:
                 raise CheckpointError("is damaged (a storage has two types)")
-        places = {}
-        if not isinstance(keys, list) or len(set(map(str, keys))) != len(keys):
+        runs = {}
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
             raise CheckpointError("is damaged (its list of storages)")
         for key in keys:
             head = file.read(8)
@@ -85,28 +103,72 @@ def read_legacy(path):
                 raise CheckpointError("is cut off")
             if key not in itemsizes:
                 raise CheckpointError("is damaged (a storage that nothing uses)")
+            if key in runs:
+                raise CheckpointError("is damaged (its list of storages)")
             (numel,) = struct.unpack("<q", head)
             nbytes = numel * itemsizes[key]
             if numel < 0 or file.tell() + nbytes > size:
                 raise CheckpointError("is cut off")
-            places[key] = file.tell(), nbytes
+            runs[key] = _Run(path, file.tell(), nbytes)
             file.seek(nbytes, 1)
         if file.tell() != size:
             raise CheckpointError("is damaged (it goes on after its last storage)")
+    return root, _Records(runs, size)
 
-    def storage(tensor):
-        if tensor.storage.key not in places:
-            raise CheckpointError("is damaged (a storage is missing)")
-        start, nbytes = places[tensor.storage.key]
 
-        def opened():
-            file = path.open("rb")
-            file.seek(start)
-            return archives.Part(file, nbytes)
+class _Member:
+    """A storage that is a member of a zip."""
 
-        return nbytes, opened
+    __slots__ = ("nbytes", "_archive", "_name", "_summed")
 
-    return root, lambda tensor: _record(tensor, *storage(tensor))
+    def __init__(self, archive, name):
+        self.nbytes, self._archive, self._name = archive.size(name), archive, name
+        self._summed = False
+
+    def cost(self, nbytes):
+        """Return the bytes that must be unpacked for so many."""
+        return self.nbytes if self._archive.is_packed(self._name) else nbytes
+
+    def read(self, count, dtype, skip):
+        """Return numbers of the storage, some bytes after its start."""
+        packed = self._archive.is_packed(self._name)
+        if packed and not self._summed and count * dtype.itemsize > _UNPROVED:
+            # Memory is taken for what is there, and a packed member only claims.
+            with self._archive.open(self._name) as file:
+                if sum(map(len, iter(lambda: file.read(CHUNK), b""))) < self.nbytes:
+                    raise CheckpointError("is damaged (a tensor's values end early)")
+            self._summed = True
+        values = empty((count,), dtype)
+        if self._summed and not packed:
+            # Another view of what was checked as a whole.
+            with self._archive.part(self._name, skip, values.nbytes) as file:
+                fill(values, file)
+        else:
+            with self._archive.open(self._name) as file:
+                fill(values, file, skip)
+            self._summed = True
+        return values
+
+
+class _Run:
+    """A storage that lies behind the pickles of an older file."""
+
+    __slots__ = ("nbytes", "_path", "_start")
+
+    def __init__(self, path, start, nbytes):
+        self._path, self._start, self.nbytes = path, start, nbytes
+
+    def cost(self, nbytes):
+        """Return the bytes that must be read for so many."""
+        return nbytes
+
+    def read(self, count, dtype, skip):
+        """Return numbers of the storage, some bytes after its start."""
+        values = empty((count,), dtype)
+        with self._path.open("rb") as file:
+            file.seek(self._start + skip)
+            fill(values, archives.Part(file, values.nbytes))
+        return values
 
 
 def _tensors(root):
@@ -121,7 +183,7 @@ def _tensors(root):
         elif id(value) not in seen:
             seen.add(id(value))
             if isinstance(value, dict):
-                parts = [*value.values(), value.attributes]
+                parts = [*value.values(), getattr(value, "attributes", None)]
             elif isinstance(value, (list, tuple)):
                 parts = value
             elif hasattr(value, "arguments"):
@@ -131,48 +193,97 @@ def _tensors(root):
             waiting.extend(part for part in parts if not isinstance(part, (str, int)))
 
 
-def _record(tensor, nbytes, opened):
-    """Check a tensor against the bytes of its storage; return its record."""
+class _Records:
+    """The records of tensors: each is checked against the bytes of its storage.
+
+    Args:
+        storages: Dict from the key of a storage to `_Member` or `_Run`.
+        size: Integer, bytes of the file.
+    """
+
+    def __init__(self, storages, size):
+        self._storages, self._size, self._cost = storages, size, 0
+
+    def __call__(self, tensor):
+        key = tensor.storage.key
+        if key not in self._storages:
+            raise CheckpointError(
+                f"is damaged (the record {described(f'data/{key}')} is missing)"
+            )
+        values = _checked(tensor, self._storages[key])
+        self._cost += self._storages[key].cost(values.extent * values.dtype.itemsize)
+        if self._cost > _VIEWS * self._size + _VIEWED:
+            raise UnsafeCheckpointError(
+                f"unpacks {self._size:,} bytes to more than {self._cost:,}: it holds "
+                "the same numbers in many tensors"
+            )
+        # Two keys with one view of one storage: PyTorch's tied weights. As text, for
+        # the hash of numbers in a tuple is the file's to choose.
+        place = f"{values.offset} {values.shape} {values.strides} {tensor.dtype} {key}"
+        place = place if values.extent else None
+        return TensorRecord(values.shape, tensor.dtype, values, place)
+
+
+class _View(NamedTuple):
+    """A checked tensor, called for its numbers."""
+
+    storage: _Member | _Run
+    dtype: np.dtype
+    offset: int
+    extent: int
+    shape: tuple
+    strides: tuple
+
+    def __call__(self):
+        skip = self.offset * self.dtype.itemsize
+        values = self.storage.read(self.extent, self.dtype, skip)
+        if list(self.strides) == _contiguous(self.shape) or not self.extent:
+            return values.reshape(self.shape)
+        steps = [stride * self.dtype.itemsize for stride in self.strides]
+        return np.lib.stride_tricks.as_strided(values, self.shape, steps).copy()
+
+
+def _checked(tensor, storage):
+    """Check a tensor against the bytes of its storage; return its view."""
     shape = check_shape(tensor.shape)
     strides = check_shape(tensor.strides)
     (offset,) = check_shape([tensor.offset])
+    if tensor.dtype not in _DTYPES:
+        raise CheckpointError(
+            f"holds numbers of the type {described(tensor.dtype)}, which NumPy does "
+            "not know"
+        )
     dtype = numpy_dtype(tensor.dtype)
     stored = numpy_dtype(tensor.storage.dtype or "uint8")
-    if nbytes != tensor.storage.numel * stored.itemsize or len(shape) != len(strides):
+    numel, nbytes = tensor.storage.numel, storage.nbytes
+    if nbytes != numel * stored.itemsize or len(shape) != len(strides):
         raise CheckpointError(
-            f"is damaged (a storage of {tensor.storage.numel:,} numbers has "
-            f"{nbytes:,} bytes)"
+            f"is damaged (a storage of {numel:,} numbers has {nbytes:,} bytes)"
         )
     count = math.prod(shape)
+    # Of a row of one number the stride is never used, and may be anything.
+    strides = tuple(s if n > 1 else 0 for n, s in zip(shape, strides, strict=True))
     extent = count and 1 + sum(
         (n - 1) * stride for n, stride in zip(shape, strides, strict=True)
     )
     available = nbytes // dtype.itemsize
     if count > available:
         raise UnsafeCheckpointError(
-            f"declares an expanded tensor of {count:,} numbers over {available:,} "
-            "stored ones"
+            f"declares an expanded tensor of {described(f'{count:,}')} numbers over "
+            f"{available:,} stored ones"
         )
     if offset + extent > available:
         raise CheckpointError("is damaged (a tensor reaches beyond its storage)")
-
-    def read():
-        values = empty((extent,), dtype)
-        with opened() as file:
-            fill(values, file, offset * dtype.itemsize)
-        if list(strides) == _contiguous(shape) or count == 0:
-            return values[:count].reshape(shape)
-        steps = [stride * dtype.itemsize for stride in strides]
-        return np.lib.stride_tricks.as_strided(values, shape, steps).copy()
-
-    # Two keys with one view of one storage: PyTorch's tied weights.
-    place = (tensor.storage.key, offset, shape, strides, dtype.name) if count else None
-    return TensorRecord(shape, dtype.name, read, place)
+    if math.prod(n for n in shape if n) * dtype.itemsize >= 2**63:
+        raise CheckpointError(f"is damaged (a tensor has the shape {described(shape)})")
+    return _View(storage, dtype, offset, extent, shape, strides)
 
 
 def _contiguous(shape):
+    """Return the strides of numbers in a row; 0 where there is but one."""
     after = itertools.accumulate(reversed(shape[1:]), lambda a, b: a * b, initial=1)
-    return list(after)[::-1]
+    strides = list(after)[::-1][: len(shape)]
+    return [s if n > 1 else 0 for n, s in zip(shape, strides, strict=True)]
 
 
 def is_torch_zip(names):
