@@ -94,8 +94,9 @@ def check_shape(shape, key="a tensor"):
     """Return a shape that a file declares as a tuple of integers in [0, 2**63)."""
     shape = tuple(shape)
     whole = all(type(n) is int and 0 <= n < 2**63 for n in shape)
-    # NumPy makes no array of nothing either whose other axes are endless.
-    if len(shape) > 32 or not whole or math.prod(n or 1 for n in shape) >= 2**58:
+    # Of nothing NumPy makes no array either, if its other axes are endless.
+    endless = 0 in shape and math.prod(n or 1 for n in shape) >= 2**58
+    if len(shape) > 32 or not whole or endless:
         raise CheckpointError(f"is damaged ({key} has the shape {described(shape)})")
     return shape
 
