@@ -83,8 +83,8 @@ CASES = {
             lambda: many_storages(20_000),
             {"outcome": "read", "says": "'7.w': (2, 3)"},
         ),
-        "60,000 names": (
-            lambda: tied(60_000),
+        "30,000 names": (
+            lambda: tied(30_000),
             {"outcome": "read", "says": "'7.w': (2, 3)"},
         ),
         "deep": (

@@ -7,7 +7,7 @@ from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpoin
 from keras_spectral.convert.files.placeholders import Unread
 
 # A tensor takes some thirty instructions and a kilobyte of objects.
-MOST_INSTRUCTIONS = 8_000_000
+MOST_INSTRUCTIONS = 5_000_000
 MOST_MADE = 128 * 2**20
 LARGEST_PICKLE = 64 * 2**20
 # Instructions between two looks at the budget.
