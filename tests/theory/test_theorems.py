@@ -304,3 +304,21 @@ def test_lemma_9_counts_the_coefficients_of_algorithm_2():
     ]
     found = projection_parameters(0.3, mu, inter, c, width, samples, delta)
     assert sum(counts) - 2 <= found <= sum(counts)
+
+
+@pytest.mark.parametrize(
+    "variant, factor, rate",
+    [
+        ("corrected", 2, 1 / 2),
+        ("proposition_1.1", 3, 1),
+        ("appendix_a", 3, 2),
+        ("proposition_2.1", 3, 1 / 4),
+    ],
+)
+def test_each_tail_is_the_one_that_is_printed(variant, factor, rate):
+    """factor exp(-rate epsilon^2 / (tau^2 + t)); the threshold solves it for tau."""
+    found = failure_probability(1.5, 0.8, 0.3, variant)
+    expected = factor * math.exp(-rate * 1.5**2 / (0.8**2 + 0.3))
+    assert found == pytest.approx(expected, rel=1e-12)
+    tau = approximation_threshold(1.5, expected / 10, 0.1, variant)
+    assert failure_probability(1.5, tau, 0.1, variant) == pytest.approx(expected / 10)
