@@ -233,3 +233,10 @@ def test_the_looser_bound_is_hoeffdings():
 def test_a_confidence_is_between_none_and_all(delta):
     with pytest.raises(ValueError, match="`delta`"):
         occam_bound(0.1, 1, 10, delta=delta)
+
+
+def test_with_classes_without_number_no_bits_are_too_many():
+    """1 - 1 / classes is 1 in float64, which a bound reaches with infinitely many."""
+    found = occam_bound(0.1, 10.0, 100, classes=10**17)
+    assert found.guessing == 1 and not found.vacuous
+    assert found.most_bits == math.inf
