@@ -146,3 +146,9 @@ def test_columns_of_figure_two():
         assert row.valid == (row.needed > 8 * printed)
         expected = stats.binom.sf(math.ceil(row.needed) - 1, 8, truth)
         assert row.exact == pytest.approx(expected)
+
+
+def test_weights_that_are_never_or_always_large():
+    assert sparsity_probability(2, 4, 0.0, "as_printed") == 0
+    assert sparsity_probability(2, 4, 1.0, "as_printed") == 0
+    assert sparsity_probability(4, 4, 1.0, "as_printed") == 1
