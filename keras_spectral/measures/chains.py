@@ -157,7 +157,7 @@ def chain_of(model, x):
     layers, between = [], []
     for kind, token in tokens[first : last + 1]:
         if kind == "weights":
-            layer = WeightedLayer(**token, input_shape=shape)
+            layer = WeightedLayer(**token | {"dtype": dtype}, input_shape=shape)
             layers.append(layer)
             between.append([])
             shape = layer.operator.output_shape[1:]

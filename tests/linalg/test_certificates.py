@@ -259,6 +259,11 @@ def test_three_dimensions_within_one_percent_where_asked(rng):
         (convolution_norm_bound, (np.zeros((3, 3)),), "`kernel`"),
         (convolution_norm_bound, (np.zeros((3, 2, 2)), 0), "`iterations`"),
         (convolution_norm_bound, (np.zeros((3, 2, 2)), 8, 3), "`groups`"),
+        (
+            convolution_norm_bound,
+            (np.zeros((3, 2, 2)), 8, 0),
+            "`groups` must be an integer",
+        ),
         (convolution_norm_bound, (np.zeros((3, 2, 2)), 8, 1, 0.0), "`tolerance`"),
     ],
 )

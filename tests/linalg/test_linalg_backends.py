@@ -273,3 +273,36 @@ def test_singular_values_of_what_is_not_finite_are_nan(rng, broken):
     matrix[1, 2] = broken
     assert np.isnan(ops.convert_to_numpy(linalg.singular_values(matrix))).all()
     assert np.isnan(float(linalg.spectral_norm(matrix)))
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "tensorflow",
+    reason="no forward mode of custom gradients",
+)
+def test_the_norm_in_forward_mode(rng):
+    """sigma(W + t D) - sigma(W) is t v' D u, and the same for <u, v' W>."""
+    kernel, change = rng.standard_normal((2, 5, 4))
+    rows = rng.standard_normal((3, 5))
+    left, (sigma, *_), right = np.linalg.svd(kernel)
+    v, u = left[:, 0], right[0]
+
+    def value(kernel):
+        return linalg.turning_singular_value(sigma, u, v, kernel)
+
+    def norm(kernel):
+        product, image = linalg.turning_product(v, kernel, rows)
+        return ops.sum(product) + linalg.turning_norm(u, image, kernel)
+
+    if keras.backend.backend() == "jax":
+        from jax import jvp
+    else:
+        from torch.func import jvp
+
+    dtype = "float32" if keras.backend.backend() == "jax" else "float64"
+    rows = ops.convert_to_tensor(rows, dtype)
+    tensors = [(ops.convert_to_tensor(each, dtype),) for each in (kernel, change)]
+    expected = v @ change @ u
+    assert float(jvp(value, *tensors)[1]) == pytest.approx(expected, rel=1e-4)
+    of_product = ops.convert_to_numpy(rows @ tensors[1][0]).sum()
+    found = float(jvp(norm, *tensors)[1]) - of_product
+    assert found == pytest.approx(expected, rel=1e-4)

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 import torch
 from keras import ops
 
+from keras_spectral import linalg
 from keras_spectral.linalg import convolution_operator, power_iteration
 
 
@@ -115,3 +117,26 @@ def test_one_step_is_pytorchs(rng, order):
     np.testing.assert_allclose(v, getattr(theirs, names[1]).numpy(), rtol=1e-12)
     normalized = layer.eval().weight.detach().numpy()
     np.testing.assert_allclose(matrix.numpy() / float(sigma), normalized, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        linalg.leading_triplet,
+        lambda x: linalg.normalized(x, x),
+        lambda x: linalg.normalizing_scale(x[0, 0]),
+        lambda x: linalg.block_iterate(linalg.dense_operator(x), x[:2], x[:2]),
+    ],
+)
+def test_kernels_of_one_shape_share_what_is_traced(function):
+    """What makes a network's first step slow is the number of operations."""
+
+    @tf.function(autograph=False)
+    def network(*kernels):
+        return [function(kernel) for kernel in kernels]
+
+    shapes = [tf.TensorSpec((6, 6))] * 3
+    operations = network.get_concrete_function(*shapes).graph.get_operations()
+    calls = [each for each in operations if "PartitionedCall" in each.type]
+    assert len(calls) == 3
+    assert len({call.get_attr("f").name for call in calls}) == 1

@@ -168,3 +168,10 @@ def test_the_smallest_numbers_are_fitted_as_any():
     small, plain = fit_alpha_stable(x * 1e-300), fit_alpha_stable(x)
     assert small.alpha == pytest.approx(plain.alpha, rel=1e-6)
     assert small.scale == pytest.approx(plain.scale * 1e-300, rel=1e-6)
+
+
+def test_a_seed_that_is_not_given_is_zero(rng):
+    x = rng.standard_cauchy(200)
+    found = fit_alpha_stable(x, trials=3)
+    assert found == fit_alpha_stable(x, trials=3, seed=0)
+    assert found != fit_alpha_stable(x, trials=3, seed=1)

@@ -234,3 +234,43 @@ def test_hutchinson_agrees_with_the_exact_norm_within_its_error(rng):
     assert (error > 0).all()
     difference = (estimate.interlayer_cushions - exact.interlayer_cushions)[above]
     assert (np.abs(difference) < 4 * error).all()
+
+
+class Nearly(kl.ReLU):
+    def call(self, inputs):
+        return 1.05 * super().call(inputs)
+
+
+def test_outputs_are_compared_as_finely_as_their_dtype_allows(rng):
+    """5 % off is another layer in float32, and may be rounding in half precision."""
+
+    def measured(policy):
+        keras.config.set_dtype_policy(policy)
+        model = keras.Sequential(
+            [keras.Input((3,)), kl.Dense(4), Nearly(), kl.Dense(2)]
+        )
+        keras.config.set_dtype_policy("float32")
+        return measures.cushions(model, rng.random((2, 3)).astype("float32"))
+
+    assert len(measured("float16")) == len(measured("mixed_bfloat16")) == 2
+    with pytest.raises(ValueError, match="override `call`"):
+        measured("float32")
+
+
+def test_kernels_of_several_dtypes_are_measured_in_one(rng):
+    """In float64 where all are; half precision and mixtures in float32."""
+    x = rng.random((4, 3)).astype("float32")
+    kernels = rng.normal(size=(3, 5)), rng.normal(size=(5, 2))
+
+    def measured(first, last):
+        layers = [
+            kl.Dense(5, activation="relu", use_bias=False, dtype=first),
+            kl.Dense(2, use_bias=False, dtype=last),
+        ]
+        model = keras.Sequential([keras.Input((3,)), *layers])
+        model.set_weights(kernels)
+        return [row.layer_cushion for row in measures.cushions(model, x)]
+
+    expected = measured("float32", "float32")
+    np.testing.assert_allclose(measured("float16", "float16"), expected, rtol=5e-3)
+    np.testing.assert_allclose(measured("float16", "float32"), expected, rtol=5e-3)

@@ -11,6 +11,7 @@ from keras_spectral.measures import (
     compare_power_law,
     fit_power_law,
     goodness_of_fit,
+    power_law,
 )
 from keras_spectral.measures.power_law import FitStatus
 
@@ -241,3 +242,19 @@ def test_a_tail_without_a_span_is_told(rng):
     x = rng.pareto(277, 20_000) + 1
     found = fit_power_law(x)
     assert found.status == "narrow" and found.alpha_pdf > 200
+
+
+def test_at_the_bounds_themselves_a_fit_is_ok(rng, monkeypatch):
+    x = rng.pareto(2.5, 500) + 1
+    fit = fit_power_law(x)
+    bounds = {
+        "_LEAST_ALPHA": (fit.alpha_pdf, "at boundary"),
+        "_LEAST_TAIL": (fit.tail_size, "too small"),
+        "_LEAST_SPAN": (x.max() / fit.xmin * (1 - 1e-12), "narrow"),
+    }
+    for name, (bound, status) in bounds.items():
+        monkeypatch.setattr(power_law, name, bound)
+        assert fit_power_law(x).status == "ok"
+        monkeypatch.setattr(power_law, name, bound * 1.01)
+        assert fit_power_law(x).status == status
+        monkeypatch.undo()

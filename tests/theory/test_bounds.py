@@ -219,3 +219,24 @@ def test_the_bits_that_would_not_be_vacuous_pay_for_the_confidence(delta):
     """No error, two classes: kl(0 || 1/2) = ln 2, so one bit a sample, less log2."""
     found = occam_bound(0.0, 0.0, 100, delta, classes=2)
     assert found.most_bits == pytest.approx(100 + math.log2(delta), rel=1e-12)
+
+
+def test_the_looser_bound_is_hoeffdings():
+    """exp(-2 n t^2) 2^bits is the probability of failure."""
+    found = occam_bound(0.25, 12.0, 400, 0.03)
+    failure = math.exp(-2 * 400 * (found.hoeffding - 0.25) ** 2) * 2**12
+    assert failure == pytest.approx(0.03, rel=1e-9)
+    assert found.bound < found.hoeffding
+
+
+@pytest.mark.parametrize("delta", [-0.5, 0.0, 1.0, 1.5])
+def test_a_confidence_is_between_none_and_all(delta):
+    with pytest.raises(ValueError, match="`delta`"):
+        occam_bound(0.1, 1, 10, delta=delta)
+
+
+def test_with_classes_without_number_no_bits_are_too_many():
+    """1 - 1 / classes is 1 in float64, which a bound reaches with infinitely many."""
+    found = occam_bound(0.1, 10.0, 100, classes=10**17)
+    assert found.guessing == 1 and not found.vacuous
+    assert found.most_bits == math.inf

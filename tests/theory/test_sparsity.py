@@ -134,3 +134,21 @@ def test_figure_two_is_valid_only_in_part():
 def test_bad_arguments(call, match):
     with pytest.raises(ValueError, match=match):
         call()
+
+
+def test_columns_of_figure_two():
+    for row in resilient_classification(alphas=(1.5,), levels=9, columns=8):
+        printed = bracket_probability(row.index, 1.5, 1.3)
+        truth = bracket_probability(row.index, 1.5, 1.3, "exact")
+        # No more than there are in a row.
+        assert row.needed == pytest.approx(min(1.3 ** (9 - row.index), 8))
+        assert row.expected == pytest.approx(8 * printed)
+        assert row.valid == (row.needed > 8 * printed)
+        expected = stats.binom.sf(math.ceil(row.needed) - 1, 8, truth)
+        assert row.exact == pytest.approx(expected)
+
+
+def test_weights_that_are_never_or_always_large():
+    assert sparsity_probability(2, 4, 0.0, "as_printed") == 0
+    assert sparsity_probability(2, 4, 1.0, "as_printed") == 0
+    assert sparsity_probability(4, 4, 1.0, "as_printed") == 1

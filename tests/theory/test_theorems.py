@@ -25,6 +25,7 @@ from keras_spectral.theory import (
     perturbation_bound,
     projection_parameters,
     sparsity_measure,
+    truncation_measure,
 )
 
 
@@ -304,3 +305,44 @@ def test_lemma_9_counts_the_coefficients_of_algorithm_2():
     ]
     found = projection_parameters(0.3, mu, inter, c, width, samples, delta)
     assert sum(counts) - 2 <= found <= sum(counts)
+
+
+@pytest.mark.parametrize(
+    "variant, factor, rate",
+    [
+        ("corrected", 2, 1 / 2),
+        ("proposition_1.1", 3, 1),
+        ("appendix_a", 3, 2),
+        ("proposition_2.1", 3, 1 / 4),
+    ],
+)
+def test_each_tail_is_the_one_that_is_printed(variant, factor, rate):
+    """factor exp(-rate epsilon^2 / (tau^2 + t)); the threshold solves it for tau."""
+    found = failure_probability(1.5, 0.8, 0.3, variant)
+    expected = factor * math.exp(-rate * 1.5**2 / (0.8**2 + 0.3))
+    assert found == pytest.approx(expected, rel=1e-12)
+    tau = approximation_threshold(1.5, expected / 10, 0.1, variant)
+    assert failure_probability(1.5, tau, 0.1, variant) == pytest.approx(expected / 10)
+
+
+def test_classes_that_no_sample_has_are_no_error():
+    assert margins([[1.0, 4.0, 2.0], [0.0, 1.0, 5.0]], [1, 2]).tolist() == [2.0, 4.0]
+    with pytest.raises(ValueError, match="`labels` must be classes"):
+        margins(np.ones((2, 3)), [1, -1])
+
+
+def test_one_sample_is_enough_and_none_is_not():
+    root = math.sqrt(9 * math.log(2))
+    numbers = {
+        lambda m: compression_gap(9, 2, m): root,
+        lambda m: sparsity_measure([3, 6], m): 3.0,
+        lambda m: margin_measure(0.25, m): 4.0,
+        lambda m: cushion_measure([0.5], [0.5], 1.0, 1.0, 1.0, m): 4.0,
+        lambda m: projection_parameters(1, [1], [1], 1, 1, m, 1 / math.e): 72.0,
+        lambda m: layer_tolerances(0.6, [1], [1], 1, [1], [1], m, 0.1)[0][1]: 0.05,
+        lambda m: truncation_measure([1.0], [2.0], 2, 1.0, 1.0, m): 2.0,
+    }
+    for function, expected in numbers.items():
+        assert function(1) == pytest.approx(expected)
+        with pytest.raises(ValueError, match="`samples`"):
+            function(0)
