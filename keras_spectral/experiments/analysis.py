@@ -103,7 +103,8 @@ def analyze_checkpoint(
         except ValueError as error:
             skipped[weight.name] = str(error)
     if not rows:
-        raise nothing_left("path", "a matrix to measure", str(path), skipped)
+        error = nothing_left("path", "a matrix to measure", str(path), skipped)
+        raise CheckpointError(str(error))
     source = {
         "file": str(path),
         "sha256": file_digest(path) if Path(path).is_file() else None,

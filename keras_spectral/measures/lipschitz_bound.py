@@ -6,7 +6,8 @@ from typing import Literal
 
 import keras
 
-from keras_spectral.measures.lipschitz_graph import Walk, plain_copy
+from keras_spectral.measures.lipschitz_graph import Walk
+from keras_spectral.measures.plain_copies import plain_copy
 from keras_spectral.results import Rows
 from keras_spectral.validation import check_choice
 
@@ -60,7 +61,7 @@ class LipschitzBound(Rows):
     @property
     def bound(self) -> float:
         """The bound; infinity where it is above 1e308."""
-        if self.log10_bound > 308:
+        if math.isnan(self.log10_bound) or self.log10_bound > 308:
             return math.inf
         return 10.0**self.log10_bound if math.isfinite(self.log10_bound) else 0.0
 

@@ -7,7 +7,6 @@ import numpy as np
 from keras import layers as kl
 from keras import ops
 
-from keras_spectral.layers.reparametrization import Reparametrization
 from keras_spectral.measures.linear_maps import LinearMap, matrix_norm
 from keras_spectral.measures.lipschitz_layers import (
     Nonlinearity,
@@ -16,55 +15,17 @@ from keras_spectral.measures.lipschitz_layers import (
     split_activation,
 )
 from keras_spectral.measures.lipschitz_operations import operation_behaviour
-from keras_spectral.models.copying import rebuilt
-from keras_spectral.models.graph import check_graph
-from keras_spectral.models.keras_internals import call_arguments, functional_graph
-from keras_spectral.models.slots import kernel_slots
+from keras_spectral.models.keras_internals import (
+    call_arguments,
+    functional_graph,
+)
+from keras_spectral.models.reasons import Unfit
 
 # How many numbers a tensor may have whose spread is followed.
 LARGEST_SPREAD = 2048
 _IDENTITY = object()
-
-
-def plain_copy(model):
-    """Return a copy in float64 whose layers hold the kernels they compute with.
-
-    Raises:
-        ValueError: If the model is of another kind, not built, or not finite.
-    """
-    check_graph(model)
-    for variable in model.variables:
-        value = ops.convert_to_numpy(variable)
-        if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
-            raise ValueError(
-                "`model` must have finite weights. Received: NaN or infinity in "
-                f"'{variable.path}'. Use an earlier checkpoint."
-            )
-
-    def replace(layer):
-        if isinstance(layer, kl.Lambda):
-            # Refused later, with all others; Keras copies none of a Python lambda.
-            shape, arguments = layer.compute_output_shape, layer.arguments
-            return kl.Lambda(layer.function, shape, None, arguments, name=layer.name)
-        if hasattr(layer, "to_layer"):
-            layer = layer.to_layer()
-        elif isinstance(layer, Reparametrization):
-            layer = layer.layer
-        else:
-            return None
-        config = layer.get_config()
-        return type(layer).from_config({**config, "dtype": "float64"})
-
-    done = rebuilt(model, replace, dtype="float64")
-    for old, (new,) in done.replaced:
-        if hasattr(old, "to_layer"):
-            new.set_weights(old.to_layer().get_weights())
-        if not isinstance(old, Reparametrization):
-            continue
-        new.set_weights(old.layer.get_weights())
-        for slot, name in zip(kernel_slots(new), old.kernel_names, strict=True):
-            slot.variable.assign(ops.convert_to_numpy(old.effective_kernel(name)))
-    return done.model
+# A batch that no other size is likely to equal.
+_BATCH = 7919
 
 
 class _Base:
@@ -150,16 +111,24 @@ class Walk:
         given = keras.tree.flatten((arguments, keywords))
         values = [value for value in given if isinstance(value, _Value)]
         if isinstance(operation, keras.Model) and functional_graph(operation):
+            if any(isinstance(given, dict) for given in arguments) or (
+                len(values) != len(functional_graph(operation)[0])
+            ):
+                raise ValueError(
+                    "`model` must call the models inside with lists of tensors. "
+                    f"Received: a call of '{operation.name}' with a dict or constants."
+                )
             return self._model(operation, values)
         if isinstance(operation, kl.InputLayer):
             return values
         shapes = _output_shapes(operation, arguments, keywords)
         try:
+            _check_call(operation, keywords)
             return [
                 self._one(operation, arguments, keywords, values, shape)
                 for shape in shapes
             ]
-        except Unbounded as error:
+        except (Unbounded, Unfit) as error:
             kind = type(operation).__name__
             self.refusals.append(f"'{operation.name}' ({kind}): {error}")
             logs = [term[0].logs for value in values for term in value.terms]
@@ -170,11 +139,17 @@ class Walk:
 
     def _one(self, operation, arguments, keywords, values, shape):
         kind = type(operation).__name__
+        if not type(operation).__module__.startswith(("keras.src.", "keras_spectral.")):
+            if not isinstance(operation, kl.Layer):
+                raise Unbounded("it is not one of Keras' operations")
+            kind = ""  # Of the user's own, whatever it is called.
         if kind in ("Add", "Subtract", "Average") and len(values) > 1:
             return self._sum(operation, values, shape)
         if kind in ("Concatenate", "Stack") and len(values) > 1:
             return self._joined(operation, values, shape)
         if kind in ("Maximum", "Minimum") and len(values) > 1:
+            if any(value.shape != tuple(shape) for value in values):
+                raise Unbounded("it compares tensors of several shapes")
             return self._joined(operation, values, shape)
         if len(values) > 1 and kind == "ConditionalBatchNormalization":
             values = values[:1]
@@ -326,11 +301,25 @@ def _input_shapes(model, input_shape):
 def _output_shapes(operation, arguments, keywords):
     def symbolic(value):
         if isinstance(value, _Value):
-            return keras.KerasTensor((1, *value.shape), dtype="float64")
+            return keras.KerasTensor((_BATCH, *value.shape), dtype="float64")
         return value
 
     arguments, keywords = keras.tree.map_structure(symbolic, (arguments, keywords))
-    made = operation.compute_output_spec(*arguments, **keywords)
+    try:
+        made = operation.compute_output_spec(*arguments, **keywords)
+    except ValueError as error:
+        raise ValueError(
+            "`model` must run on any number of samples. Received: "
+            f"'{operation.name}', which says: {error}"
+        ) from error
+    if any(
+        not x.shape or x.shape[0] not in (None, _BATCH)
+        for x in keras.tree.flatten(made)
+    ):
+        raise ValueError(
+            "`model` must keep its samples apart. Received: "
+            f"'{operation.name}', which mixes or counts them. Work on the other axes."
+        )
     shapes = [tuple(x.shape[1:]) for x in keras.tree.flatten(made)]
     if any(size is None for shape in shapes for size in shape):
         # Some layers infer less than they compute.
@@ -342,13 +331,26 @@ def _output_shapes(operation, arguments, keywords):
 def _zeros(structure):
     def made(x):
         is_tensor = isinstance(x, keras.KerasTensor)
-        return ops.zeros(x.shape, dtype="float64") if is_tensor else x
+        return ops.zeros((1, *x.shape[1:]), dtype="float64") if is_tensor else x
 
     return keras.tree.map_structure(made, structure)
 
 
+def _check_call(operation, keywords):
+    """Refuse what a call asks for that inference of one sample does not."""
+    # Resizing is told that it trains by default, and does the same.
+    if not isinstance(operation, kl.Layer) or type(operation) is kl.Resizing:
+        return
+    if keywords.get("training") is True:
+        raise Unbounded("it is called with `training=True`")
+    if keywords.get("mask") is not None:
+        raise Unbounded("it is called with a mask")
+
+
 def _log(x):
-    return math.log(x) if x > 0 else -math.inf
+    if not x >= 0:
+        raise ValueError(f"`model` must have finite constants. Received: {x}")
+    return math.log(x) if x else -math.inf
 
 
 def _log_sum(parts):

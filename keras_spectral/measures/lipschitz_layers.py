@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -17,31 +16,14 @@ from keras_spectral.layers import (
 )
 from keras_spectral.layers.lipschitz_constants import (
     KERNEL_KINDS,
-    activation_constant,
-    activation_slopes,
 )
 from keras_spectral.measures.linear_maps import Kernel, Step, matrix_norm, stepwise
+from keras_spectral.measures.lipschitz_activations import (
+    Nonlinearity,
+    Unbounded,
+    activation_of,
+)
 from keras_spectral.models.slots import check_plain, kernel_slots
-
-
-class Nonlinearity(NamedTuple):
-    """A map with a Lipschitz constant.
-
-    Args:
-        constant: Float.
-        slopes: Pair of floats, the least and the largest derivative of a function
-            applied to each number, or `None`.
-        alert: String, what a reader must know; or `None`.
-    """
-
-    constant: float
-    slopes: tuple | None = None
-    alert: str | None = None
-
-
-class Unbounded(Exception):
-    """A layer has no bound; the text says why and what would."""
-
 
 # They change nothing in inference, or only where numbers stand.
 _IDENTITIES = (
@@ -64,8 +46,6 @@ _IDENTITIES = (
     kl.ZeroPadding2D,
     kl.ZeroPadding3D,
 )
-# Activations that mix the numbers of the last axis.
-_MIXING = {keras.activations.softmax: 0.5, keras.activations.sparsemax: 1.0}
 _AVERAGES = (kl.AveragePooling1D, kl.AveragePooling2D, kl.AveragePooling3D)
 _GLOBAL_AVERAGES = (
     kl.GlobalAveragePooling1D,
@@ -113,7 +93,10 @@ def behaviour(layer, shape, output_shape):
             return function(layer, tuple(shape), tuple(output_shape))
     told = getattr(layer, "lipschitz_constant", None)
     if callable(told):
-        return Nonlinearity(float(told()))
+        constant = float(told())
+        if not 0 <= constant < math.inf:
+            raise Unbounded(f"its `lipschitz_constant()` is {constant}")
+        return Nonlinearity(constant)
     reason = _REFUSED.get(type(layer).__name__)
     raise Unbounded(
         reason
@@ -142,22 +125,9 @@ def split_activation(layer):
     return None if activation is keras.activations.linear else found
 
 
-def activation_of(activation):
-    """Return an activation function as a `Nonlinearity`."""
-    if activation in _MIXING:
-        return Nonlinearity(_MIXING[activation])
-    if activation is keras.activations.log_softmax:
-        raise Unbounded("log_softmax of n numbers has sqrt(n); take the logits")
-    constant = activation_constant(activation)
-    name = getattr(activation, "__name__", str(activation))
-    if constant is None:
-        raise Unbounded(f"the constant of the activation {name} is not known")
-    return Nonlinearity(constant, activation_slopes(name))
-
-
 def _kernel_layer(layer, shape, output_shape):
     check_plain(layer)
-    kind = KERNEL_KINDS[type(layer)]
+    kind = KERNEL_KINDS.get(type(layer), "convolution")
     if kind == "dense":
         (slot,) = kernel_slots(layer)
         array = np.asarray(ops.convert_to_numpy(slot.value), "float64")
@@ -169,7 +139,7 @@ def _kernel_layer(layer, shape, output_shape):
         np.asarray(ops.convert_to_numpy(slot.value), "float64"),
         kind,
         keeps_size=kind == "convolution"
-        and max(layer.strides) == 1
+        and max((*layer.strides, *layer.dilation_rate)) == 1
         and layer.padding == "same"
         and layer.groups == 1
         and layer.data_format == "channels_last",
@@ -330,6 +300,9 @@ def _activation(layer, shape, output_shape):
 
 
 def _layer_normalization(layer, shape, output_shape):
+    if getattr(layer, "rms_scaling", False):
+        raise Unbounded("with `rms_scaling` it divides by what may be zero")
+    _check_epsilon(layer)
     gamma = 1.0 if layer.gamma is None else float(np.abs(_array(layer.gamma)).max())
     return Nonlinearity(
         gamma / math.sqrt(layer.epsilon),
@@ -339,6 +312,7 @@ def _layer_normalization(layer, shape, output_shape):
 
 
 def _rms_normalization(layer, shape, output_shape):
+    _check_epsilon(layer)
     scale = getattr(layer, "scale", None)
     largest = 1.0 if scale is None else float(np.abs(_array(scale)).max())
     return Nonlinearity(
@@ -348,10 +322,16 @@ def _rms_normalization(layer, shape, output_shape):
     )
 
 
+def _check_epsilon(layer):
+    if not layer.epsilon > 0:
+        raise Unbounded("without `epsilon` it is not Lipschitz")
+
+
 def _conditional(layer, shape, output_shape):
     scale = 1 / np.sqrt(_array(layer.moving_variance) + layer.epsilon)
     table = _array(layer.embeddings)[:, : len(scale)]
-    return Nonlinearity(float(np.abs(table * scale).max()))
+    alert = f"The labels of '{layer.name}' are taken for fixed."
+    return Nonlinearity(float(np.abs(table * scale).max()), alert=alert)
 
 
 def _invertible(layer, shape, output_shape):
@@ -365,6 +345,7 @@ def _array(variable):
 
 _WITH_ACTIVATION = (
     *KERNEL_KINDS,
+    MaskedConv2D,
     kl.EinsumDense,
     kl.SeparableConv1D,
     kl.SeparableConv2D,

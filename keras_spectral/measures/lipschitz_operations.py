@@ -26,6 +26,10 @@ _MOVES = {
 }
 
 
+# They work along axes, which may be that of the samples.
+_BY_AXIS = {"Flip", "Max", "Mean", "Min", "Roll", "Sum"}
+
+
 def operation_behaviour(operation, arguments, keywords, value, output_shape):
     """Return what an operation with one tensor does to distances.
 
@@ -48,12 +52,19 @@ def operation_behaviour(operation, arguments, keywords, value, output_shape):
     def run(x):
         return _linear(operation, arguments, keywords, value, x)
 
+    axes = getattr(operation, "axis", 1)
+    axes = axes if isinstance(axes, (list, tuple)) else (axes,)
+    if kind in _BY_AXIS and any(axis in (None, 0, -1 - len(shape)) for axis in axes):
+        raise Unbounded("it mixes samples")
     if kind in _MOVES:
         return Step(run, output_shape, 1.0, "exact")
     if kind in ("Add", "Subtract", "Negative"):
         if tuple(output_shape) != tuple(shape):
             raise Unbounded("it repeats its input")
-        return Step(run, output_shape, 1.0, "exact")
+        # The constant cancels, which numbers of a computer need not.
+        first = bool(arguments) and arguments[0] is value
+        sign = -1.0 if kind == "Negative" or (kind == "Subtract" and not first) else 1.0
+        return Step(lambda x: sign * x, output_shape, 1.0, "exact")
     if kind in ("Multiply", "Divide", "TrueDivide"):
         return _scaled(kind, arguments, value, run, output_shape)
     if kind in ("Mean", "Sum"):
@@ -63,6 +74,8 @@ def operation_behaviour(operation, arguments, keywords, value, output_shape):
     if kind in ("Max", "Min", "Amax", "Amin", "Absolute", "Abs"):
         return Nonlinearity(1.0)
     if kind in ("Maximum", "Minimum", "Clip"):
+        if tuple(output_shape) != tuple(shape):
+            raise Unbounded("it repeats its input")
         return Nonlinearity(1.0, (0.0, 1.0))
     if kind == "Softmax":
         return Nonlinearity(0.5)
@@ -70,6 +83,8 @@ def operation_behaviour(operation, arguments, keywords, value, output_shape):
     if name in ACTIVATIONS:
         slope = getattr(operation, "negative_slope", getattr(operation, "alpha", None))
         constant, slopes = ACTIVATIONS[name], activation_slopes(name)
+        if name == "celu" and not float(slope) > 0:
+            raise Unbounded("`alpha` must be above zero")
         if slope is not None and not 0 <= float(slope) <= 1:
             constant, slopes = max(1.0, abs(float(slope))), None
         return Nonlinearity(constant, slopes)

@@ -297,3 +297,26 @@ def test_half_precision_is_widened(dtype, write, tmp_path):
     read = convert.read_checkpoint(path)["w"]
     assert read.dtype == "float32"
     np.testing.assert_array_equal(read, values.float().numpy())
+
+
+def test_tensors_of_one_storage_are_read_again_and_again(tmp_path):
+    values = torch.arange(200.0).reshape(10, 20)
+    torch.save({"a.w": values, "b.w": values[2:]}, tmp_path / "tied.pth")
+    state = convert.read_checkpoint(tmp_path / "tied.pth")
+    for _ in range(2):
+        np.testing.assert_array_equal(state["a.w"], values)
+        np.testing.assert_array_equal(state["b.w"], values[2:])
+
+
+def test_a_view_whose_numbers_are_others_than_those_stored_is_refused(tmp_path):
+    torch.save({"a.w": torch._neg_view(torch.ones(3, 4))}, tmp_path / "turned.pth")
+    with pytest.raises(CheckpointError, match="negated"):
+        convert.read_checkpoint(tmp_path / "turned.pth")
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_what_configurations_hold_beside_the_weights(protocol, tmp_path):
+    beside = {"r": range(3), ((1, 2), 3): 1, 2**40: 2, torch.ones(2): 3}
+    content = {"state_dict": STATE, "config": beside}
+    torch.save(content, tmp_path / "net.pth", pickle_protocol=protocol)
+    assert set(convert.read_checkpoint(tmp_path / "net.pth")) == set(STATE)

@@ -361,3 +361,74 @@ def test_bad_input(method):
     assert lipschitz_bound(images, input_shape=(5, 5, 1), method=method).bound > 0
     with pytest.raises(ValueError, match="`method`"):
         lipschitz_bound(images, method="sampled")
+
+
+def test_dilation_is_another_kernel():
+    """Kernels of one shape add up only where their taps lie alike."""
+    x = keras.Input((40, 40, 3))
+    near = kl.Conv2D(3, 3, padding="same", use_bias=False)
+    far = kl.Conv2D(3, 3, padding="same", dilation_rate=2, use_bias=False)
+    model = keras.Model(x, kl.Add()([near(x), far(x)]))
+    (kernel,) = near.get_weights()
+    far.set_weights([-kernel])
+    x = np.zeros((2, 40, 40, 3), "float32")
+    x[1, 20, 20, 0] = 1
+    bound = lipschitz_bound(model, method="merged").bound
+    assert 0 < _ratios(model, x[:1], x[1:]).max() <= bound
+
+
+def relu(x):
+    return 5 * x
+
+
+class Add(kl.Layer):
+    def call(self, inputs):
+        return 5 * (inputs[0] + inputs[1])
+
+    def compute_output_shape(self, shapes):
+        return shapes[0]
+
+
+class Scaled(keras.Sequential):
+    def call(self, inputs, **kwargs):
+        return 5 * super().call(inputs, **kwargs)
+
+
+def test_what_only_has_a_name_of_keras_is_not_taken_for_it():
+    x = keras.Input((4,))
+    for make, match in [
+        (lambda: kl.Dense(4, relu, kernel_initializer="identity")(x), "relu"),
+        (lambda: kl.Activation(relu)(x), "relu"),
+        (lambda: Add(name="fivefold")([x, x]), "fivefold"),
+        (lambda: Scaled([keras.Input((4,)), kl.Dense(4)], name="five")(x), "five"),
+        (lambda: kl.BatchNormalization(name="live")(x, training=True), "live"),
+        (lambda: kl.LayerNormalization(rms_scaling=True, name="rms")(x), "rms"),
+        (lambda: ops.maximum(x[:, :1], -np.ones((1, 4))), "repeats"),
+        (lambda: ops.celu(x, alpha=-1.0), "alpha"),
+    ]:
+        with pytest.raises(ValueError, match=match):
+            lipschitz_bound(keras.Model(x, make()))
+
+
+def test_a_large_offset_swallows_nothing():
+    x = keras.Input((3,), dtype="float64")
+    assert lipschitz_bound(keras.Model(x, 3.0 * x + 1e17)).bound == pytest.approx(3)
+
+
+def test_samples_stay_apart():
+    x = keras.Input((4,))
+    for make in (lambda: ops.flip(x, axis=0), lambda: ops.reshape(x, (-1, 2))):
+        with pytest.raises(ValueError, match="samples"):
+            lipschitz_bound(keras.Model(x, make()))
+
+
+def test_nothing_of_the_users_changes():
+    import random
+
+    model = keras.Sequential([keras.Input((4,)), kl.Dense(3, "relu")])
+    random.seed(0)
+    expected = random.random()
+    random.seed(0)
+    lipschitz_bound(model)
+    assert random.random() == expected
+    assert model.layers[0].activation is keras.activations.relu

@@ -170,7 +170,11 @@ class Part(io.RawIOBase):
 
     def __init__(self, file, size):
         super().__init__()
-        self._file, self._start, self._size = file, file.tell(), size
+        start, self._whole = file.tell(), file
+        if isinstance(file, Part):
+            # A part of a part is one of the file itself, which closes with the first.
+            file, start = file._file, file._start + start
+        self._file, self._start, self._size = file, start, size
         self._position = 0
 
     def readable(self):
@@ -199,7 +203,7 @@ class Part(io.RawIOBase):
         return count
 
     def close(self):
-        self._file.close()
+        self._whole.close()
         super().close()
 
 

@@ -27,7 +27,7 @@ _UNSAFE_MODULES = frozenset(
 )
 _SAFE_BUILTINS = frozenset(
     "set frozenset slice complex bytearray bytes list dict tuple int float bool str "
-    "object range long unicode".split()
+    "object range xrange long unicode".split()
 )
 
 _STORAGES = {
@@ -54,7 +54,7 @@ def named(module, name):
     modules = {first, f"{first}.{rest.partition('.')[0]}"}
     full = f"{module}.{name}"
     builtin = module in ("builtins", "__builtin__") and name in _SAFE_BUILTINS
-    if builtin or full in _HANDLERS:
+    if builtin or full in _HANDLERS or full == "types.SimpleNamespace":
         return Global(full)
     if modules & _UNSAFE_MODULES or full in ("torch.load", "numpy.load"):
         raise UnsafeCheckpointError(
@@ -75,8 +75,11 @@ def hashable(key):
     if key is None or kind in (str, bytes, bool, float, Global, Call, Unread):
         return key
     if kind is int:
-        return key if -(2**60) < key < 2**60 else Call("builtins.int", (key,))
-    if kind is tuple and not any(isinstance(part, (tuple, list)) for part in key[:16]):
+        # Of small ones too few share a place in a table, wherever they are looked for.
+        return key if -(2**24) < key < 2**24 else Call("builtins.int", (key,))
+    if kind is Tensor:
+        return Call("a tensor", (key,))
+    if kind is tuple and not any(isinstance(part, list) for part in key[:16]):
         return Call("builtins.tuple", key)
     raise CheckpointError(f"is damaged (a {kind.__name__} as a key)")
 
@@ -141,12 +144,24 @@ def _dimensions(spend, numbers=()):
     return tuple(numbers)
 
 
-def _tensor(spend, storage, offset, shape, strides, *_):
+def _tensor(spend, storage, offset, shape, strides, *others):
+    if _is_turned(others):
+        return Unreadable("conjugated or negated when it is read")
     dtype = storage.dtype if isinstance(storage, Storage) else None
     return _view(spend, storage, dtype, offset, shape, strides)
 
 
-def _tensor_of_dtype(spend, storage, offset, shape, strides, _, __, dtype, *___):
+def _is_turned(others):
+    """Tell whether PyTorch keeps a view whose numbers are others than those stored."""
+    return any(
+        isinstance(each, dict) and (each.get("conj") or each.get("neg"))
+        for each in others
+    )
+
+
+def _tensor_of_dtype(spend, storage, offset, shape, strides, _, __, dtype, *others):
+    if _is_turned(others):
+        return Unreadable("conjugated or negated when it is read")
     dtype = dtype.name.removeprefix("torch.")
     return _view(spend, storage, dtype, offset, shape, strides)
 

@@ -1,0 +1,45 @@
+"""What activations do to distances."""
+
+from typing import NamedTuple
+
+import keras
+
+from keras_spectral.layers.lipschitz_constants import (
+    activation_constant,
+    activation_slopes,
+)
+
+# Activations that mix the numbers of the last axis.
+_MIXING = {keras.activations.softmax: 0.5, keras.activations.sparsemax: 1.0}
+
+
+class Nonlinearity(NamedTuple):
+    """A map with a Lipschitz constant.
+
+    Args:
+        constant: Float.
+        slopes: Pair of floats, the least and the largest derivative of a function
+            applied to each number, or `None`.
+        alert: String, what a reader must know; or `None`.
+    """
+
+    constant: float
+    slopes: tuple | None = None
+    alert: str | None = None
+
+
+class Unbounded(Exception):
+    """A layer has no bound; the text says why and what would."""
+
+
+def activation_of(activation):
+    """Return an activation function as a `Nonlinearity`."""
+    if activation in _MIXING:
+        return Nonlinearity(_MIXING[activation])
+    if activation is keras.activations.log_softmax:
+        raise Unbounded("log_softmax of n numbers has sqrt(n); take the logits")
+    constant = activation_constant(activation)
+    name = getattr(activation, "__name__", str(activation))
+    if constant is None:
+        raise Unbounded(f"the constant of the activation {name} is not known")
+    return Nonlinearity(constant, activation_slopes(name))
