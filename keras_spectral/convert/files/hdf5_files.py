@@ -5,6 +5,7 @@ twice as often as there are paths. So links are looked at before they are follow
 what is packed is read as it is stored and unpacked here.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -114,10 +115,14 @@ def _datasets(root):
     """Yield (path, low-level data set) of everything that lies in the file itself."""
     from h5py import Group, h5d, h5g, h5l, h5o
 
-    seen = {h5o.get_info(root.id).addr}
+    seen, links = {h5o.get_info(root.id).addr}, itertools.count()
 
     def inside(group, prefix):
         for name in group:
+            if next(links) > 2 * _MOST_TENSORS:
+                raise UnsafeCheckpointError(
+                    f"has more than {2 * _MOST_TENSORS:,} names, which no model has"
+                )
             key, raw = f"{prefix}{name}", _raw(name)
             if group.id.links.get_info(raw).type != h5l.TYPE_HARD:
                 raise UnsafeCheckpointError(

@@ -100,8 +100,8 @@ def _refuse(path, error, remedy):
     raise type(error)(f"{sentence} {remedy}".rstrip(), path) from error
 
 
-def _read(path, entry=None, is_shard=False):
-    """Return (container, `Contents`)."""
+def _read(path, entry=None, is_shard=False, budget=None):
+    """Return (container, `Contents`); `budget` is one of several files' pickles."""
     try:
         size = path.stat().st_size
     except FileNotFoundError:
@@ -125,11 +125,11 @@ def _read(path, entry=None, is_shard=False):
     if read is not None:
         return container, read(path)
     if container == "pickle":
-        return _plain_pickle(path)
+        return _plain_pickle(path, budget)
     reader = (
         torch_files.read_zip if container == "torch zip" else torch_files.read_legacy
     )
-    root, record = reader(path)
+    root, record = reader(path, budget)
     found, notes = find_state_dict(root, entry)
     return container, Contents(
         {key: record(value) for key, value in found.items()}, notes
@@ -144,10 +144,10 @@ _ARRAYS = {
 }
 
 
-def _plain_pickle(path):
+def _plain_pickle(path, budget):
     """Say why a pickle that PyTorch did not write is of no use."""
     with path.open("rb") as file:
-        root = read_pickle(file)
+        root = read_pickle(file, budget)
     what = root.function if isinstance(root, Call) else type(root).__name__.lower()
     what = described(what)
     raise CheckpointError(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
 from keras_spectral.convert.files.json_text import LONGEST, parse_json
+from keras_spectral.convert.files.pickle_source import Budget
 from keras_spectral.convert.files.records import Contents, listed, shown
 
 # How many tensors may be found anew, because another shard was read in between: some,
@@ -151,6 +152,7 @@ class _Shards:
     def __init__(self, index, read):
         self._index, self._read = index, read
         self._name = self._opened = None
+        self._budget = Budget()
         self._known, self._again, self._allowed = set(), 0, _MOST_AGAIN
 
     def open(self, name):
@@ -187,7 +189,9 @@ class _Shards:
             )
         if not path.exists():
             raise CheckpointError("is missing. Put it into the folder of the index.")
-        container, contents = self._read(path)
+        # Opened again, it was paid for.
+        budget = None if name in self._known else self._budget
+        container, contents = self._read(path, budget=budget)
         if not container.startswith(("safetensors", "torch")):
             raise CheckpointError(f"is no shard, but a file of the kind {container}.")
         return container, contents

@@ -35,6 +35,8 @@ _SAFETENSORS = {
 }  # fmt: skip
 # A table each; of what else a header has, a few a tensor and some more.
 _MOST_TENSORS = 400_000
+# Each is opened for its header.
+_MOST_ARRAYS = 50_000
 _MORE = 2**17
 
 _Offset = Annotated[int, msgspec.Meta(ge=0)]
@@ -198,6 +200,8 @@ class _Plain:
 def read_npz(path):
     """Return the `Contents` of an `.npz` file of plain arrays."""
     archive = Archive(path)
+    if len(archive.names) > _MOST_ARRAYS:
+        raise UnsafeCheckpointError(f"holds more than {_MOST_ARRAYS:,} arrays")
     records, unknown = {}, []
     for name in archive.names:
         with archive.open(name) as file:

@@ -44,11 +44,12 @@ _DTYPES = frozenset(
 )
 
 
-def read_zip(path):
+def read_zip(path, budget=None):
     """Return what a zip file of PyTorch's holds, and where its storages are.
 
     Args:
         path: `pathlib.Path` of a file that begins like a zip.
+        budget: `Budget`, of several files together. Default: a new one.
 
     Returns:
         Tuple (object, function from `pickles.Tensor` to `TensorRecord`).
@@ -61,7 +62,7 @@ def read_zip(path):
             if file.read(10) != b"little":
                 raise CheckpointError("was saved on a big-endian machine")
     with archive.open(name) as file:
-        root = read_pickle(file)
+        root = read_pickle(file, budget)
 
     # By what the pickle calls them: the folder's name may be long.
     members = {
@@ -77,9 +78,9 @@ def is_legacy(head):
     return _MAGIC.to_bytes(10, "little") in head[:32]
 
 
-def read_legacy(path):
+def read_legacy(path, budget=None):
     """Return what a file of PyTorch's older format holds, as `read_zip` does."""
-    size, budget = path.stat().st_size, Budget()
+    size, budget = path.stat().st_size, budget or Budget()
     with path.open("rb") as file:
         read_pickle(file, budget)  # The magic number.
         read_pickle(file, budget)  # The version of the format.
