@@ -308,6 +308,16 @@ def test_tensors_of_one_storage_are_read_again_and_again(tmp_path):
         np.testing.assert_array_equal(state["b.w"], values[2:])
 
 
+def test_asking_for_a_key_reads_nothing(tmp_path):
+    content = {
+        "fc.weight": torch.ones(2, 3),
+        "count": torch.ones(2, dtype=torch.cfloat),
+    }
+    torch.save(content, tmp_path / "net.pth")
+    state = convert.read_checkpoint(tmp_path / "net.pth")
+    assert "count" in state and "fc.bias" not in state
+
+
 def test_a_view_whose_numbers_are_others_than_those_stored_is_refused(tmp_path):
     torch.save({"a.w": torch._neg_view(torch.ones(3, 4))}, tmp_path / "turned.pth")
     with pytest.raises(CheckpointError, match="negated"):

@@ -120,6 +120,9 @@ class StateDict(Mapping):
     def __iter__(self):
         return iter(self._records)
 
+    def __contains__(self, key):
+        return key in self._records  # `Mapping` would read the tensor.
+
     def __getitem__(self, key):
         record = self._records[key]
         if getattr(record, "bytes_read", None) is not None:
