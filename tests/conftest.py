@@ -7,17 +7,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
-
-# `python -m tests.faults --full` asks for it; tests that name no number follow it.
-settings.register_profile(
-    "full",
-    max_examples=5000,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-if "HYPOTHESIS_PROFILE" in os.environ:
-    settings.load_profile(os.environ["HYPOTHESIS_PROFILE"])
 
 BACKEND = keras.backend.backend()
 

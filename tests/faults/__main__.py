@@ -3,9 +3,9 @@
     python -m tests.faults          what CI runs
     python -m tests.faults --full   all of it: hours on two cores
 
-`--full` runs the tests of this folder and the files' corpus under the hypothesis
-profile "full" and with FAULTS=full in the environment (the number of kills goes by
-it), then the fuzzer on every format, with atheris too where that is installed.
+`--full` runs the tests of this folder and the files' corpus, thousands of examples of
+each strategy, two hundred kills, and the fuzzer on every format, with atheris too where
+that is installed.
 """
 
 import argparse
@@ -17,17 +17,18 @@ import subprocess
 import sys
 import time
 
-from tests.faults import fuzz
+from tests.faults import fuzz, kills
 
 # Changed files a format; those of compressed files each build a model.
 _CASES = {"compressed": 3_000}
 _EACH = 18_000
 _ATHERIS_SECONDS = 600
+_EXAMPLES, _KILLS = 3_000, 200
 
 
 def run_tests(full):
     """Run the tests; return (number of tests, of examples of strategies, exit code)."""
-    profile = {"HYPOTHESIS_PROFILE": "full", "FAULTS": "full"} if full else {}
+    more = {"FAULTS_EXAMPLES": str(_EXAMPLES)} if full else {}
     done = subprocess.run(
         [
             sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q",
@@ -35,7 +36,7 @@ def run_tests(full):
             "tests/convert/test_bad_files.py",
             "tests/compression/test_storage_damage.py",
         ],
-        env={**os.environ, **profile}, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, **more}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     print(done.stdout[-3000:])
     passed = re.search(r"(\d+) passed", done.stdout)
@@ -53,6 +54,8 @@ def main():
     tests, examples, failed = run_tests(given.full)
     rows = [("tests", tests, failed), ("examples of strategies", examples, failed)]
     if given.full:
+        for name, count in kills.run(_KILLS):
+            rows.append((f"kills of {name}", count.kills, len(count.wrong)))
         for kind in fuzz.FORMATS:
             cases = given.cases or _CASES.get(kind, _EACH)
             found = fuzz.fuzz(kind, cases=cases, crafted=True)

@@ -4,7 +4,6 @@
 of each kind.
 """
 
-import os
 import re
 import struct
 
@@ -12,6 +11,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from keras_spectral.convert import CheckpointError, read_checkpoint
+from tests.faults.cases import EXAMPLES
 from tests.faults.programs import (
     REBUILD,
     get,
@@ -25,7 +25,6 @@ from tests.faults.programs import (
 )
 from tests.faults.zip_files import archive, member
 
-EXAMPLES = int(os.environ.get("FAULTS_EXAMPLES", 100))
 P = 2**61 - 1
 FUNCTIONS = [
     b"c" + name.replace(" ", "\n").encode() + b"\n"

@@ -1,12 +1,11 @@
 """Files of tensors built from their parts, with shared objects and false claims.
 
-Each is read, or refused by a `CheckpointError`; nothing else. `EXAMPLES` in the
+Each is read, or refused by a `CheckpointError`; nothing else. `FAULTS_EXAMPLES` in the
 environment asks for more of them than the hundred of each kind.
 """
 
 import io
 import json
-import os
 import struct
 import zipfile
 import zlib
@@ -20,9 +19,9 @@ from hypothesis import strategies as st
 
 from keras_spectral.convert import CheckpointError, read_checkpoint
 from keras_spectral.experiments import analyze_checkpoint
+from tests.faults.cases import EXAMPLES
 from tests.faults.numpy_files import described, member
 
-EXAMPLES = int(os.environ.get("EXAMPLES", 100))
 several = settings(
     max_examples=EXAMPLES,
     deadline=None,
