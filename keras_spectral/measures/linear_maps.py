@@ -283,6 +283,6 @@ def stepwise(layer, x):
 
     if getattr(layer, "use_bias", False):
         # What is subtracted must not swallow what is left. The layer is of a copy.
-        layer.bias.assign(ops.zeros_like(layer.bias))
+        layer.bias.assign(np.zeros(layer.bias.shape))
     offset = run(np.zeros_like(x[:1]))
     return (run(x) - offset).astype("float64") * _rounding()

@@ -215,7 +215,9 @@ def check_kind(layer):
         return _check_cells(layer)
     part = _LayerPart(layer)
     if kind_of(part) is None:
-        ranks = [len(weight.shape) for weight in layer.weights]
+        # Whatever was given: it need not be a layer.
+        held = layer.weights if isinstance(layer, kl.Layer) else ()
+        ranks = [len(weight.shape) for weight in held]
         if set(part.classes) & set(CELLS):
             advice = "Wrap the layer that runs the cell, such as `keras.layers.LSTM`."
         elif isinstance(layer, keras.Model):
