@@ -303,7 +303,6 @@ class CustomCell(keras.layers.Layer):
     "layer",
     [
         keras.layers.BatchNormalization(),
-        keras.layers.ConvLSTM2D(2, 3),
         keras.layers.LSTMCell(2),
         keras.layers.RNN(keras.layers.StackedRNNCells([CustomCell()])),
         keras.layers.EinsumDense("abc,bcd->abd", (3, 4)),
