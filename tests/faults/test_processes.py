@@ -28,6 +28,8 @@ KEPT = {
     "compression/masks.py:_COMPRESSIONS": "by model: a child has its own",
     "convert/cards.py:_CARDS": "by model: a child has its own",
     "convert/dialects.py:_pattern": ("{i}.weight",),
+    "convert/files/hdf5_files.py:_ONE_AT_A_TIME": "made anew in a child",
+    "convert/files/records.py:numpy_dtype": ("float32",),
     "experiments/checkpoint_task.py:_ONE_AT_A_TIME": "made anew in a child",
     "linalg/tracing.py:_registered": "once a process: see the test below",
     "linalg/tracing.py:_shared": "a context's own",

@@ -79,11 +79,16 @@ class _Stored:
     def __init__(self, state):
         self.state = state
 
+    def is_read(self, key):
+        return key in self.state
+
     def stored(self, key):
         return self.state[key].numpy()
 
     def rounded(self, key, effective=True):
         return self.state[key].double().numpy()
+
+    evaluated = rounded
 
 
 @pytest.mark.slow

@@ -166,6 +166,10 @@ class Part(io.RawIOBase):
     """The next so many bytes of a file, as a file.
 
     Where it is, is its own: after a fork two processes have one position in one file.
+
+    Attributes:
+        file: The file itself, not a part.
+        start: Integer, where in it the part begins.
     """
 
     def __init__(self, file, size):
@@ -173,8 +177,8 @@ class Part(io.RawIOBase):
         start, self._whole = file.tell(), file
         if isinstance(file, Part):
             # A part of a part is one of the file itself, which closes with the first.
-            file, start = file._file, file._start + start
-        self._file, self._start, self._size = file, start, size
+            file, start = file.file, file.start + start
+        self.file, self.start, self._size = file, start, size
         self._position = 0
 
     def readable(self):
@@ -193,12 +197,12 @@ class Part(io.RawIOBase):
 
     def readinto(self, buffer):
         wanted = max(0, min(len(buffer), self._size - self._position))
-        view, place = memoryview(buffer)[:wanted], self._start + self._position
+        view, place = memoryview(buffer)[:wanted], self.start + self._position
         if hasattr(os, "preadv"):
-            count = os.preadv(self._file.fileno(), [view], place)
+            count = os.preadv(self.file.fileno(), [view], place)
         else:  # Windows, which does not fork.
-            self._file.seek(place)
-            count = self._file.readinto(view)
+            self.file.seek(place)
+            count = self.file.readinto(view)
         self._position += count
         return count
 

@@ -7,6 +7,8 @@ what is packed is read as it is stored and unpacked here.
 
 import itertools
 import math
+import os
+import threading
 
 import numpy as np
 
@@ -35,6 +37,20 @@ _PIECE, _MOST_PIECES = 2**12, 2**17
 _LARGEST_PIECE = 2**25
 
 
+# HDF5 is one for a process, and loses its place between the calls of two threads.
+_ONE_AT_A_TIME = threading.RLock()
+
+
+def _unlock():
+    """Give a forked child a lock of its own: who holds this one is not in it."""
+    global _ONE_AT_A_TIME
+    _ONE_AT_A_TIME = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)
+
+
 def read_hdf5(file, size):
     """Return the `Contents` of an HDF5 file.
 
@@ -42,6 +58,11 @@ def read_hdf5(file, size):
         file: `pathlib.Path`, or binary file object.
         size: Integer, its bytes.
     """
+    with _ONE_AT_A_TIME:
+        return _read_alone(file, size)
+
+
+def _read_alone(file, size):
     import h5py
 
     try:
@@ -291,21 +312,25 @@ def _reader(root, key, claim):
 
     def read():
         try:
-            dataset = h5py.h5d.open(root.id, _raw(key))
-            values = empty(claim.shape, claim.stored_dtype)
-            if not values.size:
-                return values
-            if claim.chunk is not None:
-                _read_pieces(dataset, claim, values)
-            else:
-                everything, stored = h5py.h5s.ALL, dataset.get_type()
-                raw = values.view(f"V{values.itemsize}")
-                dataset.read(everything, everything, raw, stored)
-            return values
+            with _ONE_AT_A_TIME:
+                return read_alone()
         except CheckpointError:
             raise
         except Exception as error:
             raise _damaged(error) from error
+
+    def read_alone():
+        dataset = h5py.h5d.open(root.id, _raw(key))
+        values = empty(claim.shape, claim.stored_dtype)
+        if not values.size:
+            return values
+        if claim.chunk is not None:
+            _read_pieces(dataset, claim, values)
+        else:
+            everything, stored = h5py.h5s.ALL, dataset.get_type()
+            raw = values.view(f"V{values.itemsize}")
+            dataset.read(everything, everything, raw, stored)
+        return values
 
     return read
 

@@ -120,32 +120,32 @@ def read_legacy(path, budget=None):
 class _Member:
     """A storage that is a member of a zip."""
 
-    __slots__ = ("nbytes", "_archive", "_name", "_summed")
+    __slots__ = ("nbytes", "_archive", "_member", "_summed")
 
     def __init__(self, archive, name):
-        self.nbytes, self._archive, self._name = archive.size(name), archive, name
+        self.nbytes, self._archive, self._member = archive.size(name), archive, name
         self._summed = False
 
     def cost(self, nbytes):
         """Return the bytes that must be unpacked for so many."""
-        return self.nbytes if self._archive.is_packed(self._name) else nbytes
+        return self.nbytes if self._archive.is_packed(self._member) else nbytes
 
     def read(self, count, dtype, skip):
         """Return numbers of the storage, some bytes after its start."""
-        packed = self._archive.is_packed(self._name)
+        packed = self._archive.is_packed(self._member)
         if packed and not self._summed and count * dtype.itemsize > _UNPROVED:
             # Memory is taken for what is there, and a packed member only claims.
-            with self._archive.open(self._name) as file:
+            with self._archive.open(self._member) as file:
                 if sum(map(len, iter(lambda: file.read(CHUNK), b""))) < self.nbytes:
                     raise CheckpointError("is damaged (a tensor's values end early)")
             self._summed = True
         values = empty((count,), dtype)
         if self._summed and not packed:
             # Another view of what was checked as a whole.
-            with self._archive.part(self._name, skip, values.nbytes) as file:
+            with self._archive.part(self._member, skip, values.nbytes) as file:
                 fill(values, file)
         else:
-            with self._archive.open(self._name) as file:
+            with self._archive.open(self._member) as file:
                 fill(values, file, skip)
             self._summed = True
         return values
@@ -154,10 +154,10 @@ class _Member:
 class _Run:
     """A storage that lies behind the pickles of an older file."""
 
-    __slots__ = ("nbytes", "_path", "_start")
+    __slots__ = ("nbytes", "_source", "_start")
 
     def __init__(self, path, start, nbytes):
-        self._path, self._start, self.nbytes = path, start, nbytes
+        self._source, self._start, self.nbytes = path, start, nbytes
 
     def cost(self, nbytes):
         """Return the bytes that must be read for so many."""
@@ -166,7 +166,7 @@ class _Run:
     def read(self, count, dtype, skip):
         """Return numbers of the storage, some bytes after its start."""
         values = empty((count,), dtype)
-        with self._path.open("rb") as file:
+        with self._source.open("rb") as file:
             file.seek(self._start + skip)
             fill(values, archives.Part(file, values.nbytes))
         return values
