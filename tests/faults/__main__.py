@@ -1,79 +1,202 @@
 """Everything that is tried against the readers and writers, and how many cases it was.
 
-    python -m tests.faults          what CI runs
-    python -m tests.faults --full   all of it: hours on two cores
+    python -m tests.faults                         what CI runs
+    python -m tests.faults --full --log full.jsonl all of it: an hour on two cores
 
 `--full` runs the tests of this folder and the files' corpus, thousands of examples of
-each strategy, two hundred kills, and the fuzzer on every format, with atheris too where
-that is installed.
+each strategy, two hundred kills, full disks, and the fuzzer on every format, with
+atheris too where that is installed. Each part is a line of the log when it ends, and a
+run that is given a log leaves out the parts that are in it: one that was cut short goes
+on where it was. Remove the log when the code has changed.
 """
 
 import argparse
+import concurrent.futures
 import importlib.util
 import json
+import multiprocessing
 import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
-from tests.faults import fuzz, kills
+from tests.faults import fuzz
 
 # Changed files a format; those of compressed files each build a model.
-_CASES = {"compressed": 3_000}
-_EACH = 18_000
-_ATHERIS_SECONDS = 600
-_EXAMPLES, _KILLS = 3_000, 200
+_CHANGED, _CHANGED_COMPRESSED = 18_000, 3_000
+_ATHERIS_SECONDS = 100
+_EXAMPLES, _KILLS, _DISKS = 3_000, 200, 32
+_STRUCTURES = ("pickles", "tensors", "compressed")
+_CRAFTED = (
+    "tests/faults/test_files.py",
+    "tests/faults/test_names.py",
+    "tests/convert/test_bad_files.py",
+    "tests/compression/test_storage_damage.py",
+)
+_MACHINES = tuple(
+    f"tests/faults/test_{name}.py" for name in ("writing", "processes", "terminals")
+)
+_RUNNER = ("tests/faults/test_fuzz.py",)
 
 
-def run_tests(full):
-    """Run the tests; return (number of tests, of examples of strategies, exit code)."""
-    more = {"FAULTS_EXAMPLES": str(_EXAMPLES)} if full else {}
+def pytest(*files, examples=None):
+    """Run tests; return (tests that passed, examples of strategies, what failed)."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-rfE"]
+    more = {"FAULTS_EXAMPLES": str(examples)} if examples else {}
     done = subprocess.run(
-        [
-            sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q",
-            "--hypothesis-show-statistics", "tests/faults",
-            "tests/convert/test_bad_files.py",
-            "tests/compression/test_storage_damage.py",
-        ],
+        [*command, "--hypothesis-show-statistics", *files],
         env={**os.environ, **more}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    print(done.stdout[-3000:])
     passed = re.search(r"(\d+) passed", done.stdout)
-    examples = re.findall(r"(\d+) passing examples", done.stdout)
-    tests = int(passed[1]) if passed else 0
-    return tests, sum(map(int, examples)), done.returncode
+    built = sum(map(int, re.findall(r"(\d+) passing examples", done.stdout)))
+    wrong = [x for x in done.stdout.splitlines() if x.startswith(("FAILED", "ERROR"))]
+    if done.returncode and not wrong:
+        wrong = [done.stdout[-3000:]]
+    return int(passed[1]) if passed else 0, built, wrong
+
+
+def crafted(path):
+    """One test reads the whole corpus; the others each a file, or a few."""
+    tests, _, wrong = pytest(path)
+    if path.endswith("test_bad_files.py"):
+        from tests.convert import corpus
+
+        tests += len(corpus.files())
+    return tests, wrong
+
+
+def tests_of(path):
+    tests, _, wrong = pytest(path)
+    return tests, wrong
+
+
+def structural(path):
+    _, built, wrong = pytest(path, examples=_EXAMPLES)
+    return built, wrong
+
+
+def changed(kind, cases):
+    found = fuzz.fuzz(kind, cases=cases, crafted=True)
+    return found["cases"], found["findings"]
+
+
+def guided(kind):
+    found = fuzz.atheris(kind, _ATHERIS_SECONDS, seed=1)
+    return found["cases"], found["findings"]
+
+
+def apart(function, *arguments):
+    """Call a function in a process of its own: each brings another backend."""
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def kills():
+    from tests.faults import kills
+
+    return kills.shared(_KILLS)
+
+
+def killed(name, times):
+    from tests.faults import kills
+
+    ((_, count),) = kills.run(times, names=[name])
+    return count.kills, count.wrong
+
+
+def savers():
+    from tests.faults import disks
+
+    return list(disks.SAVERS)
+
+
+def filled(saver):
+    from tests.faults import disks
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return disks.fill(Path(folder), saver, _DISKS), []
+        except AssertionError as error:
+            return 0, [repr(error)]
+
+
+def parts(given):
+    """Yield (kind, what, function that returns a count and findings, arguments)."""
+    for path in _CRAFTED:
+        yield "crafted", path, crafted, path
+    for path in (*_MACHINES, *_RUNNER):
+        yield "tests", path, tests_of, path
+    if not given.full:
+        for name in _STRUCTURES:
+            path = f"tests/faults/test_structures_{name}.py"
+            yield "structural", path, lambda path: pytest(path)[1:], path
+        yield "tests", "kills", tests_of, "tests/faults/test_kills.py"
+        return
+    for kind in fuzz.FORMATS:
+        most = _CHANGED_COMPRESSED if kind == "compressed" else _CHANGED
+        yield "changed at random", kind, changed, kind, given.cases or most
+    if importlib.util.find_spec("atheris"):
+        for kind in fuzz.FORMATS[:-1]:
+            yield "changed by atheris", kind, guided, kind
+    for name in _STRUCTURES:
+        path = f"tests/faults/test_structures_{name}.py"
+        yield "structural", path, structural, path
+    for saver in apart(savers):
+        yield "full disks", saver, apart, filled, saver
+    for name, times in apart(kills).items():
+        yield "kills", name, apart, killed, name, times
+
+
+def read_log(path):
+    """Return the rows of parts that ended, by (kind, what)."""
+    if path is None or not path.exists():
+        return {}
+    rows = map(json.loads, path.read_text().splitlines())
+    return {(row["kind"], row["what"]): row for row in rows}
 
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--cases", type=int, help="changed files a format")
+    parser.add_argument("--log", type=Path, help="JSON lines, of each part that ended")
     given = parser.parse_args()
-    start = time.time()
-    tests, examples, failed = run_tests(given.full)
-    rows = [("tests", tests, failed), ("examples of strategies", examples, failed)]
-    if given.full:
-        for name, count in kills.run(_KILLS):
-            rows.append((f"kills of {name}", count.kills, len(count.wrong)))
-        for kind in fuzz.FORMATS:
-            cases = given.cases or _CASES.get(kind, _EACH)
-            found = fuzz.fuzz(kind, cases=cases, crafted=True)
-            rows.append((f"changed {kind}", found["cases"], len(found["findings"])))
-            print(json.dumps(found["findings"])[:3000], flush=True)
-        if importlib.util.find_spec("atheris"):
-            for kind in fuzz.FORMATS:
-                if kind != "compressed":
-                    found = fuzz.atheris(kind, _ATHERIS_SECONDS, seed=1)
-                    wrong = len(found["findings"])
-                    rows.append((f"atheris {kind}", found["cases"], wrong))
-    print("| what | cases | findings |\n|---|---|---|")
-    for row in rows:
-        print("| {} | {:,} | {} |".format(*row))
-    total = sum(count for _, count, _ in rows)
-    print(f"| in all | {total:,} | {sum(row[2] for row in rows)} |")
-    print(f"{(time.time() - start) / 60:.0f} minutes")
-    return int(any(wrong for _, _, wrong in rows))
+    rows, done = [], read_log(given.log)
+    for kind, what, work, *arguments in parts(given):
+        row = done.get((kind, what))
+        if row is None:
+            start = time.time()
+            count, wrong = work(*arguments)
+            seconds = round(time.time() - start)
+            row = dict(kind=kind, what=what, cases=count, wrong=wrong, seconds=seconds)
+            print(json.dumps(row)[:3000], flush=True)
+            if given.log:
+                with given.log.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+        rows.append(row)
+    table(rows)
+    return int(any(row["wrong"] for row in rows))
+
+
+def table(rows):
+    """Print the counts by kind, and the parts of each."""
+    print("| what | cases | findings | of which |\n|---|---|---|---|")
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        own = [row for row in rows if row["kind"] == kind]
+        of = ", ".join(f"{Path(row['what']).stem} {row['cases']:,}" for row in own)
+        line(kind, own, of)
+    line("in all", rows, f"{sum(row['seconds'] for row in rows) / 60:.0f} minutes")
+
+
+def line(name, rows, of):
+    cases, wrong = (sum(values) for values in zip(
+        *((row["cases"], len(row["wrong"])) for row in rows), strict=True
+    ))  # fmt: skip
+    print(f"| {name} | {cases:,} | {wrong} | {of} |")
 
 
 if __name__ == "__main__":

@@ -250,20 +250,25 @@ def kill_at_random(work, sources, output, kills, seed, count):
         )
 
 
+def shared(kills, names=tuple(TARGETS)):
+    """Return how often each target is killed, by weight."""
+    whole = sum(TARGETS[name][1] for name in names)
+    return {name: -(-kills * TARGETS[name][1] // whole) for name in names}
+
+
 def run(kills, seed=0, names=tuple(TARGETS)):
     """Yield (name, `Count`) of each target; kills are shared out by weight."""
-    whole = sum(TARGETS[name][1] for name in names)
+    shares = shared(kills, names)
     with tempfile.TemporaryDirectory() as folder:
         sources = Path(folder, "sources")
         sources.mkdir()
         make_sources(sources)
         for number, name in enumerate(names):
-            work, weight = TARGETS[name]
+            work, _ = TARGETS[name]
             output = Path(folder, name)
             output.mkdir()
             count = Count()
-            share = -(-kills * weight // whole)
-            kill_at_random(work, sources, output, share, seed + number, count)
+            kill_at_random(work, sources, output, shares[name], seed + number, count)
             yield name, count
 
 

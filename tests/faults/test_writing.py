@@ -1,89 +1,27 @@
 """Disks that are full, folders that are gone or in the way, and writers that died."""
 
-import functools
 import os
-import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
-import keras
-import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
-from keras_spectral import cli, compression, convert, report, zoo
+from keras_spectral import cli, zoo
 from keras_spectral.files import beside, output_file, output_folder, replacing
-from keras_spectral.files import write_json as json_writer
+from tests.faults import disks
+from tests.faults.disks import SAVERS, contents, network
 
-resource = pytest.importorskip("resource")
 fcntl = pytest.importorskip("fcntl")
 WEIGHTS = str(zoo.checkpoint("resnet20_digits").weights)
-
-
-@functools.cache
-def network():
-    return keras.Sequential([keras.Input((40,)), keras.layers.Dense(60, name="fc")])
-
-
-@functools.cache
-def imported():
-    state = {"fc.weight": np.ones((60, 40)), "fc.bias": np.ones(60)}
-    return convert.from_torch(state, network.__wrapped__())
-
-
-def figure():
-    made = Figure()
-    made.subplots().plot(np.sin(np.arange(900.0)))
-    return made
-
-
-# Every function of the library that writes a file.
-SAVERS = {
-    "model": ("a.keras", lambda path: convert.save_model(network(), path)),
-    "card": ("a.keras", lambda path: convert.save_model(imported(), path)),
-    "safetensors": ("a.safetensors", lambda path: convert.to_torch(network(), path)),
-    "pth": ("a.pth", lambda path: convert.to_torch(network(), path)),
-    "compressed": (
-        "a.safetensors",
-        lambda path: compression.save_compressed(network(), path),
-    ),
-    "png": ("a.png", lambda path: report.save(figure(), path)),
-    "pdf": ("a.pdf", lambda path: report.save(figure(), path)),
-    "svg": ("a.svg", lambda path: report.save(figure(), path)),
-    "json": ("a.json", lambda path: json_writer(path, {"a": "x" * 9000})),
-}
 saver = pytest.mark.parametrize(("name", "save"), SAVERS.values(), ids=SAVERS)
 
 
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-@saver
-def test_a_full_disk_leaves_what_was_there(tmp_path, name, save):
+@pytest.mark.parametrize("name", SAVERS)
+def test_a_full_disk_leaves_what_was_there(tmp_path, name):
     """At whatever byte it is full, and whatever the library makes of it."""
-    path = tmp_path / name
-    save(path)
-    before, size = contents(tmp_path), path.stat().st_size
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        for limit in (0, 9, *range(500, size, max(1, size // 4)), size - 20, size - 1):
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
-            try:
-                save(path)
-            except OSError as error:
-                told = error
-            finally:
-                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-            assert told.filename == str(path) and told.errno and told.strerror
-            assert "\n" not in str(told)
-            assert contents(tmp_path) == before
-            told = None
-    finally:
-        signal.signal(signal.SIGXFSZ, handler)
+    assert disks.fill(tmp_path, name, limits=5) == 5
 
 
 @saver
