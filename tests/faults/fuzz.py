@@ -247,15 +247,15 @@ def _batch(worker, result):
     return done
 
 
-def atheris(kind, seconds, seed):
-    """Let atheris change the files; return what `fuzz` does."""
+def atheris(kind, seconds, seed, runs=-1):
+    """Let atheris change files so often or long; return what `fuzz` does."""
     with tempfile.TemporaryDirectory() as folder:
         write_seeds(Path(folder), kind, crafted=False)
         done = subprocess.run(
             [
                 sys.executable, "-m", "tests.faults.fuzz", "--instrumented",
                 "--format", kind, folder, f"-max_total_time={seconds}", f"-seed={seed}",
-                "-max_len=65536", "-rss_limit_mb=4096", f"-timeout={CPU_SECONDS * 4}",
+                f"-runs={runs}", "-max_len=65536", "-rss_limit_mb=4096", f"-timeout={CPU_SECONDS * 4}",
                 f"-artifact_prefix={folder}/crash-",
             ],
             stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
