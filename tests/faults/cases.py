@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 MEBIBYTE = 2**20
+# Whether what takes seconds is tried too.
+FULL = "FAULTS_FULL" in os.environ
 # Files that each strategy builds.
 EXAMPLES = int(os.environ.get("FAULTS_EXAMPLES", 100))
 # The promise is 5 s and 256 MiB; machines are shared, and the clock gets a margin.

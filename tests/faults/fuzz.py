@@ -255,8 +255,8 @@ def atheris(kind, seconds, seed, runs=-1):
             [
                 sys.executable, "-m", "tests.faults.fuzz", "--instrumented",
                 "--format", kind, folder, f"-max_total_time={seconds}", f"-seed={seed}",
-                f"-runs={runs}", "-max_len=65536", "-rss_limit_mb=4096", f"-timeout={CPU_SECONDS * 4}",
-                f"-artifact_prefix={folder}/crash-",
+                f"-runs={runs}", "-max_len=65536", "-rss_limit_mb=4096",
+                f"-timeout={CPU_SECONDS * 4}", f"-artifact_prefix={folder}/crash-",
             ],
             stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
         )  # fmt: skip
