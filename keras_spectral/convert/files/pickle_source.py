@@ -12,7 +12,7 @@ MOST_MADE = 128 * 2**20
 LARGEST_PICKLE = 64 * 2**20
 # Instructions between two looks at the budget.
 BLOCK = 256
-# Longer text is passed over: no name has it. Longer numbers are refused.
+# Longer text and numbers are passed over: no name and no size has them.
 _LONGEST_TEXT, _LONGEST_NUMBER = 1024, 255
 _CHUNK = 2**16
 
@@ -78,9 +78,9 @@ class Source:
         return int.from_bytes(content, "little", signed=signed)
 
     def number(self, size, signed=True):
-        """Return a whole number of so many bytes, perhaps many."""
+        """Return a whole number of so many bytes, or `Unread` for a long one."""
         if not 0 <= size <= _LONGEST_NUMBER:
-            raise CheckpointError(f"is damaged (a number of {size:,} bytes)")
+            return self._passed_over(size)
         self._budget.spend(32 + size)
         return self.count(size, signed)
 
@@ -102,12 +102,15 @@ class Source:
 
     def text(self, size, decode=bytes):
         """Return a text of so many bytes, or `Unread` for a long one."""
-        if size < 0:
-            raise CheckpointError("is damaged (a text of a negative size)")
-        if size <= _LONGEST_TEXT:
+        if 0 <= size <= _LONGEST_TEXT:
             content = self.bytes(size)
             self._budget.spend(80 + size * (1 if content.isascii() else 4))
             return decode(content)
+        return self._passed_over(size)
+
+    def _passed_over(self, size):
+        if size < 0:
+            raise CheckpointError("is damaged (a negative size in its pickle)")
         left = size
         while left:
             left -= len(self.bytes(min(left, _CHUNK)))

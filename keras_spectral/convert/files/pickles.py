@@ -18,19 +18,21 @@ import struct
 from keras_spectral.convert.files import functions
 from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
 from keras_spectral.convert.files.pickle_source import BLOCK, Budget, Source
-from keras_spectral.convert.files.placeholders import Call, Dictionary
+from keras_spectral.convert.files.placeholders import Call, Dictionary, Storage
 
 # Of objects on the stack at one time; a mark counts as some.
 _DEEPEST, _MARK = 1_000_000, 10
 
 
-def read_pickle(file, budget=None):
+def read_pickle(file, budget=None, storages=None):
     """Read one pickle from a binary file.
 
     Args:
         file: Binary file object. Of an `io.BufferedReader` the position is left after
             the pickle.
         budget: `Budget`, of several pickles of one file. Default: a new one.
+        storages: Dict, to be filled: from its key to each `Storage` that is named,
+            also by what stands for a tensor without plain values.
 
     Returns:
         What was pickled: Python's plain values, and `Global`, `Call`, `Tensor`,
@@ -48,7 +50,7 @@ def read_pickle(file, budget=None):
     ('collections.Counter', ({'b': 1},))
     """
     try:
-        return _Machine(file, budget or Budget()).run()
+        return _Machine(file, budget or Budget(), storages).run()
     except CheckpointError:
         raise
     except Exception as error:  # Anything may follow from a flipped byte.
@@ -61,8 +63,9 @@ def read_pickle(file, budget=None):
 class _Machine:
     """The stack, the marks and the memo of one pickle."""
 
-    def __init__(self, file, budget):
+    def __init__(self, file, budget, storages):
         self._source, self._budget = Source(file, budget), budget
+        self._storages = storages
         self._spend = budget.spend
         self.stack, self._marked, self._below = [], [], 0
         # By number. Programs count from zero, unless they are made by hand.
@@ -256,14 +259,9 @@ class _Machine:
     def _push_last(self, count):
         self._push_tuple([self.stack.pop() for _ in range(count)][::-1])
 
-    def _tuple1(self):
-        self._push_last(1)
-
-    def _tuple2(self):
-        self._push_last(2)
-
-    def _tuple3(self):
-        self._push_last(3)
+    _tuple1 = functools.partialmethod(_push_last, 1)
+    _tuple2 = functools.partialmethod(_push_last, 2)
+    _tuple3 = functools.partialmethod(_push_last, 3)
 
     def _push_list(self, items):
         self._spend(72 + 8 * len(items))
@@ -383,7 +381,13 @@ class _Machine:
             target.attributes = state
 
     def _binpersid(self):
-        self.stack.append(functions.external(self.stack.pop(), self._spend))
+        found = functions.external(self.stack.pop(), self._spend)
+        self.stack.append(found)
+        if self._storages is not None and isinstance(found, Storage):
+            self._spend(functions.ITEM)
+            known = self._storages.setdefault(found.key, found)
+            if known.dtype != found.dtype:
+                raise CheckpointError("is damaged (a storage has two types)")
 
 
 _from_utf = functools.partial(str, encoding="utf-8", errors="surrogatepass")

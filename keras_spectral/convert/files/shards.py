@@ -34,6 +34,13 @@ def is_json(head):
     return head.lstrip().startswith(b"{") and b"\0" not in head[:8]
 
 
+def _is_file(entry):
+    try:
+        return entry.is_file()
+    except OSError:  # A link to itself.
+        return False
+
+
 def find_weights(folder):
     """Return the path of the one checkpoint in a folder, and notes on others.
 
@@ -48,7 +55,7 @@ def find_weights(folder):
     """
     with os.scandir(folder) as entries:
         # An unprintable name would command the terminal that it is shown on.
-        names = sorted(e.name for e in entries if e.is_file() and e.name.isprintable())
+        names = sorted(e.name for e in entries if e.name.isprintable() and _is_file(e))
     indexes = [name for name in names if name.endswith(".index.json")]
     weights = [
         name
