@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 
 from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
-from keras_spectral.convert.files.json_text import LONGEST, parse_json
 from keras_spectral.convert.files.pickle_source import Budget
 from keras_spectral.convert.files.records import Contents, listed, shown
+from keras_spectral.json_text import LONGEST, parse_json
 
 # How many tensors may be found anew, because another shard was read in between: some,
 # and more where finding takes no longer than reading.
@@ -99,7 +99,8 @@ def _plain(name):
 def _weight_map(path):
     """Return {key: name of a file} of an index, checked."""
     with path.open("rb") as file:
-        index = parse_json(file.read(LONGEST + 1), "index of shards")
+        text = file.read(LONGEST + 1)
+    index = parse_json(text, "index of shards", CheckpointError, UnsafeCheckpointError)
     names = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(names, dict):
         raise CheckpointError(

@@ -13,7 +13,6 @@ import numpy as np
 from keras_spectral.convert.files.archives import Archive, Part
 from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
 from keras_spectral.convert.files.hdf5_files import read_hdf5
-from keras_spectral.convert.files.json_text import LONGEST, parse_json
 from keras_spectral.convert.files.records import (
     CHUNK,
     Contents,
@@ -26,6 +25,7 @@ from keras_spectral.convert.files.records import (
     shown,
     unknown_types,
 )
+from keras_spectral.json_text import LONGEST, parse_json
 
 _SAFETENSORS = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
@@ -127,7 +127,9 @@ def _header(text):
     if metadata is not None:
         metadata = bytes(metadata)
         known = 1 + _signs(metadata, b":")[0]
-        metadata = parse_json(metadata, "metadata of weights")
+        metadata = parse_json(
+            metadata, "metadata of weights", CheckpointError, UnsafeCheckpointError
+        )
     for key, entry in header.items():
         header[key] = _entry(key, entry)
     # An entry is its name and three pairs: what is left was of a name twice.
@@ -296,7 +298,8 @@ def _config(archive):
             f"has a {name} of {archive.size(name):,} bytes, which no model needs"
         )
     with archive.open(name) as file:
-        config = parse_json(file.read(), name)
+        text = file.read()
+    config = parse_json(text, name, CheckpointError, UnsafeCheckpointError)
     if not isinstance(config, dict):
         raise CheckpointError(f"is damaged (its {name})")
     return config
