@@ -135,8 +135,11 @@ def _read(path, entry=None, is_shard=False, budget=None):
     )
     root, record = reader(path, budget)
     found, notes = find_state_dict(root, entry)
-    records = {key: record(value) for key, value in found.items()}
-    return container, Contents(records, notes + unknown_types(records))
+    # Each makes room for its record: there may be hundreds of thousands.
+    del root
+    for key, tensor in found.items():
+        found[key] = record(tensor)
+    return container, Contents(found, notes + unknown_types(found))
 
 
 _ARRAYS = {

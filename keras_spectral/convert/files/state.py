@@ -87,10 +87,14 @@ class StateDict(Mapping):
                 self.prefix += prefix
             note = f"the prefix `{prefix}` was taken off every key"
             self.notes += [note] if note not in self.notes else []
+        if not taken:
+            return records
         return {key[len(taken) :]: value for key, value in records.items()}
 
     def _compiled(self, records):
         """Take off what `torch.compile` puts before the keys of a module inside."""
+        if not any(_COMPILED in key for key in records):
+            return records
         names = {
             key: ".".join(part for part in path.split(".") if part != _COMPILED)
             + f"{dot}{leaf}"

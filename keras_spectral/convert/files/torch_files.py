@@ -15,6 +15,7 @@ import numpy as np
 
 from keras_spectral.convert.files import archives
 from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
+from keras_spectral.convert.files.pickle_memo import fetched
 from keras_spectral.convert.files.pickle_source import Budget
 from keras_spectral.convert.files.pickles import read_pickle
 from keras_spectral.convert.files.placeholders import (
@@ -64,7 +65,9 @@ def read_zip(path, budget=None):
             if file.read(10) != b"little":
                 raise CheckpointError("was saved on a big-endian machine")
     with archive.open(name) as file:
-        root = read_pickle(file, budget)
+        needed = fetched(file)
+    with archive.open(name) as file:
+        root = read_pickle(file, budget, fetched=needed)
 
     # By what the pickle calls them: the folder's name may be long.
     members = {
