@@ -17,6 +17,7 @@ import numpy as np
 
 from keras_spectral.compression import coding
 from keras_spectral.compression.masks import ReplacedKernel, Replacement, Rule
+from keras_spectral.json_text import LONGEST, is_too_long, parse_json
 
 METADATA = "keras_spectral.compressed"
 DESCRIPTION = "description"
@@ -28,11 +29,7 @@ DTYPES = {
     "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8",
     "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8", "bool": "BOOL",
 }  # fmt: skip
-# Of a model of a thousand layers it has a tenth of each.
-_LONGEST_DESCRIPTION, _MOST_SIGNS = 2**24, 1_000_000
 _LONGEST_HEADER = 2**23
-# A wrapper in a wrapper takes three levels, a model in a model five.
-_DEEPEST = 200
 
 Float = Literal["float64", "float32", "float16", "bfloat16"]
 Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
@@ -132,9 +129,10 @@ def describe(config, stored):
         "config": config,
         "weights": [dataclasses.asdict(weight) for weight in stored],
     }
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
-    _check_length(text)
-    packed = zlib.compress(text.encode(), 9)
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
+    if is_too_long(text):
+        raise ValueError("its description is longer than any model's")
+    packed = zlib.compress(text, 9)
     head = {"sha256": hashlib.sha256(packed).hexdigest(), "version": VERSION}
     return {METADATA: json.dumps(head)}, np.frombuffer(packed, "uint8")
 
@@ -147,7 +145,7 @@ def read_description(file):
             "it is a safetensors file of something else; `save_compressed` writes "
             "what can be loaded here"
         )
-    head = _json(metadata[METADATA])
+    head = _json(metadata[METADATA].encode())
     if not isinstance(head, dict) or head.get("version") != VERSION:
         version = head.get("version") if isinstance(head, dict) else head
         raise ValueError(
@@ -160,8 +158,8 @@ def read_description(file):
         raise ValueError("its description is damaged")
     inflate = zlib.decompressobj()
     try:
-        text = inflate.decompress(packed, _LONGEST_DESCRIPTION).decode()
-    except (zlib.error, UnicodeDecodeError) as error:
+        text = inflate.decompress(packed, LONGEST)
+    except zlib.error as error:
         raise ValueError("its description cannot be inflated") from error
     if not inflate.eof:
         raise ValueError("its description is too long")
@@ -172,29 +170,10 @@ def read_description(file):
 
 def _json(text):
     """Return what a stranger's JSON says, within bounds of memory and depth."""
-    _check_length(text)
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise ValueError("its description is no JSON") from error
-    level = [value]
-    for _ in range(_DEEPEST):
-        level = [inner for item in level for inner in _inside(item)]
-        if not level:
-            return value
-    raise ValueError(f"its description is nested more than {_DEEPEST} deep")
-
-
-def _inside(value):
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
-
-
-def _check_length(text):
-    signs = sum(map(text.count, "{[:,"))
-    if len(text) > _LONGEST_DESCRIPTION or signs > _MOST_SIGNS:
-        raise ValueError("its description is longer than any model's")
+        return parse_json(text, "description")
+    except ValueError as error:
+        raise ValueError(f"it {error}") from error
 
 
 def check_header(path):

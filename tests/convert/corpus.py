@@ -198,12 +198,10 @@ def files():
         "protocol 4": (torch_bytes(STATE, pickle_protocol=4), OK, ""),
         "deflated": (rezipped(ZIP, zipfile.ZIP_DEFLATED), OK, ""),
         "parameters": (torch_bytes(torch.nn.Linear(2, 2).state_dict(keep_vars=True)), OK, ""),
-        "half": (torch_bytes({"w": torch.ones(3).half()}), OK, ""),
-        "bfloat16": (torch_bytes({"w": torch.ones(3).bfloat16()}), OK, ""),
+        **{name: (torch_bytes({"w": torch.ones(3, dtype=getattr(torch, name))}), OK, "")
+           for name in ("half", "bfloat16", "double")},
         "float8": (torch_bytes({"w": torch.ones(3).to(torch.float8_e4m3fn)}), OK, ""),
-        "float8 safetensors": (
-            safetensors_bytes({"w": torch.ones(3).to(torch.float8_e5m2)}), OK, ""),
-        "double": (torch_bytes({"w": torch.ones(3).double()}), OK, ""),
+        "float8 safetensors": (safetensors_bytes({"w": torch.ones(3).to(torch.float8_e5m2)}), OK, ""),
         "transposed view": (torch_bytes({"w": torch.ones(3, 2).T}), OK, ""),
         "small view": (torch_bytes({"w": torch.ones(100_000)[5:9]}), OK, ""),
         "shared": (torch_bytes({"a": STATE["fc.bias"], "b": STATE["fc.bias"]}), OK, ""),
@@ -216,6 +214,10 @@ def files():
             "where": Path("/home"),
         }), OK, ""),
         "object beside": (torch_bytes({"state_dict": STATE, "net": NETWORK}), OK, ""),
+        "object in a state dict": (torch_bytes({**STATE, "x": NETWORK}), OK, ""),
+        "getattr beside": (
+            torch_bytes({"state_dict": STATE, "x": Runs(getattr, "", "upper")}), OK, ""),
+        "few numbers expanded": (torch_bytes({"w": torch.ones(1).expand(1000)}), OK, ""),
         # What is something else.
         "empty": (b"", UNREADABLE, "is empty"),
         "one byte": (b"\x80", UNREADABLE, "is damaged"),
@@ -236,14 +238,14 @@ def files():
         "numbers": (torch_bytes({"epoch": 3, "lr": 0.1}), UNREADABLE, "are no tensors"),
         "integer key": (torch_bytes({1: torch.ones(3)}), UNREADABLE, "the key 1"),
         "two networks": (torch_bytes({"G": STATE, "D": STATE}), UNREADABLE, "`entry`"),
-        "keras without weights": (zip_bytes([("config.json", "{}")]), UNREADABLE,
-                                  "without weights"),
+        "keras without weights": (
+            zip_bytes([("config.json", "{}")]), UNREADABLE, "without weights"),
         "JSON": (b'{"a": 1}', UNREADABLE, "without the `weight_map`"),
         "index of nothing": (index_bytes(), UNREADABLE, "holds no tensors"),
-        "index of a missing shard": (index_bytes(w="nothing.bin"), UNREADABLE,
-                                     "the shard nothing.bin, which is missing"),
-        "index of an empty file": (index_bytes(w="020.pth"), UNREADABLE,
-                                   "the shard 020.pth, which is empty"),
+        "index of a missing shard": (
+            index_bytes(w="no.bin"), UNREADABLE, "the shard no.bin, which is missing"),
+        "index of an empty file": (
+            index_bytes(w="023.pth"), UNREADABLE, "the shard 023.pth, which is empty"),
         # What is damaged.
         "cut zip": (ZIP[:-100], UNREADABLE, "is cut off"),
         "half a zip": (ZIP[: len(ZIP) // 2], UNREADABLE, "is cut off"),
@@ -253,8 +255,8 @@ def files():
         "cut safetensors": (safetensors_bytes(STATE)[:-5], UNREADABLE, "is cut off"),
         "cut safetensors header": (safetensors_bytes(STATE)[:20], UNREADABLE, "is cut off"),
         "long safetensors": (safetensors_bytes(STATE) + b"x", UNREADABLE, "too long"),
-        "cut h5": (hdf5_bytes(lambda f: f.update(w=np.ones(9)))[:1000], UNREADABLE,
-                   "is damaged"),
+        "cut h5": (
+            hdf5_bytes(lambda f: f.update(w=np.ones(9)))[:1000], UNREADABLE, "damaged"),
         "flipped bit": (flipped(ZIP, ONES), UNREADABLE, "CRC"),
         "flipped deflated bit": (
             flipped(rezipped(ZIP, zipfile.ZIP_DEFLATED), b"PK\x03\x04"), UNREADABLE,
@@ -310,8 +312,8 @@ def files():
                      "1 NaN or infinite values of 1 in `w`"),
         "variance": (torch_bytes({"bn.running_var": torch.tensor([-1.0])}), UNREADABLE,
                      "negative variance"),
-        "object in a state dict": (torch_bytes({**STATE, "x": NETWORK}), UNREADABLE,
-                                   "`x` is a"),
+        "module in a state dict": (
+            torch_bytes({**STATE, "x": torch.nn.Linear(2, 2)}), UNREADABLE, "`x` is a"),
         # What asks for code or memory.
         "exec": (pickle.dumps(HOSTILE, 2), UNSAFE, "builtin.*exec"),
         "exec, protocol 5": (pickle.dumps(HOSTILE, 5), UNSAFE, "exec"),
@@ -352,7 +354,7 @@ def files():
                         chunks=(2**20,))), UNSAFE, "unpacks"),
         "h5 of another file": (hdf5_bytes(mapped_file), UNSAFE, "in another file"),
         "h5 link": (hdf5_bytes(linked_file), UNSAFE, "link to somewhere else"),
-        "h5 of endless groups": (hdf5_bytes(endless_groups), UNSAFE, "without end"),
+        "h5 of endless groups": (hdf5_bytes(endless_groups), UNREADABLE, "no tensors"),
         "safetensors of 2^62": (safetensors_header({"w": {"dtype": "F32",
                                 "shape": [2**60], "data_offsets": [0, 2**62]}}),
                                 UNREADABLE, "is cut off"),
@@ -367,8 +369,8 @@ def files():
             b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
             b'"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', bytes(4)), UNSAFE,
             "two entries of one name"),
-        "two members of one name": (zip_bytes([("a/data.pkl", b"x")] * 2), UNSAFE,
-                                    "two members of one name"),
+        "two members of one name": (
+            zip_bytes([("a/data.pkl", b"x")] * 2), UNSAFE, "two members of one name"),
         "overlapping members": (overlapping_zip(), UNSAFE, "members in its zip that overlap"),
     }  # fmt: skip
     # A chain of references in which every level has the one below twice.

@@ -74,13 +74,13 @@ CASES = {
         described(lambda: repeated(b"[" * MEBIBYTE, 64), packed=True), says="too long"
     ),
     "15 MiB of lists": Case(
-        described(lambda: b"[" + b"[]," * 5_000_000 + b"[]]"), says="longer than any"
+        described(lambda: b"[" + b"[]," * 5_000_000 + b"[]]"), says="larger than any"
     ),
-    "config nested 600 deep": Case(described(nest(600)), says="nested more than"),
+    "config nested 600 deep": Case(described(nest(600)), says="nested deeper"),
     "config nested 60,000 deep": Case(described(nest(60_000)), says="no JSON"),
     "metadata of brackets": Case(described({}, "[" * 10**6), says="no JSON"),
     "metadata of lists": Case(
-        described({}, "[" + "[]," * 10**6 + "[]]"), says="longer than any"
+        described({}, "[" + "[]," * 10**6 + "[]]"), says="larger than any"
     ),
     "metadata of digits": Case(described({}, "9" * 10_000), says="no JSON"),
     "metadata of a number": Case(described({}, "1"), says="version 1"),
@@ -88,7 +88,10 @@ CASES = {
         headed(lambda: b'{"__metadata__":{"a":"' + b"x" * 9 * MEBIBYTE + b'"}}'),
         says="header is longer",
     ),
-    "no Unicode": Case(described(b'{"a":"\xff"}'), says="cannot be inflated"),
+    "no Unicode": Case(described(b'{"a":"\xff"}'), says="no JSON"),
+    "two of one name": Case(
+        described(b'{"config":{},"config":{},"weights":[]}'), says="two entries"
+    ),
     "no end": Case(described(b"x" * 9, packed=True), says="cannot be inflated"),
     "10,000 digits": Case(described(b'{"a":' + b"9" * 10_000 + b"}"), says="no JSON"),
     "a name of 1 MB": Case(described({"x" * 10**6: 1}), says="other fields"),

@@ -43,6 +43,31 @@ def cycle(file):
     file["a/b/a"] = file["a"]
 
 
+def once_among(count):
+    """One group under very many names."""
+
+    def write(file):
+        file["g/w"] = np.ones((2, 2), "f4")
+        for number in range(count):
+            file.id.links.create_hard(f"x{number}".encode(), file.id, b"g")
+
+    return write
+
+
+def soft(**targets):
+    def write(file):
+        file["g/v"] = np.ones(3)
+        for name, target in targets.items():
+            file[name] = target if hasattr(target, "path") else h5py.SoftLink(target)
+
+    return write
+
+
+def soft_chain(count, around=lambda number: f"/x{number}"):
+    """Each link leads to the one before it, and has more parts than that."""
+    return soft(x0="/g", **{f"x{n + 1}": around(n) for n in range(count)})
+
+
 def link(value):
     def write(file):
         file["v"] = np.ones(3)
@@ -266,11 +291,34 @@ READ_WITHOUT = {
 PACKED = "damaged (the size of a piece"
 LONG = "damaged (a piece of a tensor"
 CASES = {
-    "linked twice": Case(written(linked_twice), says="groups in groups"),
-    "linked twice, analysed": Case(written(linked_twice), reader="analysis"),
-    "cycle": Case(written(cycle), says="groups in groups"),
+    "linked twice": Case(written(linked_twice), "read", "/w': (2, 2)"),
+    "linked twice, analysed": Case(written(linked_twice), "read", reader="analysis"),
+    "cycle": Case(written(cycle), "read", "{'a/b/w': (3,)}"),
+    "a group by 60,000 names": Case(written(once_among(60_000)), "read", "'g/w'"),
+    "a group by 110,000 names": Case(written(once_among(110_000)), says="names"),
     "3,000 levels": Case(written(deep), says="groups in groups"),
-    "soft link": Case(written(link(h5py.SoftLink("/v"))), says="link to somewhere"),
+    "soft link": Case(written(link(h5py.SoftLink("/v"))), "read", "'w': (3,)"),
+    "soft links to each other": Case(
+        written(soft(a="/b", b="/a", c="c", d="/g/../d")), "read", "{'g/v': (3,)}"
+    ),
+    "soft link to a link out": Case(
+        written(soft(a="/b", b=h5py.ExternalLink("/dev/zero", "w"))),
+        says="link to somewhere else at `a`",
+    ),
+    "soft link through a link out": Case(
+        written(soft(a="/b/c/w", b=h5py.ExternalLink("/dev/zero", "/"))),
+        says="link to somewhere else at `a`",
+    ),
+    "soft links of soft links": Case(
+        written(soft_chain(500, lambda n: f"/x{n}/." * 90 + "/v")), "read", "'g/v'"
+    ),
+    "20,000 soft links": Case(
+        written(soft_chain(20_000, lambda n: "g/v")), "read", "'x10': (3,)"
+    ),
+    "40,000 soft links": Case(written(soft_chain(40_000)), says="names"),
+    "a soft link of 60,000 letters": Case(
+        written(soft(a="/g/" + "a/" * 30_000)), says="a link of 60,002"
+    ),
     "external link": Case(
         written(link(h5py.ExternalLink("/dev/zero", "w"))), says="link to somewhere"
     ),

@@ -19,6 +19,7 @@ from tests.faults.programs import (
 PLAIN = state(("a.w", tensor()))
 P = 2**61 - 1
 SHARED = {}
+HALF = b"ctorch\nHalfStorage\n"
 
 
 def listed(program):
@@ -71,6 +72,19 @@ CASES = {
         "a list in itself": (listed(b"]" + put(0) + get(0) + b"a"), {}),
         "a storage twice": (listed(b"](" + text("0") * 2 + b"e"), {}),
         "no list of storages": (listed(b"N"), {}),
+        "a storage of two types": (
+            lambda: legacy(
+                state(
+                    ("a.w", tensor()),
+                    ("b.w", tensor(storage(kind=b"ctorch\nHalfStorage\n"))),
+                )
+            ),
+            {"says": "two types"},
+        ),
+        "a storage that nothing uses": (
+            lambda: legacy(PLAIN, [(n, bytes(24)) for n in "01"]),
+            {"says": "nothing uses"},
+        ),
         "a storage of 2^62 numbers": (lambda: claimed(2**62), {"says": "is cut off"}),
         "a storage of -1 numbers": (lambda: claimed(-1), {"says": "is cut off"}),
         "a storage of 5 numbers": (lambda: claimed(5), {}),

@@ -5,11 +5,13 @@ import itertools
 from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
 from keras_spectral.convert.files.placeholders import (
     Call,
+    Storage,
     Tensor,
     Unread,
     Unreadable,
     described,
 )
+from keras_spectral.convert.files.records import listed, shown
 
 # What training scripts call the state dict, the usually meant first.
 _ENTRIES = (
@@ -18,6 +20,11 @@ _ENTRIES = (
 )  # fmt: skip
 _AVERAGES = ("ema", "average", "swa")
 _HARMLESS = (int, float, str, Unread, type(None))
+# What a module keeps beside its tensors, by PyTorch's `get_extra_state`.
+_EXTRA = "_extra_state"
+# Objects among the weights are searched for tensors, to so many parts.
+_WITH_PARTS = (dict, list, tuple, Call, Tensor, Unreadable, Storage)
+_MOST_PARTS = 500_000
 # By reference a small file has millions of dicts in dicts; none that is meant does.
 _MOST_CANDIDATES = 1000
 _MOST_NOTES = 10
@@ -69,7 +76,10 @@ def find_state_dict(root, entry=None):
         notes.append(f"{kind} is at the entry `{described(name)}`")
     if len(others) > _MOST_NOTES:
         notes.append(f"{len(others) - _MOST_NOTES:,} more state dicts are in the file")
-    return _tensors(candidates[chosen]), notes
+    tensors, passed_over = _tensors(candidates[chosen])
+    if passed_over:
+        notes.append(f"passed over, no weights: {listed(passed_over)}")
+    return tensors, notes
 
 
 def _choose(candidates):
@@ -169,27 +179,63 @@ def _explain_emptiness(root):
 
 
 def _tensors(state):
-    """Return the entries of a state dict, which must all be tensors."""
-    result = {}
+    """Return the tensors of a state dict, and the names of what holds none."""
+    result, passed_over, search = {}, [], _Search()
     for key, value in state.items():
         if not isinstance(key, str):
             raise CheckpointError(
                 f"has the key {described(key, 40)}, where a state dict has strings. "
                 "Save it with torch.save(model.state_dict(), path)."
             )
-        if isinstance(value, Unreadable):
+        if isinstance(value, Tensor):
+            result[key] = value
+        elif key == "_metadata" or isinstance(value, _HARMLESS):
+            continue
+        elif key.rpartition(".")[2] == _EXTRA or not search.finds_tensors(value):
+            passed_over.append(shown(key))
+        elif isinstance(value, Unreadable):
             raise CheckpointError(
                 f"holds `{described(key)}` as a tensor without plain values "
                 f"({described(value.kind)}): sparse, quantized or without data. "
                 "Convert it to a dense float32 tensor."
             )
-        if isinstance(value, Tensor):
-            result[key] = value
-        elif key != "_metadata" and not isinstance(value, _HARMLESS):
+        else:
             kind = value.function if isinstance(value, Call) else type(value).__name__
             raise CheckpointError(
                 f"is not a plain state dict: `{described(key)}` is a "
                 f"{described(kind)}, not a tensor. Save "
                 "it with torch.save(model.state_dict(), path)."
             )
-    return result
+    return result, passed_over
+
+
+class _Search:
+    """Tells whether tensors are inside of objects; each is gone through once."""
+
+    def __init__(self):
+        self._seen, self._left = set(), _MOST_PARTS
+
+    def finds_tensors(self, value):
+        """Tell whether there are tensors; of what is too large, that there may be."""
+        waiting = [value]
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, (Tensor, Unreadable, Storage)):
+                return True
+            if id(value) in self._seen:
+                continue
+            if isinstance(value, dict):
+                parts = [*value.values(), getattr(value, "attributes", None)]
+            elif isinstance(value, (list, tuple)):
+                parts = value
+            elif isinstance(value, Call):
+                parts = [value.arguments, value.items, value.state]
+            else:
+                continue
+            parts = [part for part in parts if isinstance(part, _WITH_PARTS)]
+            self._left -= 1 + len(parts)
+            if self._left < 0:
+                return True
+            self._seen.add(id(value))
+            waiting += parts
+        return False

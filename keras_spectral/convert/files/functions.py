@@ -1,5 +1,8 @@
 """What becomes of the functions and classes that a pickle names and calls."""
 
+import re
+import sys
+
 from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
 from keras_spectral.convert.files.placeholders import (
     Call,
@@ -23,11 +26,17 @@ _UNSAFE_MODULES = frozenset(
     "zipimport smtplib ftplib telnetlib ssl imp pkgutil shelve dill cloudpickle joblib "
     "idlelib lib2to3 site numpy.f2py numpy.testing torch.hub torch.jit torch.utils "
     "torch.distributed torch.multiprocessing torch._dynamo torch._inductor "
-    "torch.serialization builtins __builtin__".split()
+    "torch.serialization".split()
 )
-_SAFE_BUILTINS = frozenset(
-    "set frozenset slice complex bytearray bytes list dict tuple int float bool str "
-    "object range xrange long unicode".split()
+_UNSAFE_BUILTINS = frozenset(
+    "eval exec execfile compile open file input __import__ reload apply breakpoint "
+    "setattr delattr globals locals vars exit quit print __build_class__".split()
+)
+# What honest objects beside the weights name in modules of that list.
+_SAFE = re.compile(
+    r"torch\.utils\.data\..*|torch\.distributed\.(tensor|_tensor|_shard|fsdp)\..*|"
+    r"_?operator\.(?!attrgetter|methodcaller|call)\w+|_?io\.(BytesIO|StringIO)|"
+    r"types\.(SimpleNamespace|MappingProxyType|GenericAlias|NoneType|EllipsisType)"
 )
 
 _STORAGES = {
@@ -35,7 +44,9 @@ _STORAGES = {
     "BFloat16": "bfloat16", "Long": "int64", "Int": "int32", "Short": "int16",
     "Char": "int8", "Byte": "uint8", "Bool": "bool",
     "ComplexFloat": "complex64", "ComplexDouble": "complex128",
-    "Untyped": None,
+    # Of quantized tensors, which are not read: the size is what counts.
+    "QInt8": "int8", "QUInt8": "uint8", "QInt32": "int32",
+    "QUInt4x2": "uint8", "QUInt2x4": "uint8", "Untyped": None,
 }  # fmt: skip
 
 # Bytes of objects in CPython, rounded up: a dict with its first items, and each item
@@ -53,10 +64,11 @@ def named(module, name):
     first, _, rest = module.partition(".")
     modules = {first, f"{first}.{rest.partition('.')[0]}"}
     full = f"{module}.{name}"
-    builtin = module in ("builtins", "__builtin__") and name in _SAFE_BUILTINS
-    if builtin or full in _HANDLERS or full == "types.SimpleNamespace":
-        return Global(full)
-    if modules & _UNSAFE_MODULES or full in ("torch.load", "numpy.load"):
+    if module in ("builtins", "__builtin__"):
+        unsafe = name.partition(".")[0] in _UNSAFE_BUILTINS
+    else:
+        unsafe = modules & _UNSAFE_MODULES and not _SAFE.fullmatch(full)
+    if (unsafe and full not in _HANDLERS) or full in ("torch.load", "numpy.load"):
         raise UnsafeCheckpointError(
             f"asks for {described(full)} when it is read, which can run code; nothing "
             "was run"
@@ -126,6 +138,34 @@ def external(described_as, spend):
     return Storage(_STORAGES.get(name), key, numel)
 
 
+def unused(arguments):
+    """Return the bytes of a tuple that only the caller has; 0 if others do."""
+    if type(arguments) is not tuple or _holders(arguments) != _TWO_NAMES:
+        return 0
+    freed, last = 56 + 8 * len(arguments), arguments[-1]
+    # The hooks of a tensor: an empty dict, which only the tuple has.
+    if type(last) is Dictionary and not last and _holders(last) == _TWO_NAMES:
+        freed += DICTIONARY
+    return freed
+
+
+def _holders(value):
+    return sys.getrefcount(value)
+
+
+def _of_caller(value):
+    return _holders(value)
+
+
+def _of_two():
+    value = tuple("a")
+    return _of_caller(value)
+
+
+# What Python counts of an object that a function and its caller have.
+_TWO_NAMES = _of_two()
+
+
 def _ordered_dict(spend, items=()):
     if not isinstance(items, (list, tuple)):
         raise CheckpointError("is damaged (a dict of what are no pairs)")
@@ -141,6 +181,8 @@ def _ordered_dict(spend, items=()):
 def _dimensions(spend, numbers=()):
     if not isinstance(numbers, (list, tuple)) or len(numbers) > _MOST_DIMENSIONS:
         raise CheckpointError(f"is damaged (a shape of {described(numbers)})")
+    if isinstance(numbers, list):
+        spend(56 + 8 * len(numbers))
     return tuple(numbers)
 
 

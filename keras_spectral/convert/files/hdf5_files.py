@@ -5,7 +5,6 @@ twice as often as there are paths. So links are looked at before they are follow
 what is packed is read as it is stored and unpacked here.
 """
 
-import itertools
 import math
 import os
 import threading
@@ -14,6 +13,12 @@ import numpy as np
 
 from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
 from keras_spectral.convert.files.hdf5_filters import checked_filter, unpacked
+from keras_spectral.convert.files.hdf5_links import (
+    LONGEST_NAME,
+    MOST_TENSORS,
+    NAMES,
+    datasets,
+)
 from keras_spectral.convert.files.records import (
     CHUNK,
     Contents,
@@ -26,10 +31,6 @@ from keras_spectral.convert.files.records import (
     shown,
 )
 
-# Each takes HDF5 a tenth of a millisecond, however small it is.
-_MOST_TENSORS = 50_000
-_DEEPEST = 50
-_LONGEST_NAME = 2**10
 # Of names and structure; Keras takes a thousandth for a thousand layers.
 _BESIDE_TENSORS = 2**26
 # A tensor has larger pieces, or few.
@@ -68,17 +69,18 @@ def _read_alone(file, size):
     try:
         _check_heaps(file)
         root = h5py.File(file, "r")
-        claims, unread, total, pieces = {}, [], 0, 0
-        for number, (key, dataset) in enumerate(_datasets(root)):
-            if number == _MOST_TENSORS:
+        claims, unread, passed_over, total, pieces = {}, [], [], 0, 0
+        for number, (key, path, dataset) in enumerate(datasets(root, passed_over)):
+            if number == MOST_TENSORS:
                 raise UnsafeCheckpointError(
-                    f"holds more than {_MOST_TENSORS:,} tensors, which no model has"
+                    f"holds more than {MOST_TENSORS:,} tensors, which no model has"
                 )
             claim = _Claim.of(key, dataset)
             if isinstance(claim, str):
                 unread.append(f"{shown(key)} ({claim})")
             elif claim is not None:
                 claims[key] = claim
+                claim.path = path
                 total += claim.unpacked
                 check_total(total, size)
                 pieces += claim.pieces if claim.unpacked < _PIECE * claim.pieces else 0
@@ -88,14 +90,19 @@ def _read_alone(file, size):
             key: TensorRecord(
                 claim.shape,
                 claim.dtype,
-                _reader(root, key, claim),
+                _reader(root, claim),
                 claim.address if claim.unpacked else None,
             )
             for key, claim in claims.items()
         }
         notes = [f"not read, of other types: {listed(unread)}"] if unread else []
+        if passed_over:
+            notes.append(
+                f"not gone into, links and groups again: {listed(passed_over)}"
+            )
         beside = size - sum({c.address: c.stored for c in claims.values()}.values())
-        return Contents(records, notes, _layer_names(root, claims, beside))
+        keys = [claim.path.decode(*NAMES) for claim in claims.values()]
+        return Contents(records, notes, _layer_names(root, keys, beside))
     except CheckpointError:
         raise
     except Exception as error:  # HDF5 raises nearly anything on a damaged file.
@@ -132,41 +139,6 @@ def _check_heaps(file):
             opened.close()
 
 
-def _datasets(root):
-    """Yield (path, low-level data set) of everything that lies in the file itself."""
-    from h5py import Group, h5d, h5g, h5l, h5o
-
-    seen, links = {h5o.get_info(root.id).addr}, itertools.count()
-
-    def inside(group, prefix):
-        for name in group:
-            if next(links) > 2 * _MOST_TENSORS:
-                raise UnsafeCheckpointError(
-                    f"has more than {2 * _MOST_TENSORS:,} names, which no model has"
-                )
-            key, raw = f"{prefix}{name}", _raw(name)
-            if group.id.links.get_info(raw).type != h5l.TYPE_HARD:
-                raise UnsafeCheckpointError(
-                    f"has a link to somewhere else at {shown(key)}"
-                )
-            item = h5o.open(group.id, raw)
-            if isinstance(item, h5d.DatasetID):
-                yield key, item
-            elif isinstance(item, h5g.GroupID):
-                # Groups may hold themselves, and one be held by many.
-                address = h5o.get_info(item).addr
-                if address in seen or key.count("/") > _DEEPEST:
-                    raise UnsafeCheckpointError("has groups in groups without end")
-                seen.add(address)
-                yield from inside(Group(item), f"{key}/")
-
-    return inside(root, "")
-
-
-def _raw(name):
-    return name.encode("utf-8", "surrogateescape")
-
-
 class _Claim:
     """What a data set says of itself.
 
@@ -176,10 +148,11 @@ class _Claim:
         stored_dtype: NumPy dtype of the bytes in the file.
         chunk: Tuple of integers, the shape of a piece; `None` if it lies in one.
         filters: List of (code, element size), in the order of writing.
+        path: Bytes, where it lies, by names that lead to nothing else.
     """
 
     __slots__ = (
-        "address", "chunk", "dtype", "filters", "pieces", "shape", "stored",
+        "address", "chunk", "dtype", "filters", "path", "pieces", "shape", "stored",
         "stored_dtype", "unpacked",
     )  # fmt: skip
 
@@ -273,10 +246,10 @@ def _text(item, name):
     stored, space = attribute.get_type(), attribute.get_space()
     if stored.get_class() != h5t.STRING or space.get_simple_extent_type() != h5s.SCALAR:
         return None
-    if not stored.is_variable_str() and stored.get_size() > _LONGEST_NAME:
+    if not stored.is_variable_str() and stored.get_size() > LONGEST_NAME:
         return None
     value = item.attrs[name]
-    if len(value) > _LONGEST_NAME:
+    if len(value) > LONGEST_NAME:
         # Each may be of the same hundred megabytes.
         raise UnsafeCheckpointError(
             f"has an attribute `{name}` of {len(value):,} characters"
@@ -307,7 +280,7 @@ def _layer_names(root, keys, beside):
     return found
 
 
-def _reader(root, key, claim):
+def _reader(root, claim):
     import h5py
 
     def read():
@@ -320,7 +293,7 @@ def _reader(root, key, claim):
             raise _damaged(error) from error
 
     def read_alone():
-        dataset = h5py.h5d.open(root.id, _raw(key))
+        dataset = h5py.h5d.open(root.id, claim.path)
         values = empty(claim.shape, claim.stored_dtype)
         if not values.size:
             return values

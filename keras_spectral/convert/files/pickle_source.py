@@ -6,13 +6,13 @@ import io
 from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
 from keras_spectral.convert.files.placeholders import Unread
 
-# A tensor takes some thirty instructions and a kilobyte of objects.
-MOST_INSTRUCTIONS = 5_000_000
-MOST_MADE = 128 * 2**20
+# A tensor takes some thirty instructions and 600 bytes of objects: 300,000 of them.
+MOST_INSTRUCTIONS = 9_000_000
+MOST_MADE = 192 * 2**20
 LARGEST_PICKLE = 64 * 2**20
 # Instructions between two looks at the budget.
 BLOCK = 256
-# Longer text is passed over: no name has it. Longer numbers are refused.
+# Longer text and numbers are passed over: no name and no size has them.
 _LONGEST_TEXT, _LONGEST_NUMBER = 1024, 255
 _CHUNK = 2**16
 
@@ -25,7 +25,7 @@ class Budget:
         self._blocks = MOST_INSTRUCTIONS // BLOCK
 
     def spend(self, size):
-        """Note that objects of so many bytes are about to be made."""
+        """Note that objects of so many bytes are about to be made, or were deleted."""
         self._made -= size
         if self._made < 0:
             raise UnsafeCheckpointError(
@@ -61,28 +61,36 @@ class Source:
             file = io.BufferedReader(file, _CHUNK)
         self.instruction = functools.partial(file.read, 1)
         self._file, self._budget = file, budget
+        self.read = file.read
 
     def bytes(self, size):
         """Return so many bytes."""
-        content = self._file.read(size)
+        content = self.read(size)
         self._budget.read(size)
         if len(content) < size:
             raise CheckpointError("is damaged (its pickle ends early)")
         return content
 
-    def count(self, size, signed=False):
-        """Return a whole number of so many bytes, few."""
-        content = self._file.read(size)
+    def count(self, size):
+        """Return a whole number of so many bytes, few, without a sign."""
+        content = self.read(size)
         if len(content) < size:
             raise CheckpointError("is damaged (its pickle ends early)")
-        return int.from_bytes(content, "little", signed=signed)
+        return int.from_bytes(content, "little")
+
+    def signed(self, size):
+        """Return a whole number of so many bytes, few."""
+        content = self.read(size)
+        if len(content) < size:
+            raise CheckpointError("is damaged (its pickle ends early)")
+        return int.from_bytes(content, "little", signed=True)
 
     def number(self, size, signed=True):
-        """Return a whole number of so many bytes, perhaps many."""
+        """Return a whole number of so many bytes, or `Unread` for a long one."""
         if not 0 <= size <= _LONGEST_NUMBER:
-            raise CheckpointError(f"is damaged (a number of {size:,} bytes)")
+            return self._passed_over(size)
         self._budget.spend(32 + size)
-        return self.count(size, signed)
+        return self.signed(size) if signed else self.count(size)
 
     def line(self):
         """Return the bytes up to the end of a line."""
@@ -102,12 +110,15 @@ class Source:
 
     def text(self, size, decode=bytes):
         """Return a text of so many bytes, or `Unread` for a long one."""
-        if size < 0:
-            raise CheckpointError("is damaged (a text of a negative size)")
-        if size <= _LONGEST_TEXT:
+        if 0 <= size <= _LONGEST_TEXT:
             content = self.bytes(size)
             self._budget.spend(80 + size * (1 if content.isascii() else 4))
             return decode(content)
+        return self._passed_over(size)
+
+    def _passed_over(self, size):
+        if size < 0:
+            raise CheckpointError("is damaged (a negative size in its pickle)")
         left = size
         while left:
             left -= len(self.bytes(min(left, _CHUNK)))

@@ -17,20 +17,24 @@ import struct
 
 from keras_spectral.convert.files import functions
 from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
+from keras_spectral.convert.files.pickle_memo import Memo
 from keras_spectral.convert.files.pickle_source import BLOCK, Budget, Source
-from keras_spectral.convert.files.placeholders import Call, Dictionary
+from keras_spectral.convert.files.placeholders import Call, Dictionary, Storage
 
 # Of objects on the stack at one time; a mark counts as some.
 _DEEPEST, _MARK = 1_000_000, 10
 
 
-def read_pickle(file, budget=None):
+def read_pickle(file, budget=None, storages=None, fetched=b""):
     """Read one pickle from a binary file.
 
     Args:
         file: Binary file object. Of an `io.BufferedReader` the position is left after
             the pickle.
         budget: `Budget`, of several pickles of one file. Default: a new one.
+        storages: Dict, to be filled: from its key to each `Storage` that is named,
+            also by what stands for a tensor without plain values.
+        fetched: What `pickle_memo.fetched` says of the file. Default: anything is.
 
     Returns:
         What was pickled: Python's plain values, and `Global`, `Call`, `Tensor`,
@@ -48,7 +52,7 @@ def read_pickle(file, budget=None):
     ('collections.Counter', ({'b': 1},))
     """
     try:
-        return _Machine(file, budget or Budget()).run()
+        return _Machine(file, budget or Budget(), storages, fetched).run()
     except CheckpointError:
         raise
     except Exception as error:  # Anything may follow from a flipped byte.
@@ -61,12 +65,13 @@ def read_pickle(file, budget=None):
 class _Machine:
     """The stack, the marks and the memo of one pickle."""
 
-    def __init__(self, file, budget):
+    def __init__(self, file, budget, storages, fetched):
         self._source, self._budget = Source(file, budget), budget
-        self._spend = budget.spend
+        self._storages, self._fetched = storages, fetched
+        self._spend, self._read = budget.spend, self._source.read
         self.stack, self._marked, self._below = [], [], 0
-        # By number. Programs count from zero, unless they are made by hand.
-        self._memo, self._far = [], {}
+        self._memo = Memo(budget, fetched)
+        self._fetch, self._keep = self._memo.fetch, self._memo.store
 
     def run(self):
         """Return what the program leaves."""
@@ -118,43 +123,26 @@ class _Machine:
 
     # The memo.
 
-    def _fetch(self, index):
-        near = 0 <= index < len(self._memo)
-        self.stack.append(self._memo[index] if near else self._far[index])
-
-    def _store(self, index):
-        value = self.stack[-1]
-        if index == len(self._memo):
-            self._spend(9)
-            self._memo.append(value)
-        elif 0 <= index < len(self._memo):
-            self._memo[index] = value
-        elif 0 <= index < 2**32:
-            self._spend(160)
-            self._far[index] = value
-        else:
-            raise CheckpointError("is damaged (the memo of its pickle)")
-
     def _memoize(self):
-        self._store(len(self._memo) + len(self._far))
+        self._keep(len(self._memo), self.stack[-1])
 
     def _get(self):
-        self._fetch(int(self._source.numeral()))
+        self.stack.append(self._fetch(int(self._source.numeral())))
 
     def _binget(self):
-        self._fetch(self._source.count(1))
+        self.stack.append(self._fetch(self._read(1)[0]))
 
     def _long_binget(self):
-        self._fetch(self._source.count(4))
+        self.stack.append(self._fetch(self._source.count(4)))
 
     def _put(self):
-        self._store(int(self._source.numeral()))
+        self._keep(int(self._source.numeral()), self.stack[-1])
 
     def _binput(self):
-        self._store(self._source.count(1))
+        self._keep(self._source.count(1), self.stack[-1])
 
     def _long_binput(self):
-        self._store(self._source.count(4))
+        self._keep(self._source.count(4), self.stack[-1])
 
     # Plain values.
 
@@ -176,7 +164,7 @@ class _Machine:
         self.stack.append(int(line.removesuffix(b"L")))
 
     def _binint1(self):
-        self.stack.append(self._source.count(1))
+        self.stack.append(self._read(1)[0])
 
     def _binint2(self):
         self.stack.append(self._source.number(2, signed=False))
@@ -188,7 +176,7 @@ class _Machine:
         self.stack.append(self._source.number(self._source.count(1)))
 
     def _long4(self):
-        self.stack.append(self._source.number(self._source.count(4, signed=True)))
+        self.stack.append(self._source.number(self._source.signed(4)))
 
     def _float(self):
         self.stack.append(float(self._source.numeral()))
@@ -210,7 +198,7 @@ class _Machine:
         self.stack.append(self._source.text(size, decode))
 
     def _binstring(self):
-        self._text(self._source.count(4, signed=True), _from_latin)
+        self._text(self._source.signed(4), _from_latin)
 
     def _short_binstring(self):
         self._text(self._source.count(1), _from_latin)
@@ -256,14 +244,9 @@ class _Machine:
     def _push_last(self, count):
         self._push_tuple([self.stack.pop() for _ in range(count)][::-1])
 
-    def _tuple1(self):
-        self._push_last(1)
-
-    def _tuple2(self):
-        self._push_last(2)
-
-    def _tuple3(self):
-        self._push_last(3)
+    _tuple1 = functools.partialmethod(_push_last, 1)
+    _tuple2 = functools.partialmethod(_push_last, 2)
+    _tuple3 = functools.partialmethod(_push_last, 3)
 
     def _push_list(self, items):
         self._spend(72 + 8 * len(items))
@@ -340,9 +323,6 @@ class _Machine:
             self._spend(160 + 4 * (len(module) + len(name)))
         self.stack.append(functions.named(module, name))
 
-    def _push_called(self, function, arguments):
-        self.stack.append(functions.called(function, arguments, self._spend))
-
     def _global(self):
         self._push_named(self._source.line().decode(), self._source.line().decode())
 
@@ -363,8 +343,9 @@ class _Machine:
         self._reduce()
 
     def _reduce(self):
-        arguments = self.stack.pop()
-        self._push_called(self.stack.pop(), arguments)
+        arguments, function = self.stack.pop(), self.stack.pop()
+        self.stack.append(functions.called(function, arguments, self._spend))
+        self._spend(-functions.unused(arguments))
 
     _newobj = _reduce
 
@@ -383,7 +364,15 @@ class _Machine:
             target.attributes = state
 
     def _binpersid(self):
-        self.stack.append(functions.external(self.stack.pop(), self._spend))
+        named = self.stack.pop()
+        found = functions.external(named, self._spend)
+        self.stack.append(found)
+        self._spend(-functions.unused(named))
+        if self._storages is not None and isinstance(found, Storage):
+            self._spend(functions.ITEM)
+            known = self._storages.setdefault(found.key, found)
+            if known.dtype != found.dtype:
+                raise CheckpointError("is damaged (a storage has two types)")
 
 
 _from_utf = functools.partial(str, encoding="utf-8", errors="surrogatepass")

@@ -32,7 +32,7 @@ class Dictionary(dict):
 
 @dataclass(eq=False, frozen=True, slots=True)
 class Unread:
-    """A text, or bytes, too long to be a name: passed over, since nothing needs it."""
+    """A text, bytes or a number, too long for a name or a size: nothing needs it."""
 
     size: int
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from keras_spectral.convert.files import (
     archives,
     hdf5_files,
+    hdf5_links,
     shards,
     tensor_files,
     torch_files,
@@ -18,7 +19,7 @@ from keras_spectral.convert.files.entries import find_state_dict
 from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
 from keras_spectral.convert.files.pickles import read_pickle
 from keras_spectral.convert.files.placeholders import Call, described
-from keras_spectral.convert.files.records import Contents
+from keras_spectral.convert.files.records import Contents, unknown_types
 from keras_spectral.convert.files.state import StateDict
 
 _AGAIN = "Download or save it again."
@@ -69,6 +70,8 @@ def read_checkpoint(path: str | Path, entry: str | None = None) -> StateDict:
     ('safetensors', (10, 64))
     """
     path, found = Path(path), []
+    if "\0" in str(path):
+        raise CheckpointError("is no path, for it has a NUL character.", path)
     try:
         if path.is_dir():
             path, found = shards.find_weights(path)
@@ -86,7 +89,8 @@ def read_checkpoint(path: str | Path, entry: str | None = None) -> StateDict:
         ) from error
     except OSError as error:
         raise CheckpointError(
-            f"{path} cannot be read ({error.strerror}). Check its permissions."
+            f"cannot be read ({error.strerror}). Check the path and its permissions.",
+            path,
         ) from error
     if not state:
         raise CheckpointError(
@@ -96,7 +100,7 @@ def read_checkpoint(path: str | Path, entry: str | None = None) -> StateDict:
 
 
 def _refuse(path, error, remedy):
-    sentence = str(error) if str(error).endswith(".") else f"{error}."
+    sentence = error.reason if error.reason.endswith(".") else f"{error.reason}."
     raise type(error)(f"{sentence} {remedy}".rstrip(), path) from error
 
 
@@ -131,9 +135,11 @@ def _read(path, entry=None, is_shard=False, budget=None):
     )
     root, record = reader(path, budget)
     found, notes = find_state_dict(root, entry)
-    return container, Contents(
-        {key: record(value) for key, value in found.items()}, notes
-    )
+    # Each makes room for its record: there may be hundreds of thousands.
+    del root
+    for key, tensor in found.items():
+        found[key] = record(tensor)
+    return container, Contents(found, notes + unknown_types(found))
 
 
 _ARRAYS = {
@@ -174,7 +180,7 @@ def _sniff(path, head, tail, size):
         if b"PK\x05\x06" not in tail:
             raise CheckpointError("is cut off")
         return _sniff_zip(path)
-    if head[:8] == b"\x89HDF\r\n\x1a\n":
+    if hdf5_links.is_hdf5(path, size):
         return "hdf5"
     if head[257:262] == b"ustar":
         raise CheckpointError(

@@ -13,6 +13,8 @@ from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpoin
 from keras_spectral.convert.files.placeholders import described
 
 CHUNK = 2**20
+# Bytes of a tensor whose numbers are stored once and stand in many places.
+LARGEST_EXPANDED = 2**26
 
 # What a file may unpack to: weights hardly compress, blocks of zeros do.
 _RATIO = 20
@@ -88,6 +90,16 @@ def listed(names):
     """Return a list of what is shown already, however long, as a few."""
     more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
     return f"{', '.join(names[:5])}{more}"
+
+
+def unknown_types(records):
+    """Return a list of one note, or none: which records have types unknown here."""
+    unknown = [
+        f"{shown(key)} ({record.dtype})"
+        for key, record in records.items()
+        if record.bytes_read is not None
+    ]
+    return [f"skipped, of types unknown here: {listed(unknown)}"] if unknown else []
 
 
 def check_shape(shape, key="a tensor"):

@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 
 from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
-from keras_spectral.convert.files.json_text import LONGEST, parse_json
 from keras_spectral.convert.files.pickle_source import Budget
 from keras_spectral.convert.files.records import Contents, listed, shown
+from keras_spectral.json_text import LONGEST, parse_json
 
 # How many tensors may be found anew, because another shard was read in between: some,
 # and more where finding takes no longer than reading.
@@ -34,6 +34,13 @@ def is_json(head):
     return head.lstrip().startswith(b"{") and b"\0" not in head[:8]
 
 
+def _is_file(entry):
+    try:
+        return entry.is_file()
+    except OSError:  # A link to itself.
+        return False
+
+
 def find_weights(folder):
     """Return the path of the one checkpoint in a folder, and notes on others.
 
@@ -48,7 +55,7 @@ def find_weights(folder):
     """
     with os.scandir(folder) as entries:
         # An unprintable name would command the terminal that it is shown on.
-        names = sorted(e.name for e in entries if e.is_file() and e.name.isprintable())
+        names = sorted(e.name for e in entries if e.name.isprintable() and _is_file(e))
     indexes = [name for name in names if name.endswith(".index.json")]
     weights = [
         name
@@ -92,7 +99,8 @@ def _plain(name):
 def _weight_map(path):
     """Return {key: name of a file} of an index, checked."""
     with path.open("rb") as file:
-        index = parse_json(file.read(LONGEST + 1), "index of shards")
+        text = file.read(LONGEST + 1)
+    index = parse_json(text, "index of shards", CheckpointError, UnsafeCheckpointError)
     names = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(names, dict):
         raise CheckpointError(

@@ -11,7 +11,12 @@ import numpy as np
 
 from keras_spectral.convert.files.errors import CheckpointError
 from keras_spectral.convert.files.placeholders import described
-from keras_spectral.convert.files.records import CHUNK, TensorRecord, numpy_dtype
+from keras_spectral.convert.files.records import (
+    CHUNK,
+    LARGEST_EXPANDED,
+    TensorRecord,
+    numpy_dtype,
+)
 
 _COMPILED = "_orig_mod"
 _PREFIXES = ("module.", f"{_COMPILED}.")
@@ -48,20 +53,23 @@ class StateDict(Mapping):
         self.layer_names, self.config = layer_names or {}, config
         if not isinstance(records, Mapping):
             raise CheckpointError(
-                f"{origin} must be a dict from string to tensor. "
-                f"Received: {type(records).__name__}. Pass model.state_dict()."
+                "must be a dict from string to tensor. "
+                f"Received: {type(records).__name__}. Pass model.state_dict().",
+                origin,
             )
         for key in records:
             if not isinstance(key, str):
                 raise CheckpointError(
-                    f"{origin} must be a dict from string to tensor. "
-                    f"Received: the key {described(key)}. Pass model.state_dict()."
+                    "must be a dict from string to tensor. "
+                    f"Received: the key {described(key)}. Pass model.state_dict().",
+                    origin,
                 )
             if not key.isprintable() or len(key) > _LONGEST_KEY:
                 # It could not be written to a terminal, or would command it.
                 raise CheckpointError(
-                    f"{origin} holds the key {ascii(key[:80])[:60]}, which is no name "
-                    "of a module. The file is damaged."
+                    f"holds the key {ascii(key[:80])[:60]}, which is no name of a "
+                    "module. The file is damaged.",
+                    origin,
                 )
         self.prefix = ""
         self._records = self._compiled(self._unwrapped(dict(records)))
@@ -79,10 +87,14 @@ class StateDict(Mapping):
                 self.prefix += prefix
             note = f"the prefix `{prefix}` was taken off every key"
             self.notes += [note] if note not in self.notes else []
+        if not taken:
+            return records
         return {key[len(taken) :]: value for key, value in records.items()}
 
     def _compiled(self, records):
         """Take off what `torch.compile` puts before the keys of a module inside."""
+        if not any(_COMPILED in key for key in records):
+            return records
         names = {
             key: ".".join(part for part in path.split(".") if part != _COMPILED)
             + f"{dot}{leaf}"
@@ -284,7 +296,7 @@ def _from_torch(key, tensor, origin):
         tensor = tensor.detach().cpu()
         stored = tensor.untyped_storage().nbytes()
         # A few bytes may be declared to be a tensor of a terabyte.
-        if tensor.numel() * tensor.element_size() <= stored:
+        if tensor.numel() * tensor.element_size() <= max(stored, LARGEST_EXPANDED):
             name = str(tensor.dtype).removeprefix("torch.")
             if name == "bfloat16" or name.startswith("float8"):
                 # Its bits, as a file's: NumPy has no such type of its own.

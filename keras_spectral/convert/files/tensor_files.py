@@ -13,7 +13,6 @@ import numpy as np
 from keras_spectral.convert.files.archives import Archive, Part
 from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
 from keras_spectral.convert.files.hdf5_files import read_hdf5
-from keras_spectral.convert.files.json_text import LONGEST, parse_json
 from keras_spectral.convert.files.records import (
     CHUNK,
     Contents,
@@ -24,7 +23,9 @@ from keras_spectral.convert.files.records import (
     listed,
     numpy_dtype,
     shown,
+    unknown_types,
 )
+from keras_spectral.json_text import LONGEST, parse_json
 
 _SAFETENSORS = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
@@ -38,6 +39,8 @@ _MOST_TENSORS = 400_000
 # Each is opened for its header.
 _MOST_ARRAYS = 50_000
 _MORE = 2**17
+# Of an array: a table of some hundred columns.
+_LONGEST_HEADER = 10_000
 
 _Offset = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -68,7 +71,7 @@ def read_safetensors(path):
     # Each entry makes room for its record: there may be hundreds of thousands.
     records, metadata = _header(text)
     del text
-    unknown, end = [], 0
+    end = 0
     for key in sorted(records, key=lambda key: records[key].data_offsets):
         entry = records[key]
         if not re.fullmatch(r"\w{1,20}", entry.dtype, re.ASCII):
@@ -92,15 +95,11 @@ def read_safetensors(path):
             position if nbytes else None,
             nbytes if dtype is None else None,
         )
-        if dtype is None:
-            unknown.append(f"{shown(key)} ({entry.dtype})")
     if start + end != size:
         what = "is cut off" if start + end > size else "is damaged (it is too long)"
         raise CheckpointError(what)
     tied = _tied(metadata, records)
-    notes = []
-    if unknown:
-        notes.append(f"skipped, of types unknown here: {listed(unknown)}")
+    notes = unknown_types(records)
     if tied:
         pairs = [f"{shown(key)} is {shown(metadata[key])}" for key in tied]
         notes.append(f"tied, by the metadata: {listed(pairs)}")
@@ -128,7 +127,9 @@ def _header(text):
     if metadata is not None:
         metadata = bytes(metadata)
         known = 1 + _signs(metadata, b":")[0]
-        metadata = parse_json(metadata, "metadata of weights")
+        metadata = parse_json(
+            metadata, "metadata of weights", CheckpointError, UnsafeCheckpointError
+        )
     for key, entry in header.items():
         header[key] = _entry(key, entry)
     # An entry is its name and three pairs: what is left was of a name twice.
@@ -202,19 +203,14 @@ def read_npz(path):
     archive = Archive(path)
     if len(archive.names) > _MOST_ARRAYS:
         raise UnsafeCheckpointError(f"holds more than {_MOST_ARRAYS:,} arrays")
-    records, unknown = {}, []
+    records = {}
     for name in archive.names:
         with archive.open(name) as file:
             # Its own reader takes memory for whatever the header declares.
             head = io.BytesIO(file.read(2**14))
         try:
-            version = np.lib.format.read_magic(head)
-            reader = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            shape, fortran, dtype = reader(head, max_header_size=10_000)
-        except Exception as error:  # It parses Python, and raises nearly anything.
+            shape, fortran, dtype = _array_header(head, archive.size(name))
+        except Exception as error:  # NumPy parses Python, and raises nearly anything.
             raise CheckpointError(f"is damaged (its member {shown(name)})") from error
         shape = check_shape(shape, shown(name))
         if dtype.hasobject:
@@ -232,12 +228,35 @@ def read_npz(path):
             records[key] = TensorRecord(shape, dtype.name, read)
         else:
             # Text, dates, tables: its bytes are all that can be told of it.
-            kind = dtype.name[:20]
             read = _member(archive, name, head.tell(), (nbytes,), False, np.dtype("u1"))
-            records[key] = TensorRecord(shape, kind, read, None, nbytes)
-            unknown.append(f"{shown(key)} ({kind})")
-    notes = [f"skipped, of types unknown here: {listed(unknown)}"] if unknown else []
-    return Contents(records, notes)
+            records[key] = TensorRecord(shape, dtype.name[:20], read, None, nbytes)
+    return Contents(records, unknown_types(records))
+
+
+def _array_header(file, size):
+    """Return (shape, order, dtype) of an array's header, of any version.
+
+    Args:
+        file: Binary file object, which is left behind the header.
+        size: Integer, bytes of the whole array's file.
+    """
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise CheckpointError("is of a version that is not known here")
+    length = file.read(2 if version == (1, 0) else 4)
+    length = int.from_bytes(length, "little")
+    start = file.tell()
+    text = file.read(min(length, _LONGEST_HEADER))
+    file.seek(start + length)
+    if length > _LONGEST_HEADER and start + length <= size:
+        # A table of hundreds of columns, which is no tensor.
+        return (size - start - length,), False, np.dtype("V1")
+    # The third version is the second in UTF-8, and NumPy keeps its reader to itself. In
+    # strings, where letters beyond ASCII must be, an escape is the same letter.
+    text = text.decode("utf-8" if version == (3, 0) else "latin-1")
+    text = text.encode("ascii", "backslashreplace")
+    head = io.BytesIO(len(text).to_bytes(4, "little") + text)
+    return np.lib.format.read_array_header_2_0(head, 10 * _LONGEST_HEADER)
 
 
 def _member(archive, name, skip, shape, fortran, dtype):
@@ -279,7 +298,8 @@ def _config(archive):
             f"has a {name} of {archive.size(name):,} bytes, which no model needs"
         )
     with archive.open(name) as file:
-        config = parse_json(file.read(), name)
+        text = file.read()
+    config = parse_json(text, name, CheckpointError, UnsafeCheckpointError)
     if not isinstance(config, dict):
         raise CheckpointError(f"is damaged (its {name})")
     return config

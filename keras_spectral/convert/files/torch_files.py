@@ -7,6 +7,7 @@ against the bytes that are there before memory is taken.
 
 import itertools
 import math
+import re
 import struct
 from typing import NamedTuple
 
@@ -14,16 +15,16 @@ import numpy as np
 
 from keras_spectral.convert.files import archives
 from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
+from keras_spectral.convert.files.pickle_memo import fetched
 from keras_spectral.convert.files.pickle_source import Budget
 from keras_spectral.convert.files.pickles import read_pickle
 from keras_spectral.convert.files.placeholders import (
     Dictionary,
-    Storage,
-    Tensor,
     described,
 )
 from keras_spectral.convert.files.records import (
     CHUNK,
+    LARGEST_EXPANDED,
     TensorRecord,
     check_shape,
     empty,
@@ -36,6 +37,8 @@ _MAGIC = 0x1950A86A20F9469CFC6C
 _UNPROVED = 2**26
 # Tensors may be views of the same numbers: of the file's bytes, and some more.
 _VIEWS, _VIEWED = 3, 2**31
+# The same, of numbers that stand in more places than the file has bytes for.
+_ALL_EXPANDED = 4 * LARGEST_EXPANDED
 # PyTorch's types whose numbers NumPy or `ml_dtypes` has.
 _DTYPES = frozenset(
     "float64 float32 float16 bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e5m2 "
@@ -62,7 +65,9 @@ def read_zip(path, budget=None):
             if file.read(10) != b"little":
                 raise CheckpointError("was saved on a big-endian machine")
     with archive.open(name) as file:
-        root = read_pickle(file, budget)
+        needed = fetched(file)
+    with archive.open(name) as file:
+        root = read_pickle(file, budget, fetched=needed)
 
     # By what the pickle calls them: the folder's name may be long.
     members = {
@@ -87,27 +92,21 @@ def read_legacy(path, budget=None):
         system = read_pickle(file, budget)
         if isinstance(system, Dictionary) and system.get("little_endian") is False:
             raise CheckpointError("was saved on a big-endian machine")
-        root = read_pickle(file, budget)
+        storages, runs = {}, {}
+        root = read_pickle(file, budget, storages)
         keys = read_pickle(file, budget)
-        itemsizes = {}
-        for tensor in _tensors(root):
-            stored = tensor.storage
-            itemsize = numpy_dtype(stored.dtype or "uint8").itemsize
-            if itemsizes.setdefault(stored.key, itemsize) != itemsize:
-                raise CheckpointError("is damaged (a storage has two types)")
-        runs = {}
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
             raise CheckpointError("is damaged (its list of storages)")
         for key in keys:
             head = file.read(8)
             if len(head) < 8:
                 raise CheckpointError("is cut off")
-            if key not in itemsizes:
+            if key not in storages:
                 raise CheckpointError("is damaged (a storage that nothing uses)")
             if key in runs:
                 raise CheckpointError("is damaged (its list of storages)")
             (numel,) = struct.unpack("<q", head)
-            nbytes = numel * itemsizes[key]
+            nbytes = numel * numpy_dtype(storages[key].dtype or "uint8").itemsize
             if numel < 0 or file.tell() + nbytes > size:
                 raise CheckpointError("is cut off")
             runs[key] = _Run(path, file.tell(), nbytes)
@@ -172,28 +171,6 @@ class _Run:
         return values
 
 
-def _tensors(root):
-    """Yield every tensor in a tree of plain containers and placeholders."""
-    seen, waiting = set(), [root]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, Storage):
-            yield Tensor(value, value.dtype or "uint8", 0, (value.numel,), (1,))
-        elif id(value) not in seen:
-            seen.add(id(value))
-            if isinstance(value, dict):
-                parts = [*value.values(), getattr(value, "attributes", None)]
-            elif isinstance(value, (list, tuple)):
-                parts = value
-            elif hasattr(value, "arguments"):
-                parts = [value.arguments, value.items, value.state]
-            else:
-                continue
-            waiting.extend(part for part in parts if not isinstance(part, (str, int)))
-
-
 class _Records:
     """The records of tensors: each is checked against the bytes of its storage.
 
@@ -203,7 +180,8 @@ class _Records:
     """
 
     def __init__(self, storages, size):
-        self._storages, self._size, self._cost = storages, size, 0
+        self._storages, self._size = storages, size
+        self._cost = self._expanded = 0
 
     def __call__(self, tensor):
         key = tensor.storage.key
@@ -211,8 +189,17 @@ class _Records:
             raise CheckpointError(
                 f"is damaged (the record {described(f'data/{key}')} is missing)"
             )
-        values = _checked(tensor, self._storages[key])
-        self._cost += self._storages[key].cost(values.extent * values.dtype.itemsize)
+        storage = self._storages[key]
+        values = _checked(tensor, storage)
+        if isinstance(values, TensorRecord):
+            return values
+        made = math.prod(values.shape) * values.dtype.itemsize
+        self._cost += max(storage.cost(values.extent * values.dtype.itemsize), made)
+        self._expanded += made if made > storage.nbytes else 0
+        if self._expanded > _ALL_EXPANDED:
+            raise UnsafeCheckpointError(
+                f"declares expanded tensors of more than {_ALL_EXPANDED:,} bytes"
+            )
         if self._cost > _VIEWS * self._size + _VIEWED:
             raise UnsafeCheckpointError(
                 f"unpacks {self._size:,} bytes to more than {self._cost:,}: it holds "
@@ -250,10 +237,12 @@ def _checked(tensor, storage):
     strides = check_shape(tensor.strides)
     (offset,) = check_shape([tensor.offset])
     if tensor.dtype not in _DTYPES:
-        raise CheckpointError(
-            f"holds numbers of the type {described(tensor.dtype)}, which NumPy does "
-            "not know"
-        )
+        if not re.fullmatch(r"\w{1,20}", tensor.dtype, re.ASCII):
+            raise CheckpointError("is damaged (the type of a tensor)")
+        # Its storage's bytes are all that can be told of it; the others are read.
+        nbytes = storage.nbytes
+        whole = _View(storage, np.dtype("uint8"), 0, nbytes, (nbytes,), (1,))
+        return TensorRecord(shape, tensor.dtype, whole, None, nbytes)
     dtype = numpy_dtype(tensor.dtype)
     stored = numpy_dtype(tensor.storage.dtype or "uint8")
     numel, nbytes = tensor.storage.numel, storage.nbytes
@@ -268,7 +257,8 @@ def _checked(tensor, storage):
         (n - 1) * stride for n, stride in zip(shape, strides, strict=True)
     )
     available = nbytes // dtype.itemsize
-    if count > available:
+    # Half precision is widened when it is read.
+    if count > available and count * max(4, dtype.itemsize) > LARGEST_EXPANDED:
         raise UnsafeCheckpointError(
             f"declares an expanded tensor of {described(f'{count:,}')} numbers over "
             f"{available:,} stored ones"

@@ -2,8 +2,6 @@
 
 import json
 
-from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
-
 # The index of a model of 700 billion numbers has 9 MB and a hundred thousand names, the
 # config of a network of a thousand layers a tenth of that. One letter beyond the usual
 # alphabets makes four bytes of each.
@@ -14,40 +12,46 @@ _MOST_SIGNS = 1_000_000
 _DEEPEST = 200
 
 
-def parse_json(text, what):
+def is_too_long(text):
+    """Tell whether a JSON text, bytes, is longer than any that is needed."""
+    signs = sum(map(text.count, (b"{", b"[", b":", b",")))
+    return len(text) > LONGEST or signs > _MOST_SIGNS
+
+
+def parse_json(text, what, damaged=ValueError, unsafe=ValueError):
     """Return what a JSON text says.
 
     Args:
         text: Bytes.
         what: String, what it is: `"index of shards"`.
+        damaged: Class of the error if it is no JSON.
+        unsafe: Class of the error if it is longer or deeper than any that is needed, or
+            a table has two entries of one name.
 
     Returns:
         Dict, list, string, number, boolean or `None`.
 
     Raises:
-        UnsafeCheckpointError: If it is longer or deeper than any that is needed, or a
-            table has two entries of one name.
-        CheckpointError: If it is no JSON.
+        ValueError: One of the two; the message goes on from the file's name.
 
     Example:
     >>> parse_json(b'{"a": [1]}', "index")
     {'a': [1]}
     """
-    signs = sum(map(text.count, (b"{", b"[", b":", b",")))
-    if len(text) > LONGEST or signs > _MOST_SIGNS:
-        raise UnsafeCheckpointError(f"has JSON larger than any {what}")
+    if is_too_long(text):
+        raise unsafe(f"has JSON larger than any {what}")
     try:
         value = json.loads(text.decode(), object_pairs_hook=_once)
-    except CheckpointError:
-        raise
+    except _TwiceError:
+        raise unsafe("has two entries of one name in its JSON") from None
     except (ValueError, RecursionError, MemoryError) as error:
-        raise CheckpointError(f"is damaged (its {what} is no JSON)") from error
+        raise damaged(f"is damaged (its {what} is no JSON)") from error
     level = [value]
     for _ in range(_DEEPEST):
         level = [inner for item in level for inner in _inside(item)]
         if not level:
             return value
-    raise UnsafeCheckpointError(f"has JSON nested deeper than any {what}")
+    raise unsafe(f"has JSON nested deeper than any {what}")
 
 
 def _inside(value):
@@ -56,8 +60,12 @@ def _inside(value):
     return value if isinstance(value, list) else ()
 
 
+class _TwiceError(Exception):
+    """A table with two entries of one name."""
+
+
 def _once(pairs):
     table = dict(pairs)
     if len(table) < len(pairs):
-        raise UnsafeCheckpointError("has two entries of one name in its JSON")
+        raise _TwiceError
     return table
