@@ -73,6 +73,7 @@ TESTS = {
     "layers/test_spectral_normalization layers/test_layers_backends",
     "linalg/certificates": "linalg/test_certificates linalg/test_norms "
     "linalg/test_linalg_backends",
+    "linalg/certified_norms": "linalg/test_certified_norms",
     "linalg/converged": "linalg/test_converged measures/test_spectrum "
     "layers/test_operator_norms layers/test_bounds_hold layers/test_export",
     "linalg/convolutions": "linalg/test_convolutions linalg/test_spectra "

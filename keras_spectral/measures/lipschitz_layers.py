@@ -143,6 +143,7 @@ def _kernel_layer(layer, shape, output_shape):
         and layer.padding == "same"
         and layer.groups == 1
         and layer.data_format == "channels_last",
+        groups=layer.groups if kind == "convolution" else 1,
     )
     if getattr(layer, "padding", "valid") not in ("valid", "same", "causal"):
         raise Unbounded(f"padding={layer.padding!r} is not known here")
