@@ -67,12 +67,15 @@ TESTS = {
     "measures/margins": "theory/test_theorems theory/test_bounds",
     "measures/power_law": "measures/test_power_law measures/test_eigenvalues",
     "measures/power_law_search": "measures/test_power_law measures/test_eigenvalues",
+    "measures/lipschitz_local": "measures/test_lipschitz_local",
+    "measures/lipschitz_slopes": "measures/test_lipschitz_local",
     "measures/spectrum": "measures/test_spectrum measures/test_measures_backends",
     "measures/steps": "measures/test_cushions measures/test_cushions_backends",
     "linalg/block_iteration": "linalg/test_block_iteration layers/test_methods "
     "layers/test_spectral_normalization layers/test_layers_backends",
     "linalg/certificates": "linalg/test_certificates linalg/test_norms "
     "linalg/test_linalg_backends",
+    "linalg/certified_norms": "linalg/test_certified_norms",
     "linalg/converged": "linalg/test_converged measures/test_spectrum "
     "layers/test_operator_norms layers/test_bounds_hold layers/test_export",
     "linalg/convolutions": "linalg/test_convolutions linalg/test_spectra "

@@ -130,7 +130,7 @@ def unfolding_norm_bound(kernel):
     return math.sqrt(taps) * ops.min(ops.stack(norms))
 
 
-def _frequency_grid(taps, tolerance):
+def frequency_grid(taps, tolerance):
     """Return how many frequencies make the grid's maximum a bound, and its factor.
 
     The norm at frequency t is the supremum of functions whose frequencies lie
@@ -144,19 +144,20 @@ def _frequency_grid(taps, tolerance):
     return points, 1 / math.cos(math.pi * (taps - 1) / (2 * points))
 
 
-def _waves(taps, points):
-    """Return cos + sin (frequencies, differences of taps), one of each pair +-t.
+def half_grid(points):
+    """Return the grid's points (axes, points), one of each pair +-t.
 
     A real kernel has conjugate transforms at opposite frequencies.
     """
     grid = np.indices(points).reshape(len(points), -1)
-    kept = [
-        tuple(point) <= tuple(-point % points)
-        for point in grid.T  # -t of the grid
-    ]
+    return grid[:, [tuple(point) <= tuple(-point % points) for point in grid.T]]
+
+
+def _waves(taps, points):
+    """Return cos + sin (frequencies, differences of taps)."""
     differences = np.indices([2 * size - 1 for size in taps]).reshape(len(taps), -1)
     differences -= np.array(taps)[:, None] - 1
-    frequencies = grid[:, kept] / np.array(points)[:, None]
+    frequencies = half_grid(points) / np.array(points)[:, None]
     phases = 2 * np.pi * frequencies.T @ differences
     return np.cos(phases) + np.sin(phases)
 
@@ -221,7 +222,7 @@ def cheapest_bound(taps, channels, tolerance):
         excess = excess_of(squarings, channels)
         if excess < tolerance:
             share = ((1 + tolerance) / (1 + excess)) ** (1 / axes) - 1
-            points = math.prod(_frequency_grid(size, share)[0] for size in taps)
+            points = math.prod(frequency_grid(size, share)[0] for size in taps)
             # Transforming costs about as much as one squaring.
             choices.append((points * (squarings + 1), squarings, share))
             if excess < tolerance / 10:
@@ -289,7 +290,7 @@ def convolution_norm_bound(kernel, iterations=6, groups=1, tolerance=None):
             f"`groups` must divide the kernel's {filters} filters. Received: "
             f"groups={groups}"
         )
-    grids = [_frequency_grid(size, tolerance) for size in taps]
+    grids = [frequency_grid(size, tolerance) for size in taps]
     factor = math.prod(factor for _, factor in grids)
     filters //= groups
     n = min(inputs, filters)

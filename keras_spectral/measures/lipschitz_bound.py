@@ -5,13 +5,16 @@ import math
 from typing import Literal
 
 import keras
+import numpy as np
 
+from keras_spectral.measures.linear_maps import remembered_norms
 from keras_spectral.measures.lipschitz_graph import Walk
+from keras_spectral.measures.lipschitz_local import LocalWalk
 from keras_spectral.measures.plain_copies import plain_copy
 from keras_spectral.results import Rows
-from keras_spectral.validation import check_choice
+from keras_spectral.validation import check_choice, check_positive
 
-Method = Literal["product", "merged"]
+Method = Literal["product", "merged", "local"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +47,8 @@ class LipschitzBound(Rows):
         log10_bound: Float, the common logarithm of the bound; `-inf` for a network that
             is constant.
         alerts: List of strings.
+        log10_bounds: List of floats, on the balls around each input; of these the rows
+            tell that with the largest. `None` for a bound that holds everywhere.
         **kwargs: `title` and `caption`, see `Rows`.
 
     Example:
@@ -53,21 +58,37 @@ class LipschitzBound(Rows):
     1.0
     """
 
-    def __init__(self, rows, log10_bound, alerts=(), **kwargs):
+    def __init__(self, rows, log10_bound, alerts=(), log10_bounds=None, **kwargs):
         super().__init__(rows, **kwargs)
+        self.log10_bounds = log10_bounds
         self.log10_bound = float(log10_bound)
         self.alerts = list(alerts)
 
     @property
     def bound(self) -> float:
         """The bound; infinity where it is above 1e308."""
-        if math.isnan(self.log10_bound) or self.log10_bound > 308:
-            return math.inf
-        return 10.0**self.log10_bound if math.isfinite(self.log10_bound) else 0.0
+        return _power(self.log10_bound)
+
+    @property
+    def bounds(self):
+        """The bounds on the balls, an array (inputs,), or `None`."""
+        if self.log10_bounds is None:
+            return None
+        return np.array([_power(value) for value in self.log10_bounds])
+
+
+def _power(logarithm):
+    if math.isnan(logarithm) or logarithm > 308:
+        return math.inf
+    return 10.0**logarithm if math.isfinite(logarithm) else 0.0
 
 
 def lipschitz_bound(
-    model: keras.Model, input_shape=None, method: Method = "product"
+    model: keras.Model,
+    inputs=None,
+    input_shape=None,
+    method: Method = "product",
+    input_radius: float | None = None,
 ) -> LipschitzBound:
     """Bound a network's Lipschitz constant from above.
 
@@ -83,23 +104,31 @@ def lipschitz_bound(
       one map first (a convolution and its batch normalization, x + K x); where maps are
       small enough to be formed, the slopes of the activations between them are used,
       too, as ECLipsE-Fast does.
+    - `method="local"`: merged, for x and y in a ball of `input_radius` around one of
+      `inputs`. Intervals are carried along; a ReLU whose sign is fixed is zero or
+      linear, other activations have the slopes of their intervals, and products of two
+      branches (gates, squeeze-and-excitation) are bounded by what they can hold.
 
     Of several inputs or outputs the norm is that of all their numbers together.
 
     Args:
         model: A built `keras.Sequential` or functional `keras.Model`.
+        inputs: Array (samples, ...), or a list of them for several inputs: the centers
+            of the balls. For `"local"` only.
         input_shape: Tuple of integers, of one sample without the batch, where the
             model's input has sizes that are not fixed; a list of tuples for several
             inputs.
-        method: `"product"` or `"merged"`.
+        method: `"product"`, `"merged"` or `"local"`.
+        input_radius: Float > 0, in the Euclidean norm over all numbers of a sample. For
+            `"local"` only.
 
     Returns:
-        A `LipschitzBound`.
+        A `LipschitzBound`; a local one has `bounds`, one a sample.
 
     Raises:
-        ValueError: If the model is not of those kinds or not built, `input_shape` is
-            missing, a weight is not finite, or layers have no bound: all of them are
-            named with the reason.
+        ValueError: If the model is not of those kinds or not built, `input_shape`,
+            `inputs` or `input_radius` are missing or do not fit, a weight is not
+            finite, or layers have no bound: all of them are named with the reason.
 
     Example:
     >>> import numpy as np
@@ -114,14 +143,77 @@ def lipschitz_bound(
     Source: [sanyal2020], appendix C; with `"merged"`, [xu2024].
     """
     check_choice("method", method, Method)
-    walk = Walk(method)
-    total = walk.run(plain_copy(model), input_shape)
-    rows = [LipschitzRow(*row) for row in walk.rows]
+    local = method == "local"
+    samples = _samples(model, inputs, input_radius, local)
+    copy = plain_copy(model)
     caption = "From above at every step, in Euclidean norms, for inference."
+    walk = LocalWalk(input_radius) if local else Walk(method)
+    found = []
+    with remembered_norms():
+        for sample in samples:
+            if local:
+                walk.centers = sample
+                input_shape = [array.shape for array in sample]
+            total = walk.run(copy, input_shape) / math.log(10)
+            found.append((total, walk.rows, walk.alerts))
+    total, rows, alerts = max(found, key=lambda triple: triple[0])
+    if local:
+        caption += f" On balls of {input_radius:.4g} around {len(found)} inputs."
     return LipschitzBound(
-        rows,
-        total / math.log(10),
-        walk.alerts,
-        title=f"Lipschitz bound of {model.name}: 10^{total / math.log(10):.4f}",
-        caption=" ".join([caption, *walk.alerts]),
+        [LipschitzRow(*row) for row in rows],
+        total,
+        alerts,
+        [triple[0] for triple in found] if local else None,
+        title=f"Lipschitz bound of {model.name}: 10^{total:.4f}",
+        caption=" ".join([caption, *alerts]),
     )
+
+
+def _samples(model, inputs, input_radius, local):
+    """Return the inputs, one list of arrays a sample."""
+    if not local:
+        if inputs is not None or input_radius is not None:
+            raise ValueError(
+                '`inputs` and `input_radius` are for `method="local"`; a size goes to '
+                "`input_shape`. Received: them with another method."
+            )
+        return [None]
+    if input_radius is None or inputs is None:
+        raise ValueError(
+            '`inputs` and `input_radius` must be given with `method="local"`: the '
+            f"balls where it holds. Received: input_radius={input_radius}, inputs="
+            f"{'None' if inputs is None else 'arrays'}."
+        )
+    check_positive("input_radius", input_radius)
+    several = (
+        isinstance(inputs, (list, tuple)) and len(getattr(model, "inputs", ())) > 1
+    )
+    arrays = [
+        np.asarray(keras.ops.convert_to_numpy(array), "float64")
+        for array in (inputs if several else [inputs])
+    ]
+    wanted = [tuple(x.shape) for x in getattr(model, "inputs", None) or ()]
+    fits = len(wanted) in (0, len(arrays)) and all(
+        array.ndim and len(array) and len(array) == len(arrays[0]) for array in arrays
+    )
+    if fits and wanted:
+        fits = all(
+            array.ndim == len(shape)
+            and all(
+                new in (old, None) or old is None
+                for new, old in zip(array.shape[1:], shape[1:], strict=True)
+            )
+            for array, shape in zip(arrays, wanted, strict=True)
+        )
+    if not fits:
+        raise ValueError(
+            "`inputs` must be an array (samples, ...) of at least one sample, or a "
+            f"list of them for several inputs, that fit {wanted}. Received: arrays of "
+            f"shapes {[array.shape for array in arrays]}"
+        )
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ValueError(
+            "`inputs` must be finite. Received: NaN or infinity. Leave those samples "
+            "out."
+        )
+    return [[array[at] for array in arrays] for at in range(len(arrays[0]))]

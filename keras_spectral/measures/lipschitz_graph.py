@@ -15,6 +15,7 @@ from keras_spectral.measures.lipschitz_layers import (
     split_activation,
 )
 from keras_spectral.measures.lipschitz_operations import operation_behaviour
+from keras_spectral.measures.logarithms import log, log_norm, log_sum
 from keras_spectral.models.keras_internals import (
     call_arguments,
     functional_graph,
@@ -28,7 +29,7 @@ _IDENTITY = object()
 _BATCH = 7919
 
 
-class _Base:
+class Base:
     """A tensor that is no linear map of an earlier one.
 
     Args:
@@ -39,6 +40,8 @@ class _Base:
 
     def __init__(self, logs, inverse=None):
         self.logs, self.inverse = logs, inverse
+        # On a ball only: how far it moves, and how far rounding has moved its center.
+        self.ball = self.error = None
 
     @property
     def is_input(self):
@@ -46,18 +49,19 @@ class _Base:
         return self.inverse is _IDENTITY
 
 
-class _Value:
+class Value:
     """A tensor as a sum of linear maps of bases: a list of (base, `LinearMap`)."""
 
     def __init__(self, shape, terms):
         self.shape, self.terms = tuple(shape), terms
+        self.where = None  # On a ball only.
 
 
 class Walk:
     """Follows the calls of a model.
 
     Args:
-        method: `"product"` or `"merged"`.
+        method: A `Method` of `lipschitz_bound`.
 
     Attributes:
         rows: List of (node, kind, constant, how, log10 of the bound so far).
@@ -65,7 +69,7 @@ class Walk:
     """
 
     def __init__(self, method):
-        self.merges = method == "merged"
+        self.merges = method != "product"
         self.rows, self.alerts, self.refusals = [], [], []
         self.activations, self.kinds = {}, {}
 
@@ -75,14 +79,16 @@ class Walk:
         Raises:
             ValueError: If layers have no bound, or shapes are not known.
         """
+        self.rows, self.alerts = [], []
         shapes = _input_shapes(model, input_shape)
         values = []
         for at, shape in enumerate(shapes):
             logs = np.full(len(shapes), -math.inf)
             logs[at] = 0.0
             alone = self.merges and len(shapes) == 1
-            base = _Base(logs, _IDENTITY if alone else None)
-            values.append(_Value(shape, [(base, LinearMap.identity(shape))]))
+            base = Base(logs, _IDENTITY if alone else None)
+            values.append(Value(shape, [(base, LinearMap.identity(shape))]))
+            self.begin(values[-1], at)
         outputs = self._model(model, values)
         if self.refusals:
             raise ValueError(
@@ -95,6 +101,9 @@ class Walk:
         if top == -math.inf:
             return -math.inf
         return top + math.log(matrix_norm(np.exp(table - top)))
+
+    def begin(self, value, at):
+        """Tell what is known of an input, which is nothing."""
 
     def _model(self, model, values):
         inputs, calls, outputs = functional_graph(model)
@@ -109,7 +118,7 @@ class Walk:
 
     def _call(self, operation, arguments, keywords):
         given = keras.tree.flatten((arguments, keywords))
-        values = [value for value in given if isinstance(value, _Value)]
+        values = [value for value in given if isinstance(value, Value)]
         if isinstance(operation, keras.Model) and functional_graph(operation):
             if any(isinstance(given, dict) for given in arguments) or (
                 len(values) != len(functional_graph(operation)[0])
@@ -131,11 +140,12 @@ class Walk:
         except (Unbounded, Unfit) as error:
             kind = type(operation).__name__
             self.refusals.append(f"'{operation.name}' ({kind}): {error}")
-            logs = [term[0].logs for value in values for term in value.terms]
-            base = _Base(np.max(logs, axis=0))
-            return [
-                _Value(shape, [(base, LinearMap.identity(shape))]) for shape in shapes
-            ]
+            return [self._refused(values, shape) for shape in shapes]
+
+    def _refused(self, values, shape):
+        """Return a tensor with which the walk can go on, to find what else it is."""
+        logs = [term[0].logs for value in values for term in value.terms]
+        return Value(shape, [(Base(np.max(logs, axis=0)), LinearMap.identity(shape))])
 
     def _one(self, operation, arguments, keywords, values, shape):
         kind = type(operation).__name__
@@ -176,10 +186,12 @@ class Walk:
             if found.alert:
                 self.alerts.append(found.alert)
             value = self._nonlinear(operation.name, kind, value, found)
-            return _Value(shape, [(value.terms[0][0], LinearMap.identity(shape))])
+            if value.shape == tuple(shape):
+                return value
+            return Value(shape, [(value.terms[0][0], LinearMap.identity(shape))])
         self.kinds[operation.name] = kind
         terms = [(base, map.then(found, operation.name)) for base, map in value.terms]
-        value = _Value(shape, terms)
+        value = Value(shape, terms)
         return value if self.merges else self._settled(value, kind)
 
     def _sum(self, operation, values, shape):
@@ -195,16 +207,16 @@ class Walk:
                 elif sign < 0:
                     map = map.times(-1.0)
                 terms[id(base)] = (base, map)
-        total = _Value(shape, list(terms.values()))
+        total = Value(shape, list(terms.values()))
         if kind == "Average":
             terms = [(b, m.times(1 / len(values))) for b, m in total.terms]
-            total = _Value(shape, terms)
+            total = Value(shape, terms)
         return total if self.merges else self._settled(total, kind)
 
     def _joined(self, operation, values, shape):
         """Return a tensor of which each difference has a norm of at most all parts'."""
         parts = [self._settled(value).terms[0][0].logs for value in values]
-        logs = _log_sum([2 * part for part in parts]) / 2
+        logs = log_sum([2 * part for part in parts]) / 2
         kind = type(operation).__name__
         return self._new(operation.name, kind, math.nan, "certified", logs, shape)
 
@@ -220,21 +232,22 @@ class Walk:
         return self._new(" + ".join(names), kind, constant, how, logs, value.shape)
 
     def _new(self, name, kind, constant, how, logs, shape, inverse=None):
-        self.rows.append((name, kind, constant, how, _log_norm(logs) / math.log(10)))
-        base = _Base(logs, inverse)
-        return _Value(shape, [(base, LinearMap.identity(shape))])
+        self.rows.append((name, kind, constant, how, log_norm(logs) / math.log(10)))
+        base = Base(logs, inverse)
+        return Value(shape, [(base, LinearMap.identity(shape))])
 
     def _bounds(self, value):
         """Return a value's bounds, the constant of its map, and how it is known."""
-        parts = []
+        parts, self.norms = [], []
         for base, map in value.terms:
             constant, how = map.norm()
-            parts.append(_log(constant) + base.logs)
+            parts.append(log(constant) + base.logs)
+            self.norms.append(constant)
         if len(parts) > 1:
-            return _log_sum(parts), math.nan, "certified"
+            return log_sum(parts), math.nan, "certified"
         spread = None if value.terms[0][0].is_input else self._spread(value)
         if spread is not None:
-            logs = np.array([0.5 * _log(matrix_norm(spread))])
+            logs = np.array([0.5 * log(matrix_norm(spread))])
             if logs[0] < parts[0][0]:
                 return logs, math.exp(logs[0] - base.logs[0]), "certified"
         return parts[0], constant, how
@@ -250,34 +263,59 @@ class Walk:
         return matrix @ (matrix.T if base.is_input else base.inverse @ matrix.T)
 
     def _nonlinear(self, name, kind, value, found):
-        inverse = self._beyond(value, found)
+        inverse = None
+        if self.merges and found.slopes is not None:
+            slopes = (np.full(math.prod(value.shape), end) for end in found.slopes)
+            inverse = self._beyond(value, *slopes)
         value = self._settled(value)
         base = value.terms[0][0]
-        logs = base.logs + _log(found.constant)
+        logs = base.logs + log(found.constant)
         return self._new(
             name, kind, found.constant, "table", logs, value.shape, inverse
         )
 
-    def _beyond(self, value, found):
-        """Return the `inverse` of what an activation with slopes in [0, 1] makes."""
-        slopes = found.slopes
-        if not self.merges or slopes is None or slopes[0] < 0 or slopes[1] > 1:
-            return None
+    def _beyond(self, value, least, largest):
+        """Return the `inverse` of what slopes between two arrays make of a value.
+
+        What comes out is A v + B z, A and B the least slopes and the ranges, and z some
+        part of v, of the entries u whose slope is not fixed: c z'(v - z) >= 0. With
+        v v' <= S, by the S-procedure (v, z) lies within the matrix
+        [[S + c^2 S_u X S_u', c S_u X], [c X S_u', X]], where
+        X = (2 c I - c^2 S_uu)^-1, for any c below 2 / |S_uu|. ECLipsE-Fast has A = 0,
+        B = I and c = 1 / |S_uu|; where the ranges B are small, a smaller c is better.
+        """
         spread = self._spread(value)
-        norm = 0.0 if spread is None else matrix_norm(spread)
-        if not norm or not math.isfinite(norm):
+        if spread is None or not np.isfinite(spread).all():
             return None
-        values, vectors = np.linalg.eigh((spread + spread.T) / 2)
-        # X = 2 / s I - S / s^2, whose eigenvalues lie between 1 / s and 2 / s.
-        weights = 1 / (2 / norm - np.clip(values, 0, norm) / norm**2)
-        return (vectors * weights) @ vectors.T * (1 + 1e-12)
+        spread = (spread + spread.T) / 2
+        free = np.flatnonzero(largest > least)
+        among = spread[np.ix_(free, free)]
+        norm = matrix_norm(among)
+        result = least[:, None] * spread * least
+        if norm:
+            values, vectors = np.linalg.eigh(among)
+            values = np.clip(values, 0, norm)
+            fixed = least[:, None] * (spread[:, free] @ vectors)
+            ranges = np.zeros_like(fixed)
+            ranges[free] = (largest - least)[free, None] * vectors
+            parts = [
+                (c * fixed + ranges) / np.sqrt(2 * c - c**2 * values)
+                for c in np.logspace(-9, 0, 19) / norm
+            ]
+            part = min(parts, key=np.linalg.norm)
+            result = result + part @ part.T
+        result[np.diag_indices_from(result)] += 1e-12 * np.trace(result)
+        return result
 
 
 def _input_shapes(model, input_shape):
     inputs = functional_graph(model)[0]
     shapes = [tuple(x.shape[1:]) for x in inputs]
     if input_shape is not None:
-        given = input_shape if isinstance(input_shape, list) else [input_shape]
+        several = isinstance(input_shape, list) and not all(
+            size is None or isinstance(size, int) for size in input_shape
+        )
+        given = input_shape if several else [input_shape]
         given = [tuple(shape) for shape in given]
         fits = len(given) == len(shapes) and all(
             len(new) == len(old)
@@ -300,7 +338,7 @@ def _input_shapes(model, input_shape):
 
 def _output_shapes(operation, arguments, keywords):
     def symbolic(value):
-        if isinstance(value, _Value):
+        if isinstance(value, Value):
             return keras.KerasTensor((_BATCH, *value.shape), dtype="float64")
         return value
 
@@ -345,22 +383,3 @@ def _check_call(operation, keywords):
         raise Unbounded("it is called with `training=True`")
     if keywords.get("mask") is not None:
         raise Unbounded("it is called with a mask")
-
-
-def _log(x):
-    if not x >= 0:
-        raise ValueError(f"`model` must have finite constants. Received: {x}")
-    return math.log(x) if x else -math.inf
-
-
-def _log_sum(parts):
-    """Return log of the sums of exp, entry by entry."""
-    table = np.stack(parts)
-    top = table.max(axis=0)
-    usable = np.where(np.isfinite(top), top, 0.0)
-    with np.errstate(divide="ignore"):
-        return usable + np.log(np.exp(table - usable).sum(axis=0))
-
-
-def _log_norm(logs):
-    return float(_log_sum([np.array([2 * value]) for value in logs])[0] / 2)

@@ -23,6 +23,7 @@ from keras_spectral.measures.lipschitz_activations import (
     Unbounded,
     activation_of,
 )
+from keras_spectral.measures.lipschitz_slopes import leaky, normalized_near, piecewise
 from keras_spectral.models.slots import check_plain, kernel_slots
 
 # They change nothing in inference, or only where numbers stand.
@@ -143,6 +144,7 @@ def _kernel_layer(layer, shape, output_shape):
         and layer.padding == "same"
         and layer.groups == 1
         and layer.data_format == "channels_last",
+        groups=layer.groups if kind == "convolution" else 1,
     )
     if getattr(layer, "padding", "valid") not in ("valid", "same", "causal"):
         raise Unbounded(f"padding={layer.padding!r} is not known here")
@@ -206,34 +208,35 @@ def _scaling(scale, axis, shape):
         float(np.abs(scale).max()),
         "exact",
         scale=scale if at == len(shape) - 1 else None,
+        one_sign=True,
     )
 
 
 def _constant_scale(layer, shape, output_shape):
-    scale = np.broadcast_to(_array(layer.scale), shape)
-    return Step(lambda x: x * scale, shape, float(np.abs(scale).max()), "exact")
+    return _elementwise(np.broadcast_to(_array(layer.scale), shape))
 
 
 def _normalization(layer, shape, output_shape):
     deviation = np.maximum(np.sqrt(_array(layer.variance)), keras.config.epsilon())
     scale = 1 / deviation if not layer.invert else deviation
-    scale = np.broadcast_to(scale[0], shape)
-    return Step(lambda x: x * scale, shape, float(np.abs(scale).max()), "exact")
+    return _elementwise(np.broadcast_to(scale[0], shape))
 
 
-def _identity(layer, shape, output_shape):
-    return Step(lambda x: stepwise(layer, x), output_shape, 1.0, "exact")
+def _elementwise(scale):
+    bound = float(np.abs(scale).max())
+    return Step(lambda x: x * scale, scale.shape, bound, "exact", one_sign=True)
 
 
-def _repeat(layer, shape, output_shape):
-    norm = math.sqrt(layer.n)
-    return Step(lambda x: stepwise(layer, x), output_shape, norm, "exact")
+def _run(layer, output_shape, norm, one_sign=True):
+    """Return the step of a layer without weights that computes it itself."""
+    return Step(
+        lambda x: stepwise(layer, x), output_shape, norm, "exact", one_sign=one_sign
+    )
 
 
 def _global_average(layer, shape, output_shape):
     pixels = math.prod(shape) // shape[_channel_axis(layer, shape)]
-    norm = 1 / math.sqrt(pixels)
-    return Step(lambda x: stepwise(layer, x), output_shape, norm, "exact")
+    return _run(layer, output_shape, 1 / math.sqrt(pixels))
 
 
 def _by_axes(layer, shape, output_shape):
@@ -253,7 +256,8 @@ def _by_axes(layer, shape, output_shape):
         if not np.allclose(matrix, matrix[:, :, :1], rtol=0, atol=1e-5):
             raise Unbounded("it mixes its axes")
         norm *= matrix_norm(matrix[:, :, 0].T)
-    return Step(lambda x: stepwise(layer, x), output_shape, norm, "exact")
+    method = getattr(layer, "interpolation", "nearest")
+    return _run(layer, output_shape, norm, method in ("nearest", "bilinear"))
 
 
 def _channel_axis(layer, shape):
@@ -284,7 +288,11 @@ def _slope(attribute):
         if type(layer) is kl.ELU:
             least = min(least, 0.0)
         slopes = (min(least, 1.0), max(largest, 1.0))
-        return Nonlinearity(max(1.0, float(np.abs(slope).max())), slopes)
+        constant = max(1.0, float(np.abs(slope).max()))
+        on = None
+        if type(layer) is not kl.ELU and least == largest:
+            on = leaky(least)
+        return Nonlinearity(constant, slopes, slopes_on=on)
 
     return constant
 
@@ -292,7 +300,13 @@ def _slope(attribute):
 def _relu(layer, shape, output_shape):
     if layer.threshold:
         raise Unbounded("it jumps at its threshold; use `threshold=0`")
-    return _slope("negative_slope")(layer, shape, output_shape)
+    found = _slope("negative_slope")(layer, shape, output_shape)
+    if layer.max_value is None:
+        return found
+    on, top = None, float(layer.max_value)
+    if not layer.negative_slope and top > 0:
+        on = piecewise([0.0, top], [0.0, 1.0, 0.0])
+    return found._replace(slopes_on=on)
 
 
 def _activation(layer, shape, output_shape):
@@ -304,8 +318,12 @@ def _layer_normalization(layer, shape, output_shape):
         raise Unbounded("with `rms_scaling` it divides by what may be zero")
     _check_epsilon(layer)
     gamma = 1.0 if layer.gamma is None else float(np.abs(_array(layer.gamma)).max())
+    near = None
+    if type(layer) is kl.LayerNormalization:
+        near = normalized_near(layer.axis, layer.epsilon, gamma, centered=True)
     return Nonlinearity(
         gamma / math.sqrt(layer.epsilon),
+        constant_near=near,
         alert=f"'{layer.name}' has max|gamma| / sqrt(epsilon), which it attains where "
         "its inputs are constant: larger than anywhere that data lies.",
     )
@@ -315,8 +333,10 @@ def _rms_normalization(layer, shape, output_shape):
     _check_epsilon(layer)
     scale = getattr(layer, "scale", None)
     largest = 1.0 if scale is None else float(np.abs(_array(scale)).max())
+    near = normalized_near(layer.axis, layer.epsilon, largest, centered=False)
     return Nonlinearity(
         largest / math.sqrt(layer.epsilon),
+        constant_near=near,
         alert=f"'{layer.name}' has max|scale| / sqrt(epsilon), which it attains at "
         "zero.",
     )
@@ -361,8 +381,8 @@ _KINDS: list[tuple[tuple, Callable]] = [
     ((InvertibleResidual,), _invertible),
     ((kl.Rescaling,), _constant_scale),
     ((kl.Normalization,), _normalization),
-    (_IDENTITIES, _identity),
-    ((kl.RepeatVector,), _repeat),
+    (_IDENTITIES, lambda layer, _, after: _run(layer, after, 1.0)),
+    ((kl.RepeatVector,), lambda layer, _, after: _run(layer, after, layer.n**0.5)),
     (_GLOBAL_AVERAGES, _global_average),
     ((*_AVERAGES, *_UPSAMPLINGS, kl.Resizing), _by_axes),
     (_MAXIMA, _maximum),

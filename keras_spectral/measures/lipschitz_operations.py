@@ -1,7 +1,6 @@
 """What plain operations (`x + y`, `keras.ops.relu(x)`) do to distances."""
 
 import math
-import re
 
 import numpy as np
 from keras import ops
@@ -9,6 +8,7 @@ from keras import ops
 from keras_spectral.layers.lipschitz_constants import ACTIVATIONS, activation_slopes
 from keras_spectral.measures.linear_maps import Step
 from keras_spectral.measures.lipschitz_layers import Nonlinearity, Unbounded
+from keras_spectral.measures.lipschitz_slopes import SLOPES_ON, leaky
 
 # They put numbers elsewhere, each once.
 _MOVES = {
@@ -24,8 +24,7 @@ _MOVES = {
     "Swapaxes",
     "Transpose",
 }
-
-
+_ACTIVATIONS = {name.replace("_", ""): name for name in ACTIVATIONS}
 # They work along axes, which may be that of the samples.
 _BY_AXIS = {"Flip", "Max", "Mean", "Min", "Roll", "Sum"}
 
@@ -57,20 +56,20 @@ def operation_behaviour(operation, arguments, keywords, value, output_shape):
     if kind in _BY_AXIS and any(axis in (None, 0, -1 - len(shape)) for axis in axes):
         raise Unbounded("it mixes samples")
     if kind in _MOVES:
-        return Step(run, output_shape, 1.0, "exact")
+        return Step(run, output_shape, 1.0, "exact", one_sign=True)
     if kind in ("Add", "Subtract", "Negative"):
         if tuple(output_shape) != tuple(shape):
             raise Unbounded("it repeats its input")
         # The constant cancels, which numbers of a computer need not.
         first = bool(arguments) and arguments[0] is value
         sign = -1.0 if kind == "Negative" or (kind == "Subtract" and not first) else 1.0
-        return Step(lambda x: sign * x, output_shape, 1.0, "exact")
+        return Step(lambda x: sign * x, output_shape, 1.0, "exact", one_sign=True)
     if kind in ("Multiply", "Divide", "TrueDivide"):
         return _scaled(kind, arguments, value, run, output_shape)
     if kind in ("Mean", "Sum"):
         count = math.prod(shape) / max(1, math.prod(output_shape))
         norm = math.sqrt(count) if kind == "Sum" else 1 / math.sqrt(count)
-        return Step(run, output_shape, norm, "exact")
+        return Step(run, output_shape, norm, "exact", one_sign=True)
     if kind in ("Max", "Min", "Amax", "Amin", "Absolute", "Abs"):
         return Nonlinearity(1.0)
     if kind in ("Maximum", "Minimum", "Clip"):
@@ -79,15 +78,19 @@ def operation_behaviour(operation, arguments, keywords, value, output_shape):
         return Nonlinearity(1.0, (0.0, 1.0))
     if kind == "Softmax":
         return Nonlinearity(0.5)
-    name = re.sub(r"(?<!^)(?=[A-Z])", "_", kind).lower()
-    if name in ACTIVATIONS:
+    # `Relu`, `ReLU`, `LeakyRelu`: Keras writes them in several ways.
+    name = _ACTIVATIONS.get(kind.lower())
+    if name is not None:
         slope = getattr(operation, "negative_slope", getattr(operation, "alpha", None))
         constant, slopes = ACTIVATIONS[name], activation_slopes(name)
+        on = SLOPES_ON.get(name)
         if name == "celu" and not float(slope) > 0:
             raise Unbounded("`alpha` must be above zero")
         if slope is not None and not 0 <= float(slope) <= 1:
             constant, slopes = max(1.0, abs(float(slope))), None
-        return Nonlinearity(constant, slopes)
+        if slope is not None or getattr(operation, "approximate", False):
+            on = leaky(float(slope)) if name == "leaky_relu" else None
+        return Nonlinearity(constant, slopes, slopes_on=on)
     raise Unbounded(f"the operation {kind} is not known here; put it into a layer")
 
 
@@ -103,7 +106,7 @@ def _scaled(kind, arguments, value, run, output_shape):
         norm = float((scale if kind == "Multiply" else 1 / scale).max())
     if not math.isfinite(norm):
         raise Unbounded("it divides by zero")
-    return Step(run, output_shape, norm, "exact")
+    return Step(run, output_shape, norm, "exact", one_sign=True)
 
 
 def _linear(operation, arguments, keywords, value, x):

@@ -1,0 +1,336 @@
+"""The walk that bounds a network on a ball around one input."""
+
+import math
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import layers as kl
+from keras import ops
+
+from keras_spectral.measures.linear_maps import (
+    LARGEST_MATRIX,
+    Step,
+    exact_backend,
+)
+from keras_spectral.measures.lipschitz_activations import Nonlinearity, Unbounded
+from keras_spectral.measures.lipschitz_graph import Value, Walk
+from keras_spectral.measures.lipschitz_layers import split_activation
+from keras_spectral.measures.lipschitz_slopes import normalized_near
+from keras_spectral.measures.logarithms import log, log_norm
+
+_PRODUCTS = ("Multiply", "Dot", "Matmul", "Einsum")
+
+
+class Enclosure(NamedTuple):
+    """Where a tensor lies for all inputs of the ball.
+
+    Args:
+        center: Array, what was computed for the input at its center.
+        radii: Array, how far each number may lie from the center.
+        error: Float, how far, in Euclidean norm, rounding may have moved the center
+            from what the tensor's bases' centers make.
+    """
+
+    center: np.ndarray
+    radii: np.ndarray
+    error: float = 0.0
+
+    @property
+    def largest(self):
+        """The largest magnitude of each number."""
+        return np.abs(self.center) + self.radii
+
+
+class LocalWalk(Walk):
+    """Follows the calls of a model on a ball.
+
+    Every tensor has an interval for each of its numbers, and each base a ball; on them
+    activations have smaller ranges of slopes, products have bounds, and a ReLU whose
+    sign cannot change is a linear map: identity or zero.
+
+    Args:
+        input_radius: Float, of the ball around the input, over all its numbers.
+    """
+
+    def __init__(self, input_radius):
+        super().__init__("local")
+        self.radius = float(input_radius)
+        self.epsilon = float(np.finfo("float64" if exact_backend() else "float32").eps)
+        self.centers, self.center = [], None
+
+    def begin(self, value, at):
+        """Tell where an input lies."""
+        center = self.centers[at]
+        value.where = Enclosure(center, np.full(center.shape, self.radius))
+        value.terms[0][0].ball, value.terms[0][0].error = self.radius, 0.0
+
+    def _one(self, operation, arguments, keywords, values, shape):
+        if isinstance(operation, kl.Layer) and id(operation) not in self.activations:
+            self.activations[id(operation)] = split_activation(operation)
+        self.center = self._run(operation, arguments, keywords)
+        kind = type(operation).__name__
+        ours = type(operation).__module__.startswith("keras.src.")
+        if ours and kind in _PRODUCTS and len(values) > 1:
+            return self._times(operation, values, shape)
+        if type(operation) is kl.UnitNormalization:
+            near = self._unit_near(operation.axis)
+            found = Nonlinearity(math.inf, constant_near=near)
+            return self._nonlinear(operation.name, kind, values[0], found)
+        return super()._one(operation, arguments, keywords, values, shape)
+
+    def _unit_near(self, axis):
+        def near(center, radii, ball):
+            along = axis if isinstance(axis, (list, tuple)) else [axis]
+            count = math.prod(
+                center.shape[at - 1 if at > 0 else at + center.ndim] for at in along
+            )
+            # Of a sum, not of a mean.
+            return normalized_near(axis, 0.0, count**-0.5, False)(center, radii, ball)
+
+        return near
+
+    def _run(self, operation, arguments, keywords):
+        """Return what an operation makes of the centers."""
+
+        def center(x):
+            if not isinstance(x, Value):
+                return x
+            dtype = "float64" if exact_backend() else "float32"
+            return ops.convert_to_tensor(x.where.center[None], dtype)
+
+        arguments, keywords = keras.tree.map_structure(center, (arguments, keywords))
+        made = operation(*arguments, **keywords)
+        return _array(keras.tree.flatten(made)[0])
+
+    def _applied(self, operation, value, found, shape):
+        before = value.where
+        value = super()._applied(operation, value, found, shape)
+        if not isinstance(found, Step):
+            # What moves numbers or leaves some out has made a base.
+            return value
+        center = self.center
+        gain = found.gain()
+        # A sum of k products is within k eps / 2 of theirs; of the magnitudes' sums
+        # the norm is at most the root of their number times that of the matrix.
+        error = gain * before.error + self.epsilon * (
+            before.center.size**1.5 * gain * _norm(before.center) + 8 * _norm(center)
+        )
+        radii = None
+        if found.one_sign:
+            radii = np.abs(found.apply(before.radii[None])[0])
+        self._place(value, center, error, radii)
+        return value
+
+    def _place(self, value, center, error, radii=None):
+        """Tell where a sum of maps of bases lies.
+
+        Args:
+            value: A `Value`.
+            center: Array.
+            error: Float, see `Enclosure`.
+            radii: Array, how far its numbers move at most, rounding aside; or `None`.
+        """
+        found = [] if radii is None else [radii]
+        rows = [map.row_norms() for _, map in value.terms]
+        if radii is None:
+            pairs = zip(rows, value.terms, strict=True)
+            rows = [map.norm()[0] if row is None else row for row, (_, map) in pairs]
+        if all(row is not None for row in rows):
+            pairs = list(zip(rows, (base for base, _ in value.terms), strict=True))
+            found.append(sum(row * base.ball for row, base in pairs))
+            spread = self._spread(value)
+            if spread is not None:
+                rows = np.sqrt(np.maximum(np.diag(spread), 0.0)).reshape(center.shape)
+                moved = sum(row * base.error for row, base in pairs)
+                found.append(rows * self.radius + moved)
+        radii = np.full(center.shape, math.inf)
+        for array in found:
+            radii = np.minimum(radii, array * (1 + 1e-9) + error)
+        value.where = Enclosure(center, radii, error)
+
+    def _sum(self, operation, values, shape):
+        value = super()._sum(operation, values, shape)
+        error = sum(v.where.error for v in values)
+        error += self.epsilon * 8 * sum(_norm(v.where.center) for v in values)
+        radii = sum(v.where.radii for v in values)
+        if type(operation).__name__ == "Average":
+            radii = radii / len(values)
+        self._place(value, self.center, error, radii)
+        return value
+
+    def _refused(self, values, shape):
+        value = super()._refused(values, shape)
+        value.where = Enclosure(np.zeros(shape), np.zeros(shape))
+        value.terms[0][0].ball = value.terms[0][0].error = 0.0
+        return value
+
+    def _joined(self, operation, values, shape):
+        values = [self._settled(value) for value in values]
+        value = super()._joined(operation, values, shape)
+        radii = [v.where.radii for v in values]
+        if type(operation).__name__ in ("Maximum", "Minimum"):
+            radii = np.max(radii, axis=0)
+        else:
+            tensors = [ops.convert_to_tensor(array[None]) for array in radii]
+            radii = _array(operation(tensors))
+        balls = [v.terms[0][0].ball for v in values]
+        errors = [v.terms[0][0].error for v in values]
+        return self._base(value, self.center, radii, _norm(balls), _norm(errors))
+
+    def _settled(self, value, kind="merged"):
+        made = super()._settled(value, kind)
+        if made is value:
+            return value
+        where = value.where
+        ball, error = where.error, where.error
+        for (base, _), norm in zip(value.terms, self.norms, strict=True):
+            ball, error = ball + norm * base.ball, error + norm * base.error
+        return self._base(made, where.center, where.radii, ball, error)
+
+    def _base(self, value, center, radii, ball, error):
+        """Tell where a new base lies, of which a ball and a box are known."""
+        base = value.terms[0][0]
+        total = log_norm(base.logs)
+        reach = math.exp(min(total, 700.0)) * self.radius * (1 + 1e-9) + error
+        base.ball = min(ball, reach, _norm(radii)) * (1 + 1e-12)
+        base.error = error
+        value.where = Enclosure(center, np.minimum(radii, base.ball))
+        return value
+
+    def _nonlinear(self, name, kind, value, found):
+        where = value.where
+        center = self.center
+        if found.function is not None:
+            center = ops.convert_to_tensor(where.center[None])
+            center = _array(found.function(center))
+        rounding = 64 * self.epsilon * (1 + float(np.abs(center).max(initial=0.0)))
+        least = largest = None
+        if found.slopes_on is not None:
+            reach = where.radii * (1 + 1e-12)
+            least, largest = found.slopes_on(where.center - reach, where.center + reach)
+        elif found.slopes is not None:
+            least, largest = (np.full(where.center.shape, s) for s in found.slopes)
+        if least is None:
+            made = self._settled(value)
+            base = made.terms[0][0]
+            constant = found.constant
+            if found.constant_near is not None:
+                near = found.constant_near(where.center, where.radii, base.ball)
+                constant = min(constant, near * (1 + 1e-9))
+            if not math.isfinite(constant):
+                raise Unbounded("the ball holds points where it is not Lipschitz")
+            logs = base.logs + log(constant)
+            new = self._new(name, kind, constant, "table", logs, center.shape)
+            ball = constant * base.ball + rounding * math.sqrt(center.size)
+            radii = np.full(center.shape, ball)
+            error = constant * base.error + rounding * math.sqrt(center.size)
+            return self._base(new, center, radii, ball, error)
+        if np.array_equal(least, largest):
+            return self._linear(name, value, least, center, rounding)
+        sizes = np.maximum(np.abs(least), np.abs(largest))
+        inverse = self._beyond(value, least.reshape(-1), largest.reshape(-1))
+        kept = sizes > 0
+        value = self._kept(name, value, kept)
+        made = self._settled(value)
+        base = made.terms[0][0]
+        constant = float(sizes.max())
+        logs = base.logs + log(constant)
+        new = self._new(name, kind, constant, "table", logs, center.shape, inverse)
+        error = constant * base.error + rounding * math.sqrt(center.size)
+        ball = constant * base.ball + rounding * math.sqrt(center.size)
+        radii = sizes * where.radii * (1 + 1e-9) + rounding
+        new = self._base(new, center, radii, ball, error)
+        return self._kept(name, new, kept)
+
+    def _linear(self, name, value, slopes, center, rounding):
+        """Return the value times slopes that are the same on all of the ball."""
+        where = value.where
+        step = _scaling(slopes)
+        terms = [(base, map.then(step, name)) for base, map in value.terms]
+        made = Value(value.shape, terms)
+        error = where.error * step.bound + rounding * math.sqrt(center.size)
+        radii = np.abs(slopes) * where.radii * (1 + 1e-9) + rounding
+        made.where = Enclosure(center, radii, error)
+        return made
+
+    def _kept(self, name, value, kept):
+        """Return the value with what the ball never lets through taken out."""
+        if kept.all():
+            return value
+        step = _scaling(kept.astype("float64"))
+        formed = all(
+            math.prod(map.shape) * kept.size <= LARGEST_MATRIX for _, map in value.terms
+        )
+        if not formed:
+            channels = kept.reshape(-1, kept.shape[-1]).any(axis=0).astype("float64")
+            if channels.all():
+                return value
+            step = step._replace(scale=channels, apply=lambda x: x * channels)
+        made = Value(
+            value.shape,
+            [(base, map.then(step, name)) for base, map in value.terms],
+        )
+        made.where = value.where
+        return made
+
+    def _times(self, operation, values, shape):
+        """Return the bounds of a product: of each factor times the others' size."""
+        kind = type(operation).__name__
+        if getattr(operation, "normalize", False):
+            raise Unbounded("with `normalize=True` it is not known here")
+        if len(values) != 2:
+            raise Unbounded("it multiplies more than two tensors; multiply in turn")
+        values = [self._settled(value) for value in values]
+        first, second = (value.where for value in values)
+        if kind == "Multiply":
+            sizes = [
+                _size(second, first.center.shape, shape),
+                _size(first, second.center.shape, shape),
+            ]
+            radii = first.radii * second.largest
+            radii = radii + np.abs(first.center) * second.radii
+        else:
+            # A sum of products is at most the product of the norms.
+            sizes, radii = [_norm(second.largest), _norm(first.largest)], None
+        bases = [value.terms[0][0] for value in values]
+        parts = [
+            log(size * (1 + 1e-9)) + base.logs
+            for size, base in zip(sizes, bases, strict=True)
+        ]
+        logs = np.logaddexp(*parts)
+        made = self._new(operation.name, kind, math.nan, "certified", logs, shape)
+        rounding = 64 * self.epsilon * _norm(first.largest) * _norm(second.largest)
+        rounding *= max(1, first.center.size if radii is None else 1)
+        pairs = list(zip(sizes, bases, strict=True))
+        ball = sum(size * base.ball for size, base in pairs) * (1 + 1e-9) + rounding
+        error = sum(size * base.error for size, base in pairs) * (1 + 1e-9) + rounding
+        if radii is None:
+            radii = np.full(shape, ball)
+        radii = radii * (1 + 1e-9) + rounding
+        return self._base(made, self.center, radii, ball, error)
+
+
+def _size(where, shape, output_shape):
+    """Return what a factor of one shape is multiplied by at most, in norm."""
+    squares = np.broadcast_to(np.square(where.largest), output_shape)
+    rank = len(output_shape)
+    form = (1,) * (rank - len(shape)) + tuple(shape)
+    repeated = tuple(
+        axis for axis in range(rank) if form[axis] == 1 and output_shape[axis] != 1
+    )
+    return float(np.sqrt(squares.sum(axis=repeated).max(initial=0.0)))
+
+
+def _scaling(slopes):
+    """Return the step that multiplies each number by its own."""
+    bound = float(np.abs(slopes).max(initial=0.0))
+    return Step(lambda x: x * slopes, slopes.shape, bound, "exact", one_sign=True)
+
+
+def _norm(x):
+    return float(np.linalg.norm(np.ravel(x)))
+
+
+def _array(tensor):
+    return np.asarray(ops.convert_to_numpy(tensor)[0], "float64")
