@@ -8,6 +8,7 @@ import functools
 import io
 import operator
 import pathlib
+import re
 import types
 import warnings
 import zipfile
@@ -258,9 +259,8 @@ def test_a_folder_with_a_link_to_itself(tmp_path):
 
 def test_a_path_is_said_once(tmp_path):
     torch.save({"a" * 600: torch.ones(2)}, path := tmp_path / "w.pth")
-    with pytest.raises(CheckpointError) as error:
+    with pytest.raises(CheckpointError, match=f"^{re.escape(str(path))} holds the key"):
         read_checkpoint(path)
-    assert str(error.value).count(str(path)) == 1
 
 
 FLOAT4 = getattr(torch, "float4_e2m1fn_x2", None)
@@ -270,6 +270,5 @@ FLOAT4 = getattr(torch, "float4_e2m1fn_x2", None)
 @pytest.mark.parametrize("dtype", [torch.complex32, FLOAT4])
 def test_numbers_of_other_types(dtype, kind, tmp_path):
     w = torch.zeros(4, dtype=torch.uint8).view(dtype)
-    with pytest.raises(CheckpointError, match="`w`.*Convert it to .*float32") as error:
+    with pytest.raises(CheckpointError, match="`w` in .*rule. Convert it to float32.$"):
         saved(tmp_path / "w.pth", {"w": w}, **FORMATS[kind])["w"]
-    assert "Download" not in str(error.value)

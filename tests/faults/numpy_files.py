@@ -92,6 +92,18 @@ CASES = {
         says="damaged (its member",
     ),
     "another version": Case(one(described(), version=(9, 9)), says="its member"),
+    "version 3 without UTF-8": Case(
+        one(b"{'descr': [('\xff', 'f4')]}", version=(3, 0)), says="its member"
+    ),
+    "version 3 of brackets": Case(
+        one("(" * 5000 + "\U0001f600" * 1200, version=(3, 0)), says="its member"
+    ),
+    "version 3 of a shape": Case(
+        one(described("('\U0001f600',)"), version=(3, 0)), says="damaged"
+    ),
+    "a table of a megabyte of columns": Case(
+        one("x" * 2**20, bytes(9), version=(2, 0)), "read", reader="inspected"
+    ),
     "no end": Case(one(described("(9,)")), says="the size of"),
     "objects": Case(one(described(descr="'|O'")), says="Python objects"),
     "objects in records": Case(

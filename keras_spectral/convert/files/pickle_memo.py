@@ -26,9 +26,6 @@ class Memo:
         # By number. Programs count from zero, unless they are made by hand.
         self._near, self._far = [], {}
 
-    def __len__(self):
-        return len(self._near) + len(self._far)
-
     def fetch(self, index):
         """Return what was stored under a number."""
         near = 0 <= index < len(self._near)
@@ -36,6 +33,10 @@ class Memo:
         if value is _DELETED:
             raise CheckpointError("is damaged (the memo of its pickle)")
         return value
+
+    def append(self, value):
+        """Keep an object under the next number."""
+        self.store(len(self._near) + len(self._far), value)
 
     def store(self, index, value):
         """Keep an object under a number, if it may be fetched."""

@@ -70,8 +70,8 @@ class _Machine:
         self._storages, self._fetched = storages, fetched
         self._spend, self._read = budget.spend, self._source.read
         self.stack, self._marked, self._below = [], [], 0
-        self._memo = Memo(budget, fetched)
-        self._fetch, self._keep = self._memo.fetch, self._memo.store
+        memo = Memo(budget, fetched)
+        self._fetch, self._keep, self._keep_next = memo.fetch, memo.store, memo.append
 
     def run(self):
         """Return what the program leaves."""
@@ -124,7 +124,7 @@ class _Machine:
     # The memo.
 
     def _memoize(self):
-        self._keep(len(self._memo), self.stack[-1])
+        self._keep_next(self.stack[-1])
 
     def _get(self):
         self.stack.append(self._fetch(int(self._source.numeral())))
