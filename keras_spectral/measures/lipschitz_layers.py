@@ -14,9 +14,7 @@ from keras_spectral.layers import (
     LipschitzBatchNormalization,
     MaskedConv2D,
 )
-from keras_spectral.layers.lipschitz_constants import (
-    KERNEL_KINDS,
-)
+from keras_spectral.layers.lipschitz_constants import KERNEL_KINDS
 from keras_spectral.measures.linear_maps import Kernel, Step, matrix_norm, stepwise
 from keras_spectral.measures.lipschitz_activations import (
     Nonlinearity,
@@ -182,17 +180,20 @@ def _separable(layer, shape, output_shape):
 
 
 def _normalization_scale(layer):
-    scale = 1 / np.sqrt(_array(layer.moving_variance) + layer.epsilon)
-    return scale if layer.gamma is None else scale * _array(layer.gamma)
+    variance = _array(layer.moving_variance) + layer.epsilon
+    if not (variance > 0).all():
+        raise Unbounded("it divides by a variance of zero; give it an `epsilon`")
+    return 1 / np.sqrt(variance)
 
 
 def _batch_normalization(layer, shape, output_shape):
-    return _scaling(_normalization_scale(layer), layer.axis, shape)
+    gamma = 1.0 if layer.gamma is None else _array(layer.gamma)
+    return _scaling(_normalization_scale(layer) * gamma, layer.axis, shape)
 
 
 def _lipschitz_batch_normalization(layer, shape, output_shape):
     inner = layer.layer
-    scale = 1 / np.sqrt(_array(inner.moving_variance) + inner.epsilon)
+    scale = _normalization_scale(inner)
     return _scaling(scale * _array(layer.effective_gamma()), inner.axis, shape)
 
 
@@ -348,7 +349,7 @@ def _check_epsilon(layer):
 
 
 def _conditional(layer, shape, output_shape):
-    scale = 1 / np.sqrt(_array(layer.moving_variance) + layer.epsilon)
+    scale = _normalization_scale(layer)
     table = _array(layer.embeddings)[:, : len(scale)]
     alert = f"The labels of '{layer.name}' are taken for fixed."
     return Nonlinearity(float(np.abs(table * scale).max()), alert=alert)

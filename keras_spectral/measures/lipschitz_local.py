@@ -11,6 +11,7 @@ from keras import ops
 from keras_spectral.measures.linear_maps import (
     LARGEST_MATRIX,
     Step,
+    called,
     exact_backend,
 )
 from keras_spectral.measures.lipschitz_activations import Nonlinearity, Unbounded
@@ -100,7 +101,10 @@ class LocalWalk(Walk):
             return ops.convert_to_tensor(x.where.center[None], dtype)
 
         arguments, keywords = keras.tree.map_structure(center, (arguments, keywords))
-        made = operation(*arguments, **keywords)
+        if len(arguments) == 1 and isinstance(operation, kl.Layer):
+            made = called(operation, *arguments, **keywords)
+        else:
+            made = operation(*arguments, **keywords)
         return _array(keras.tree.flatten(made)[0])
 
     def _applied(self, operation, value, found, shape):
