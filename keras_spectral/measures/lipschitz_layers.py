@@ -250,13 +250,17 @@ def _by_axes(layer, shape, output_shape):
         size = shape[axis]
         # One line a batch entry, constant along the other axes, whose weights sum to
         # one: what comes out is the line's own map.
-        lines = np.zeros((size, *shape[:channels], 1, *shape[channels + 1 :]))
-        np.moveaxis(lines, axis + 1, 1)[np.arange(size), np.arange(size)] = 1
-        images = np.moveaxis(stepwise(layer, lines), axis + 1, 1)
-        matrix = images.reshape(size, images.shape[1], -1)
-        if not np.allclose(matrix, matrix[:, :, :1], rtol=0, atol=1e-5):
-            raise Unbounded("it mixes its axes")
-        norm *= matrix_norm(matrix[:, :, 0].T)
+        one = (*shape[:channels], 1, *shape[channels + 1 :])
+        rows = []
+        for some in np.array_split(np.arange(size), 1 + size * math.prod(one) // 2**22):
+            lines = np.zeros((len(some), *one))
+            np.moveaxis(lines, axis + 1, 1)[np.arange(len(some)), some] = 1
+            images = np.moveaxis(stepwise(layer, lines), axis + 1, 1)
+            images = images.reshape(len(some), images.shape[1], -1)
+            if not np.allclose(images, images[:, :, :1], rtol=0, atol=1e-5):
+                raise Unbounded("it mixes its axes")
+            rows.append(images[:, :, 0])
+        norm *= matrix_norm(np.concatenate(rows).T)
     method = getattr(layer, "interpolation", "nearest")
     return _run(layer, output_shape, norm, method in ("nearest", "bilinear"))
 
@@ -308,10 +312,6 @@ def _relu(layer, shape, output_shape):
     if not layer.negative_slope and top > 0:
         on = piecewise([0.0, top], [0.0, 1.0, 0.0])
     return found._replace(slopes_on=on)
-
-
-def _activation(layer, shape, output_shape):
-    return activation_of(layer.activation)
 
 
 def _layer_normalization(layer, shape, output_shape):
@@ -393,7 +393,7 @@ _KINDS: list[tuple[tuple, Callable]] = [
     ((kl.ELU,), _slope("alpha")),
     ((kl.PReLU,), _slope("alpha")),
     ((kl.ReLU,), _relu),
-    ((kl.Activation,), _activation),
+    ((kl.Activation,), lambda layer, *_: activation_of(layer.activation)),
     ((kl.LayerNormalization, kl.GroupNormalization), _layer_normalization),
     ((kl.RMSNormalization,), _rms_normalization),
 ]

@@ -8,7 +8,7 @@ import pytest
 from keras import layers as kl
 from keras import ops
 
-from keras_spectral.measures import lipschitz_bound
+from keras_spectral.measures import lipschitz_bound, lipschitz_layers
 
 
 def test_what_has_no_bound_is_refused_all_at_once():
@@ -137,3 +137,19 @@ def test_shapes_and_names_as_users_write_them():
     x = keras.Input((4,))
     for y, expected in [(ops.relu(x), 1.0), (ops.leaky_relu(x, 3.0), 3.0)]:
         assert lipschitz_bound(keras.Model(x, y)).bound == pytest.approx(expected)
+
+
+def test_large_images_are_looked_at_in_parts(monkeypatch):
+    """Not one image a pixel of an axis at once."""
+    seen = []
+    run = lipschitz_layers.stepwise
+
+    def counted(layer, x):
+        seen.append(x.size)
+        return run(layer, x)
+
+    monkeypatch.setattr(lipschitz_layers, "stepwise", counted)
+    layer = kl.AveragePooling2D(2)
+    model = keras.Sequential([keras.Input((400, 300, 1)), layer])
+    assert lipschitz_bound(model).bound == pytest.approx(0.5)
+    assert 1 < len(seen) and max(seen) <= 2**22
