@@ -58,7 +58,7 @@ class LocalWalk(Walk):
         super().__init__("local")
         self.radius = float(input_radius)
         self.epsilon = float(np.finfo("float64" if exact_backend() else "float32").eps)
-        self.centers, self.center = [], None
+        self.center = None
 
     def begin(self, value, at):
         """Tell where an input lies."""
