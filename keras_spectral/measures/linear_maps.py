@@ -349,12 +349,28 @@ def _rounding():
     return 1.0 if exact_backend() else 1 + 1e-5
 
 
+def called(layer, x, **keywords):
+    """Return what a layer of a copy computes, with channels first on a CPU too.
+
+    TensorFlow has no convolutions for that.
+    """
+    windows = hasattr(layer, "kernel_size") or hasattr(layer, "pool_size")
+    if not windows or layer.data_format != "channels_first":
+        return layer(x, **keywords)
+    spec = layer.input_spec
+    layer.data_format, layer.input_spec = "channels_last", None
+    try:
+        return ops.moveaxis(layer(ops.moveaxis(x, 1, -1), **keywords), -1, 1)
+    finally:
+        layer.data_format, layer.input_spec = "channels_first", spec
+
+
 def stepwise(layer, x):
     """Return what the linear part of a layer makes of a NumPy array."""
 
     def run(x):
         dtype = "float64" if exact_backend() else "float32"
-        return ops.convert_to_numpy(layer(ops.convert_to_tensor(x, dtype)))
+        return ops.convert_to_numpy(called(layer, ops.convert_to_tensor(x, dtype)))
 
     bias = layer.bias if getattr(layer, "use_bias", False) else None
     if bias is not None:

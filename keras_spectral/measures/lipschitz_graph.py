@@ -72,6 +72,7 @@ class Walk:
         self.merges = method != "product"
         self.rows, self.alerts, self.refusals = [], [], []
         self.activations, self.kinds = {}, {}
+        self.centers = []  # On a ball only: the inputs.
 
     def run(self, model, input_shape=None):
         """Return the natural logarithm of the bound.

@@ -14,9 +14,7 @@ from keras_spectral.layers import (
     LipschitzBatchNormalization,
     MaskedConv2D,
 )
-from keras_spectral.layers.lipschitz_constants import (
-    KERNEL_KINDS,
-)
+from keras_spectral.layers.lipschitz_constants import KERNEL_KINDS
 from keras_spectral.measures.linear_maps import Kernel, Step, matrix_norm, stepwise
 from keras_spectral.measures.lipschitz_activations import (
     Nonlinearity,
@@ -182,17 +180,20 @@ def _separable(layer, shape, output_shape):
 
 
 def _normalization_scale(layer):
-    scale = 1 / np.sqrt(_array(layer.moving_variance) + layer.epsilon)
-    return scale if layer.gamma is None else scale * _array(layer.gamma)
+    variance = _array(layer.moving_variance) + layer.epsilon
+    if not (variance > 0).all():
+        raise Unbounded("it divides by a variance of zero; give it an `epsilon`")
+    return 1 / np.sqrt(variance)
 
 
 def _batch_normalization(layer, shape, output_shape):
-    return _scaling(_normalization_scale(layer), layer.axis, shape)
+    gamma = 1.0 if layer.gamma is None else _array(layer.gamma)
+    return _scaling(_normalization_scale(layer) * gamma, layer.axis, shape)
 
 
 def _lipschitz_batch_normalization(layer, shape, output_shape):
     inner = layer.layer
-    scale = 1 / np.sqrt(_array(inner.moving_variance) + inner.epsilon)
+    scale = _normalization_scale(inner)
     return _scaling(scale * _array(layer.effective_gamma()), inner.axis, shape)
 
 
@@ -249,13 +250,17 @@ def _by_axes(layer, shape, output_shape):
         size = shape[axis]
         # One line a batch entry, constant along the other axes, whose weights sum to
         # one: what comes out is the line's own map.
-        lines = np.zeros((size, *shape[:channels], 1, *shape[channels + 1 :]))
-        np.moveaxis(lines, axis + 1, 1)[np.arange(size), np.arange(size)] = 1
-        images = np.moveaxis(stepwise(layer, lines), axis + 1, 1)
-        matrix = images.reshape(size, images.shape[1], -1)
-        if not np.allclose(matrix, matrix[:, :, :1], rtol=0, atol=1e-5):
-            raise Unbounded("it mixes its axes")
-        norm *= matrix_norm(matrix[:, :, 0].T)
+        one = (*shape[:channels], 1, *shape[channels + 1 :])
+        rows = []
+        for some in np.array_split(np.arange(size), 1 + size * math.prod(one) // 2**22):
+            lines = np.zeros((len(some), *one))
+            np.moveaxis(lines, axis + 1, 1)[np.arange(len(some)), some] = 1
+            images = np.moveaxis(stepwise(layer, lines), axis + 1, 1)
+            images = images.reshape(len(some), images.shape[1], -1)
+            if not np.allclose(images, images[:, :, :1], rtol=0, atol=1e-5):
+                raise Unbounded("it mixes its axes")
+            rows.append(images[:, :, 0])
+        norm *= matrix_norm(np.concatenate(rows).T)
     method = getattr(layer, "interpolation", "nearest")
     return _run(layer, output_shape, norm, method in ("nearest", "bilinear"))
 
@@ -309,10 +314,6 @@ def _relu(layer, shape, output_shape):
     return found._replace(slopes_on=on)
 
 
-def _activation(layer, shape, output_shape):
-    return activation_of(layer.activation)
-
-
 def _layer_normalization(layer, shape, output_shape):
     if getattr(layer, "rms_scaling", False):
         raise Unbounded("with `rms_scaling` it divides by what may be zero")
@@ -348,7 +349,7 @@ def _check_epsilon(layer):
 
 
 def _conditional(layer, shape, output_shape):
-    scale = 1 / np.sqrt(_array(layer.moving_variance) + layer.epsilon)
+    scale = _normalization_scale(layer)
     table = _array(layer.embeddings)[:, : len(scale)]
     alert = f"The labels of '{layer.name}' are taken for fixed."
     return Nonlinearity(float(np.abs(table * scale).max()), alert=alert)
@@ -392,7 +393,7 @@ _KINDS: list[tuple[tuple, Callable]] = [
     ((kl.ELU,), _slope("alpha")),
     ((kl.PReLU,), _slope("alpha")),
     ((kl.ReLU,), _relu),
-    ((kl.Activation,), _activation),
+    ((kl.Activation,), lambda layer, *_: activation_of(layer.activation)),
     ((kl.LayerNormalization, kl.GroupNormalization), _layer_normalization),
     ((kl.RMSNormalization,), _rms_normalization),
 ]

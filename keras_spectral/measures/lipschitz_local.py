@@ -11,6 +11,7 @@ from keras import ops
 from keras_spectral.measures.linear_maps import (
     LARGEST_MATRIX,
     Step,
+    called,
     exact_backend,
 )
 from keras_spectral.measures.lipschitz_activations import Nonlinearity, Unbounded
@@ -57,7 +58,7 @@ class LocalWalk(Walk):
         super().__init__("local")
         self.radius = float(input_radius)
         self.epsilon = float(np.finfo("float64" if exact_backend() else "float32").eps)
-        self.centers, self.center = [], None
+        self.center = None
 
     def begin(self, value, at):
         """Tell where an input lies."""
@@ -100,7 +101,10 @@ class LocalWalk(Walk):
             return ops.convert_to_tensor(x.where.center[None], dtype)
 
         arguments, keywords = keras.tree.map_structure(center, (arguments, keywords))
-        made = operation(*arguments, **keywords)
+        if len(arguments) == 1 and isinstance(operation, kl.Layer):
+            made = called(operation, *arguments, **keywords)
+        else:
+            made = operation(*arguments, **keywords)
         return _array(keras.tree.flatten(made)[0])
 
     def _applied(self, operation, value, found, shape):

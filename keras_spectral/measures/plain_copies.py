@@ -8,7 +8,7 @@ from keras import layers as kl
 from keras import ops
 
 from keras_spectral.layers.reparametrization import Reparametrization
-from keras_spectral.models.copying import rebuilt
+from keras_spectral.models.copying import bare_config, rebuilt
 from keras_spectral.models.graph import check_graph
 from keras_spectral.models.keras_internals import flatten_layers
 from keras_spectral.models.slots import kernel_slots
@@ -48,12 +48,12 @@ def plain_copy(model):
             layer = layer.layer
         else:
             return None
-        config = layer.get_config()
+        config = bare_config(layer)
         return type(layer).from_config({**config, "dtype": "float64"})
 
     state = random.getstate()  # Initializers of the copy draw seeds from it.
     try:
-        done = rebuilt(model, replace, dtype="float64")
+        done = rebuilt(model, replace, dtype="float64", bare=True)
     except (TypeError, NotImplementedError) as error:
         raise ValueError(
             "`model` must be made of layers that Keras can make again from their "

@@ -50,7 +50,7 @@ class Rebuilt(NamedTuple):
     replaced: list
 
 
-def rebuilt(model, replace, dtype=None):
+def rebuilt(model, replace, dtype=None, bare=False):
     """Return a copy of a model with other layers in the place of some.
 
     Nested models are entered; a layer that is used several times, in nested models too,
@@ -62,6 +62,8 @@ def rebuilt(model, replace, dtype=None):
             tuple of new ones to be called one after the other; `None` keeps the layer.
         dtype: String that the inputs and the layers that are kept have in place of
             their dtypes and policies, apart from integers; `None` for as they are.
+        bare: Boolean, whether Keras' layers are made without what only training asks
+            for (see `bare_config`).
 
     Returns:
         A `Rebuilt`.
@@ -79,7 +81,7 @@ def rebuilt(model, replace, dtype=None):
     [1, 3, 2]
     """
     check_graph(model)
-    rebuilder = _Rebuilder(replace, dtype)
+    rebuilder = _Rebuilder(replace, dtype, bare)
     with deep_graphs():
         copy = rebuilder.model(model)
     for old, new in rebuilder.kept:
@@ -91,8 +93,8 @@ def rebuilt(model, replace, dtype=None):
 class _Rebuilder:
     """Builds the models of `rebuilt`, and remembers what stands for which layer."""
 
-    def __init__(self, replace, dtype):
-        self.replace, self.dtype = replace, dtype
+    def __init__(self, replace, dtype, bare):
+        self.replace, self.dtype, self.bare = replace, dtype, bare
         self.kept, self.replaced = [], []
         self.places = {}
 
@@ -145,11 +147,38 @@ class _Rebuilder:
             new = new if isinstance(new, tuple) else (new,)
             self.replaced.append((operation, new))
             return new
-        config = operation.get_config()
+        config = bare_config(operation) if self.bare else operation.get_config()
         new = type(operation).from_config(in_dtype(config, self.dtype))
         if is_layer:
             self.kept.append((operation, new))
         return (new,)
+
+
+def bare_config(operation):
+    """Return the config of a layer of Keras without what only training asks for.
+
+    Initializers, regularizers and constraints of the user's own need not be registered
+    then. An activation is left out, too: its name may be one that Keras has.
+
+    Args:
+        operation: A `keras.Operation`. The config of one that is not Keras' own is as
+            it is.
+
+    Example:
+    >>> bare_config(kl.Dense(2, "relu", kernel_constraint="non_neg"))["activation"]
+    'linear'
+    """
+    config = operation.get_config()
+    if not type(operation).__module__.startswith("keras.src.layers."):
+        return config
+    for key in config:
+        if key.endswith(("_regularizer", "_constraint")):
+            config[key] = None
+        elif key.endswith("_initializer"):
+            config[key] = "zeros"
+        elif key == "activation" and getattr(operation, key, None) is not None:
+            config[key] = "linear"
+    return config
 
 
 def in_dtype(config, dtype):

@@ -8,7 +8,7 @@ import pytest
 from keras import layers as kl
 from keras import ops
 
-from keras_spectral.measures import lipschitz_bound
+from keras_spectral.measures import lipschitz_bound, lipschitz_layers
 
 
 def test_what_has_no_bound_is_refused_all_at_once():
@@ -95,3 +95,61 @@ def test_nothing_of_the_users_changes():
     lipschitz_bound(model)
     assert random.random() == expected
     assert model.layers[0].activation is keras.activations.relu
+
+
+class Halves(keras.initializers.Initializer):
+    def __call__(self, shape, dtype=None):
+        return ops.full(shape, 0.5, dtype)
+
+
+class Kept(keras.constraints.Constraint):
+    def __call__(self, w):
+        return w
+
+
+def fivefold(x):
+    return 5 * x
+
+
+def test_what_only_trains_need_not_be_registered():
+    """Objects of the user's own, which Keras cannot make again from their config."""
+    arguments = dict(kernel_initializer=Halves(), kernel_constraint=Kept())
+    dense = kl.Dense(3, kernel_regularizer=ops.sum, **arguments)
+    model = keras.Sequential([keras.Input((4,)), dense, kl.PReLU(Halves())])
+    assert lipschitz_bound(model).bound == pytest.approx(12**0.5 / 2)
+    for layer in (kl.Dense(4, fivefold), kl.Activation(fivefold)):
+        with pytest.raises(ValueError, match="fivefold is not known"):
+            lipschitz_bound(keras.Sequential([keras.Input((4,)), layer]))
+
+
+def test_a_variance_of_zero_is_named():
+    dead = kl.BatchNormalization(epsilon=0.0, name="dead")
+    model = keras.Sequential([keras.Input((3,)), dead])
+    dead.moving_variance.assign(np.array([1.0, 0.0, 1.0]))
+    with pytest.raises(ValueError, match="'dead'.*variance of zero"):
+        lipschitz_bound(model)
+
+
+def test_shapes_and_names_as_users_write_them():
+    images = keras.Sequential([keras.Input((None, None, 1)), kl.Conv2D(2, 3)])
+    for shape in ([5, 5, 1], (5, 5, 1), [(5, 5, 1)]):
+        assert lipschitz_bound(images, input_shape=shape).bound > 0
+    x = keras.Input((4,))
+    for y, expected in [(ops.relu(x), 1.0), (ops.leaky_relu(x, 3.0), 3.0)]:
+        assert lipschitz_bound(keras.Model(x, y)).bound == pytest.approx(expected)
+
+
+def test_large_images_are_looked_at_in_parts(monkeypatch):
+    """Not one image a pixel of an axis at once."""
+    seen = []
+    run = lipschitz_layers.stepwise
+
+    def counted(layer, x):
+        seen.append(x.size)
+        return run(layer, x)
+
+    monkeypatch.setattr(lipschitz_layers, "stepwise", counted)
+    layer = kl.AveragePooling2D(2)
+    model = keras.Sequential([keras.Input((400, 300, 1)), layer])
+    assert lipschitz_bound(model).bound == pytest.approx(0.5)
+    assert 1 < len(seen) and max(seen) <= 2**22
