@@ -168,11 +168,21 @@ class InvertibleResidual(kl.Layer):
         """Return a certified bound of Lip(g), at most `bound`.
 
         Returns:
-            Float, the product of the layers' certificates and the activations'
-            constants.
+            Float, the product of the certificates and the activations' constants.
+
+        Raises:
+            ValueError: If a kernel is not finite, or has a norm above 8e37.
         """
         self._check_built()
-        return float(ops.convert_to_numpy(self._bounded()[1]))
+        values, certificate = self._bounded()
+        for (slot, _), (_, kernel) in zip(self._weighted, values, strict=True):
+            if not ops.convert_to_numpy(ops.all(ops.isfinite(kernel))):
+                raise ValueError(
+                    "`function` must hold kernels that can be scaled. Received: "
+                    f"'{slot.name}' of layer '{slot.owner.name}' with NaN, infinity or "
+                    "a norm above 8e37. Go back to an earlier checkpoint."
+                )
+        return float(ops.convert_to_numpy(certificate))
 
     def inverse(self, outputs, tolerance=1e-5, max_iterations=500):
         """Solve x + g(x) = y by the fixed-point iteration x <- y - g(x).

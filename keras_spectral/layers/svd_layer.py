@@ -3,12 +3,13 @@
 import math
 
 import keras
+import ml_dtypes
 import numpy as np
 from keras import layers as kl
 from keras import ops
 
 from keras_spectral.linalg import rank_at_ratio
-from keras_spectral.linalg.norms import wide
+from keras_spectral.linalg.norms import magnitude, wide
 from keras_spectral.models.slots import check_finite_kernel, kernel_slots
 from keras_spectral.regularizers import Orthonormal
 from keras_spectral.validation import check_ratio
@@ -273,7 +274,8 @@ class SVDLayer(kl.Layer):
 
         Raises:
             ValueError: If the layer is of another kind, not built, grouped,
-                quantized or LoRA enabled, or its kernel is not finite.
+                quantized or LoRA enabled, or its kernel or the norm of it is not
+                finite.
         """
         if type(layer) is not cls.plain_layer:
             raise ValueError(
@@ -314,6 +316,12 @@ class SVDLayer(kl.Layer):
     def _assign(self, matrix):
         """Set the factors to the truncated SVD of `matrix` (inputs, outputs)."""
         v, s, u = np.linalg.svd(matrix, full_matrices=False)
+        dtype = keras.backend.standardize_dtype(self.scale.dtype)
+        if s[0] > float(ml_dtypes.finfo(dtype).max):
+            raise ValueError(
+                f"`layer` must have a kernel whose norm {dtype} holds. Received: the "
+                f"norm {s[0]:.3g} in '{self.name}'. Scale the kernel down."
+            )
         (slot,) = kernel_slots(self.first)
         slot.variable.assign(slot.view.unflatten(v[:, : self.rank]))
         kernel = self.second.kernel
@@ -344,5 +352,6 @@ class SVDLayer(kl.Layer):
 def _over_largest(e):
     """Return e / max|e|; a spectrum of zeros stays one."""
     e = wide(e)
+    e = e / magnitude(e)  # No constant changes the quotient, nor its gradient.
     largest = ops.max(ops.abs(e))
     return e / ops.where(largest > 0, largest, ops.ones_like(largest))

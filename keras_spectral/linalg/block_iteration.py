@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from keras_spectral.linalg.arrays import largest_entry
+from keras_spectral.linalg.norms import largest_divisor
 from keras_spectral.linalg.operators import dense_operator
 from keras_spectral.linalg.tracing import traced_once
 
@@ -100,8 +101,10 @@ def _iterate(operator, left, right, kept):
     # One scale serves all, so that nothing overflows whatever the kernel's is. Few
     # operations: on small kernels their number is what normalization costs.
     scaled = _flat(operator.adjoint(left))
-    scale = ops.max(ops.abs(scaled))
-    scale = ops.where(scale > 0, scale, 1.0)
+    most, largest = largest_divisor(scaled), ops.max(ops.abs(scaled))
+    # Infinity stays: rows that are divided by it have no direction.
+    scale = ops.where(ops.isfinite(largest), most, largest)
+    scale = ops.clip(largest, 1.0 / most, scale)
     span = _unit_rows(scaled / scale, 0.0)
     if kept:
         # Right vectors first: the other rows are then orthogonal to them.

@@ -15,19 +15,40 @@ def wide(tensor):
     return tensor if "float64" in dtype else ops.cast(tensor, "float32")
 
 
+def largest_divisor(tensor):
+    """Return the largest number to divide by, as a float: 2^126 in float32.
+
+    XLA multiplies by the reciprocal, and takes what is smaller than 2^-126 for zero.
+
+    Args:
+        tensor: Float tensor, of the dtype that is meant.
+
+    Example:
+    >>> import numpy as np
+    >>> largest_divisor(np.ones(3, "float32")) == 2.0**126
+    True
+    """
+    wide = keras.backend.standardize_dtype(tensor.dtype) == "float64"
+    return 2.0**1022 if wide else 2.0**126
+
+
 def magnitude(tensor):
     """Return the largest absolute entry to divide by: 1 if zero or not finite.
 
     Squares of what was divided by it stay inside float32 for every kernel whose
-    entries are normal numbers. No gradient flows.
+    entries are normal numbers; the largest becomes 1, or up to 4 where XLA could not
+    divide by it. No gradient flows.
     """
     largest = ops.max(ops.abs(ops.stop_gradient(tensor)))
     usable = ops.logical_and(largest > 0, largest < float("inf"))
+    largest = ops.minimum(largest, largest_divisor(tensor))
     return ops.where(usable, largest, ops.ones_like(largest))
 
 
 def scaled_squares(tensor, axes):
     """Return the largest magnitude and the sum of squares of what it divides.
+
+    It is 2^126 where it is above that in float32, see `largest_divisor`.
 
     The norm is the first times the root of the second: products of many layers are far
     from 1, and their squares farther.
@@ -46,6 +67,7 @@ def scaled_squares(tensor, axes):
     [[4.0], [1.5625]]
     """
     largest = ops.max(ops.abs(tensor), axis=axes, keepdims=True)
+    largest = ops.minimum(largest, largest_divisor(tensor))
     scale = ops.where(largest > 0, largest, ops.ones_like(largest))
     squares = ops.sum(ops.square(tensor / scale), axis=axes)
     return ops.squeeze(largest, axis=axes), squares

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from keras import ops
 
+from keras_spectral.linalg.norms import largest_divisor
 from keras_spectral.linalg.operators import LinearOperator, dense_operator
 from keras_spectral.linalg.tracing import traced_once
 from keras_spectral.validation import check_choice, check_integer
@@ -41,7 +42,7 @@ def normalized(x, fallback):
     # Dividing by the largest entry first keeps the squares of kernels scaled by
     # 1e-38 or 1e38 inside float32, and makes NaN of what has no direction. Few
     # operations: on small kernels their number is what normalization costs.
-    scaled = x / ops.max(ops.abs(x))
+    scaled = x / ops.minimum(ops.max(ops.abs(x)), largest_divisor(x))
     norm = ops.sqrt(ops.sum(ops.square(scaled)))
     return ops.where(norm > 0, scaled / norm, fallback)
 
@@ -152,8 +153,8 @@ def leading_triplet(matrix) -> SingularTriplet:
     rows, columns = matrix.shape
     # The largest entry becomes 1, so that no square overflows. Few operations: on small
     # kernels their number is what normalization costs.
-    scale = ops.max(ops.abs(matrix))
-    scale = ops.where(scale > 0, scale, 1.0)
+    most = largest_divisor(matrix)
+    scale = ops.clip(ops.max(ops.abs(matrix)), 1.0 / most, most)
     scaled = matrix / scale
     # Not `ops.matmul`, which computes in float32 on torch.
     tall, transposed = columns <= rows, ops.transpose(scaled)
