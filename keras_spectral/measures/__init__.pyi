@@ -16,6 +16,10 @@ from .eigenvalues import (
     random_edge as random_edge,
     squared_singular_values as squared_singular_values,
 )
+from .jacobians import (
+    Gradients as Gradients,
+    Linearization as Linearization,
+)
 from .linear_mixture import (
     LinearMixture as LinearMixture,
     fit_linear_mixture as fit_linear_mixture,

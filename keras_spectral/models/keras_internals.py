@@ -6,6 +6,8 @@ no other file of the package reaches for a private attribute.
 
 import contextlib
 
+from keras.src.backend.common import dtypes, masking
+
 # Where `Dense`, `EinsumDense` and `Conv1D/2D/3D` hold their variable. The public
 # `kernel` is a tensor once LoRA is enabled or the layer is quantized.
 KERNEL = "_kernel"
@@ -92,6 +94,60 @@ def call_arguments(call, values):
     ('x',)
     """
     return call.arguments.fill_in(values)
+
+
+def mask_of(tensor):
+    """Return the mask that goes with a tensor, such as an embedding's; `None` if none.
+
+    Args:
+        tensor: Tensor.
+
+    Example:
+    >>> import keras, numpy as np
+    >>> embedded = keras.layers.Embedding(3, 2, mask_zero=True)(np.array([[1, 0]]))
+    >>> keras.ops.convert_to_numpy(mask_of(embedded)).tolist()
+    [[True, False]]
+    """
+    return masking.get_keras_mask(tensor)
+
+
+def with_mask(tensor, mask):
+    """Return a tensor with the mask that goes with it from now on.
+
+    Args:
+        tensor: Tensor.
+        mask: Tensor, or `None`, which changes nothing.
+
+    Example:
+    >>> import keras
+    >>> masked = with_mask(keras.ops.ones((1, 2, 3)), keras.ops.array([[True, False]]))
+    >>> keras.ops.convert_to_numpy(mask_of(masked)).tolist()
+    [[True, False]]
+    """
+    if mask is not None:
+        masking.set_keras_mask(tensor, mask)
+    return tensor
+
+
+@contextlib.contextmanager
+def float64_kept():
+    """Let layers in float64 compute in it, as long as this lasts.
+
+    Elsewhere than on TensorFlow, Keras' promotion makes float32 of two float64: Dense
+    and the normalizations cast to that.
+
+    Example:
+    >>> import keras
+    >>> with float64_kept():
+    ...     keras.backend.result_type("float64", "float32")
+    'float64'
+    """
+    before = dtypes.BIT64_TO_BIT32_DTYPE["float64"]
+    dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"
+    try:
+        yield
+    finally:
+        dtypes.BIT64_TO_BIT32_DTYPE["float64"] = before
 
 
 def forget_traces(model):
