@@ -13,6 +13,7 @@ from keras_spectral.measures.jacobians import Linearization
 from keras_spectral.measures.kernel_norms import kernel_norms
 from keras_spectral.measures.margins import margins
 from keras_spectral.measures.samples import Samples, check_outputs, forward
+from keras_spectral.models.graph import check_graph
 from keras_spectral.validation import Norm, check_choice
 
 Measure = Literal["margin", "Spec-Fro", "Spec-L1", "Jac-Norm"]
@@ -29,7 +30,7 @@ class Complexity(Distributions):
         **kwargs: `title` and `caption`, see `Rows`.
 
     Example:
-    >>> found = Complexity({"margin": [1.0, -2.0]}, Rows([]))
+    >>> found = Complexity({"margin": [1.0, -2.0]}, layers=[])
     >>> found.misclassified, found.error
     (1, 0.5)
     """
@@ -100,7 +101,7 @@ def complexity_measures(
         where: Which kernels, see `models.weights`.
         hidden: List of hidden layers, names or tensors as `Linearization` takes them.
             By default what each kernel but the first reads: after activation and
-            pooling.
+            pooling. A network with a nested model that it uses twice needs it.
         batch_size: Integer >= 1, samples at a time.
         progress: Boolean, whether a terminal shows a bar.
 
@@ -129,6 +130,8 @@ def complexity_measures(
     check_choice("norm", norm, Norm)
     check_choice("batch_normalization", batch_normalization, ("fold", "ignore"))
     samples = Samples(model, x, y, batch_size, labels=True)
+    if "Jac-Norm" in measures:
+        check_graph(model)
     kernels = kernel_norms(model, where, norm, batch_normalization)
     jacobian = (
         _JacobianNorm(model, hidden, batch_size) if "Jac-Norm" in measures else None

@@ -74,7 +74,7 @@ def noise_sensitivity(
     >>> layer = keras.layers.Dense(4, kernel_initializer="identity")
     >>> model = keras.Sequential([keras.Input((4,)), layer])
     >>> found = noise_sensitivity(model, np.eye(4), draws=2000)
-    >>> abs(found.maximum - 4) < 5 * found.standard_errors.max()
+    >>> bool(abs(found.maximum - 4) < 5 * found.standard_errors.max())
     True
 
     Source: [sanyal2020], section 3; [arora2018], Proposition 3.1.

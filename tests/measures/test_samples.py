@@ -108,6 +108,8 @@ def test_a_wrapped_softmax_and_one_that_only_its_outputs_show():
 
     model = Own()
     model(X)
+    with pytest.raises(ValueError, match="a `keras.Sequential` or a functional"):
+        complexity_measures(model, X, [0] * 6)
     with pytest.raises(ValueError, match="not negative and sum to one"):
         complexity_measures(model, X, [0] * 6, measures="Spec-Fro")
 
