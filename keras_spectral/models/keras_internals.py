@@ -6,8 +6,6 @@ no other file of the package reaches for a private attribute.
 
 import contextlib
 
-from keras.src.backend.common import dtypes, masking
-
 # Where `Dense`, `EinsumDense` and `Conv1D/2D/3D` hold their variable. The public
 # `kernel` is a tensor once LoRA is enabled or the layer is quantized.
 KERNEL = "_kernel"
@@ -108,6 +106,8 @@ def mask_of(tensor):
     >>> keras.ops.convert_to_numpy(mask_of(embedded)).tolist()
     [[True, False]]
     """
+    from keras.src.backend.common import masking
+
     return masking.get_keras_mask(tensor)
 
 
@@ -124,6 +124,8 @@ def with_mask(tensor, mask):
     >>> keras.ops.convert_to_numpy(mask_of(masked)).tolist()
     [[True, False]]
     """
+    from keras.src.backend.common import masking
+
     if mask is not None:
         masking.set_keras_mask(tensor, mask)
     return tensor
@@ -142,6 +144,8 @@ def float64_kept():
     ...     keras.backend.result_type("float64", "float32")
     'float64'
     """
+    from keras.src.backend.common import dtypes
+
     before = dtypes.BIT64_TO_BIT32_DTYPE["float64"]
     dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"
     try:
