@@ -60,16 +60,16 @@ def alignment(
     points, names = _points(model)
     values = {name: [] for name in names}
     for inputs, _ in samples.each("Alignment", progress):
-        between = [_logs(norms, inputs[0], *ends) for ends in _pairs(points, 1)]
+        between = [_logs(norms, inputs, *ends) for ends in _pairs(points, 1)]
         for name, together, one, two in zip(
             names,
-            [_logs(norms, inputs[0], *ends) for ends in _pairs(points, 2)],
+            [_logs(norms, inputs, *ends) for ends in _pairs(points, 2)],
             between,
             between[1:],
             strict=False,
         ):
             values[name].append(together - one - two)
-        whole = _logs(norms, inputs[0], points[0], points[-1])
+        whole = _logs(norms, inputs, points[0], points[-1])
         values["whole network"].append(whole - sum(between))
         values["product bound"].append(whole - bound.log10_bound * math.log(10))
     return Distributions(
@@ -95,6 +95,6 @@ def _pairs(points, apart):
     return list(zip(points, points[apart:], strict=False))
 
 
-def _logs(norms, x, source, target):
-    found = norms.between(x, source, target)
+def _logs(norms, inputs, source, target):
+    found = norms.between(inputs, source, target)
     return np.log(found, where=found > 0, out=np.full_like(found, np.nan))

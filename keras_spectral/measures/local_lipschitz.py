@@ -12,6 +12,7 @@ from keras_spectral.measures.pairs import ORDERS
 from keras_spectral.measures.samples import Samples, check_model, floats, forward
 from keras_spectral.models.keras_internals import functional_graph
 from keras_spectral.results import Rows
+from keras_spectral.terminal import progress_bar
 from keras_spectral.validation import check_choice, check_integer
 
 # Up to how many numbers, of what goes in or comes out, the matrix is formed.
@@ -29,21 +30,27 @@ class JacobianNorms:
         batch_size: Integer, samples times probes that run at once.
 
     Attributes:
+        moving: Integer, which input is that of floats.
         how: String, how the norms are known.
     """
 
     def __init__(self, model, order=2, batch_size=128):
         check_choice("order", order, ORDERS)
         check_model(model)
-        graph = functional_graph(model)
-        if graph is None or len(graph[0]) != 1 or len(graph[2]) != 1:
+        inputs, _, outputs = functional_graph(model) or ((), (), ())
+        moving = [
+            at
+            for at, tensor in enumerate(inputs)
+            if keras.backend.is_float_dtype(tensor.dtype)
+        ]
+        if len(moving) != 1 or len(outputs) != 1:
             raise ValueError(
                 "`model` must be a `keras.Sequential` or functional model with one "
-                f"input and one output. Received: {model!r}."
+                f"input of floats and one output. Received: {model!r}."
             )
-        self.order = order
+        self.order, (self.moving,) = order, moving
+        self.ends = [inputs[self.moving], outputs[0]]
         self.at = Linearization(model, batch_size=batch_size)
-        self.ends = self.at.points
         shape = self.ends[1].shape[1:]
         self.how = "Exact norms" if None not in shape else "Exact norms where small"
         if order == np.inf and math.prod(size or 2 for size in shape) != 1:
@@ -53,25 +60,26 @@ class JacobianNorms:
                 f"for outputs of shape {tuple(shape)}."
             )
 
-    def __call__(self, x):
-        """Return a float64 array (samples,) for an array of inputs (samples, ...)."""
-        return self.between(x, *self.ends)
+    def __call__(self, inputs):
+        """Return a float64 array (samples,) for a list of arrays, one an input."""
+        return self.between(inputs, *self.ends)
 
-    def between(self, x, source, target):
+    def between(self, inputs, source, target):
         """Return the norms of the Jacobians of a target by a source.
 
         Args:
-            x: Array (samples, ...), of the model's inputs.
+            inputs: List of arrays (samples, ...), one an input of the model.
             source: A point, see `Linearization`.
             target: A point.
         """
+        x = inputs[0] if len(inputs) == 1 else inputs
         shapes = [tuple(v.shape[1:]) for v in self.at.values(x, [source, target])]
-        inputs, outputs = (math.prod(shape) for shape in shapes)
-        if self.order == 2 and min(inputs, outputs) > LARGEST_SIDE:
+        smaller = min(math.prod(shape) for shape in shapes)
+        if self.order == 2 and smaller > LARGEST_SIDE:
             self.how = (
                 f"Norms of large Jacobians by {_STEPS} power iterations, from below"
             )
-            return self._iterated(x, source, target, shapes[0])
+            return self._iterated(x, source, target, (len(inputs[0]), *shapes[0]))
         rows = self._matrix(x, source, target, shapes)
         if self.order == 1:
             return np.linalg.norm(rows, axis=1).max(1)
@@ -90,12 +98,12 @@ class JacobianNorms:
         else:
             found = self.at.jvp(x, probes, source, [target])[0]
         found = keras.ops.convert_to_numpy(found).astype("float64")
-        found = found.reshape(size, len(x), -1).transpose(1, 0, 2)
+        found = found.reshape(*found.shape[:2], -1).transpose(1, 0, 2)
         return found if by_rows else found.transpose(0, 2, 1)
 
     def _iterated(self, x, source, target, shape):
         random = np.random.default_rng(0)
-        v = _unit(random.standard_normal((1, len(x), *shape)))[0]
+        v = _unit(random.standard_normal((1, *shape)))[0]
         for _ in range(_STEPS):
             u, norms = _unit(_array(self.at.jvp(x, v, source, [target])[0]))
             v, _ = _unit(_array(self.at.vjp(x, u, [source], target)[0]))
@@ -129,8 +137,8 @@ def jacobian_norms(
     one: the largest entry for order 1, the sum for infinity.
 
     Args:
-        model: A built `keras.Sequential` or functional `keras.Model` with one input of
-            floats and one output.
+        model: A built `keras.Sequential` or functional `keras.Model` with one output
+            and one input of floats; others, such as labels, stay as they are.
         x: Array of inputs, or a stream of batches of x or (x, y), such as a
             `tf.data.Dataset`.
         order: 1, 2 or infinity; infinity only for one output, as the norm of a matrix
@@ -155,7 +163,7 @@ def jacobian_norms(
     """
     samples = Samples(model, x, batch_size=batch_size)
     norms = JacobianNorms(model, order, batch_size)
-    values = [norms(inputs[0]) for inputs, _ in samples.each("Jacobians", progress)]
+    values = [norms(inputs) for inputs, _ in samples.each("Jacobians", progress)]
     return Distributions(
         {"Jacobian norm": np.concatenate(values)},
         title=f"Jacobians of {model.name}",
@@ -230,22 +238,33 @@ def segment_norms(
             f"{len(first[0])} and {len(second[0])} samples"
         )
     norms = JacobianNorms(model, order, batch_size)
-    start, step = first[0], second[0] - first[0]
-    run = forward(model)
-    found = []
-    for part in range(points):
-        at = (start + (part + 0.5) / points * step).astype(start.dtype)
-        samples = Samples(model, at, batch_size=batch_size)
-        batches = samples.each(f"Points {part + 1} of {points}", progress)
-        found.append(np.concatenate([norms(inputs[0]) for inputs, _ in batches]))
-    outputs = [
-        np.concatenate(
-            [run([z[at : at + batch_size]]) for at in range(0, len(z), batch_size)]
+    if any(
+        a.dtype.kind != "f" and (a != b).any()
+        for a, b in zip(first, second, strict=True)
+    ):
+        raise ValueError(
+            "`x` and `y` must agree in what are no floats, such as labels. Received: "
+            "inputs of integers that differ"
         )
-        for z in (start, second[0])
-    ]
-    distance = np.linalg.norm(floats([second[0]]) - floats([start]), ord=order, axis=1)
-    moved = np.linalg.norm(outputs[1] - outputs[0], axis=1)
+    run, count = forward(model), len(first[0])
+    batches = [slice(at, at + batch_size) for at in range(0, count, batch_size)]
+
+    def all_of(function, share):
+        parts = []
+        for rows in batches:
+            inputs = [array[rows] for array in first]
+            start, end = inputs[norms.moving], second[norms.moving][rows]
+            inputs[norms.moving] = start + (share * (end - start)).astype(start.dtype)
+            parts.append(function(inputs))
+        return np.concatenate(parts)
+
+    found = []
+    with progress_bar("Segments", points, progress) as advance:
+        for part in range(points):
+            found.append(all_of(norms, (part + 0.5) / points))
+            advance()
+    moved = np.linalg.norm(all_of(run, 1.0) - all_of(run, 0.0), axis=1)
+    distance = np.linalg.norm(floats(second) - floats(first), ord=order, axis=1)
     ratios = moved / np.where(distance > 0, distance, np.nan)
     found = np.stack(found)
     rows = zip(ratios, found.mean(0), found.max(0), strict=True)

@@ -158,6 +158,25 @@ def test_the_product_bound_is_no_less_than_the_norm(rng):
     assert lipschitz_bound(model).bound > truth
 
 
+def test_labels_stay_as_they_are(rng):
+    """A projection discriminator: the gradient is the embedding of its label."""
+    x, label = keras.Input((4,)), keras.Input((), dtype="int32")
+    embedding = kl.Embedding(3, 4)
+    model = keras.Model([x, label], kl.Dot(-1)([x, embedding(label)]))
+    labels, (first, second) = np.array([0, 2, 1]), rng.normal(size=(2, 3, 4))
+    found = jacobian_norms(model, [first, labels], batch_size=2)
+    rows = embedding.get_weights()[0][labels]
+    expected = np.linalg.norm(rows, axis=1)
+    np.testing.assert_allclose(found.values["Jacobian norm"], expected, rtol=1e-5)
+    pairs = segment_norms(model, [first, labels], [second, labels], points=2)
+    np.testing.assert_allclose([row.maximum for row in pairs], expected, rtol=1e-5)
+    slopes = np.abs(((first - second) * rows).sum(1))
+    ratios = slopes / np.linalg.norm(first - second, axis=1)
+    np.testing.assert_allclose([row.ratio for row in pairs], ratios, rtol=1e-4)
+    with pytest.raises(ValueError, match="must agree in what are no floats"):
+        segment_norms(model, [first, labels], [second, labels[::-1]])
+
+
 def test_branches_have_no_alignment(rng):
     x = keras.Input((4,))
     model = keras.Model(x, kl.Add()([kl.Dense(4)(x), x]))
@@ -173,5 +192,5 @@ def test_bad_pairs(rng):
         segment_norms(model, np.zeros((2, 5)), np.zeros((2, 4)))
     x, y = keras.Input((4,)), keras.Input((4,))
     both = keras.Model([x, y], kl.Add()([x, y]))
-    with pytest.raises(ValueError, match="one input and one output"):
+    with pytest.raises(ValueError, match="one input of floats"):
         jacobian_norms(both, [np.zeros((1, 4))] * 2)
