@@ -1,5 +1,7 @@
 """What commands and experiments print to."""
 
+import contextlib
+
 import rich.console
 import rich.text
 
@@ -31,3 +33,28 @@ class Console(rich.console.Console):
         """Return a string as it is shown; `rich` asks for each, cells too."""
         options.update(markup=False, emoji=False)
         return super().render_str(printable(text, _LINE), **options)
+
+
+@contextlib.contextmanager
+def progress_bar(description, total=None, shown=True):
+    """Yield a function that moves a bar by one, on a terminal.
+
+    It is on the error stream, and gone when the work is done.
+
+    Args:
+        description: String.
+        total: Integer, how many steps; `None` if it is not known.
+        shown: Boolean; without a terminal there is none anyway.
+
+    Example:
+    >>> with progress_bar("samples", total=2) as advance:
+    ...     advance()
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    hidden = not (shown and console.is_terminal)
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+        task = bar.add_task(printable(description, _LINE), total=total)
+        yield lambda: bar.advance(task)

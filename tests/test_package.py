@@ -110,11 +110,15 @@ def test_readme_examples(index, tmp_path, monkeypatch, capsys):
         assert "┃" in capsys.readouterr().out
 
 
-def test_the_first_example_of_the_heavy_tails_page(capsys):
-    text = (ROOT / "docs" / "heavy_tails.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("page", "shown"),
+    [("heavy_tails.md", "truncated_power_law"), ("measures.md", "Jac-Norm")],
+)
+def test_the_first_example_of_a_page(page, shown, capsys):
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     example = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
-    exec(compile(example, "docs/heavy_tails.md", "exec"), {})
-    assert "truncated_power_law" in capsys.readouterr().out
+    exec(compile(example, page, "exec"), {})
+    assert shown in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""docs/heavy_tails.md names a function and a test for each statement: they exist."""
+"""Pages name a function and a test for each statement of the papers: they exist."""
 
 import importlib
 import inspect
@@ -10,14 +10,19 @@ import pytest
 import keras_spectral as ks
 
 ROOT = Path(__file__).parents[1]
-ROWS = re.findall(
-    r"^\| (\S+) \| .* \| (`.*`) \| `(.*)::(.*)` \|$",
-    (ROOT / "docs" / "heavy_tails.md").read_text(),
-    re.MULTILINE,
-)
+ROWS = [
+    row
+    for page in ("heavy_tails.md", "measures.md")
+    for row in re.findall(
+        r"^\| (\S+) \| .* \| (`.*`) \| `(.*)::(.*)` \|$",
+        (ROOT / "docs" / page).read_text(),
+        re.MULTILINE,
+    )
+]
 EXPECTED = (
     "P0 T1 S1 S2 F1 P2 P3 P1 K1 K2 K3 A1 T2 L1 C1 C2 C3 C4 L2 L3 L4 D1 J1 R1 R2 R3 "
-    "X1 X2 X3 T1' T1z V1 V2 N1 N2 N3 N4 M1 M2 M3 M4"
+    "X1 X2 X3 T1' T1z V1 V2 N1 N2 N3 N4 M1 M2 M3 M4 "
+    "G1 G2 G3 G4 G5 G6 G7 G8 G9 G10 G11 B.2 LR1"
 ).split()
 
 

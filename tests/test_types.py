@@ -31,6 +31,25 @@ EXPRESSIONS = {
         f"{SPECTRAL}.measures.lipschitz_bound.LipschitzBound"
     ),
     "ks.measures.cushions(model, x)": f"{SPECTRAL}.measures.cushions.Cushions",
+    "ks.measures.complexity_measures(model, x, np.zeros(9, int), measures='Spec-L1')": (
+        f"{SPECTRAL}.measures.complexity.Complexity"
+    ),
+    "ks.measures.noise_sensitivity(model, x, draws=2)": (
+        f"{SPECTRAL}.measures.noise.NoiseSensitivity"
+    ),
+    "ks.measures.empirical_lipschitz(model, x + np.arange(9)[:, None])": (
+        f"{SPECTRAL}.measures.distributions.Distributions"
+    ),
+    "ks.measures.jacobian_norms(model, x)": (
+        f"{SPECTRAL}.measures.distributions.Distributions"
+    ),
+    "ks.measures.segment_norms(model, x, 2 * x, points=1)": f"{SPECTRAL}.results.Rows",
+    "ks.measures.alignment(model, x)": (
+        f"{SPECTRAL}.measures.distributions.Distributions"
+    ),
+    "ks.theory.low_rank_error_bound(model, 1, 1.0)": (
+        f"{SPECTRAL}.theory.low_rank.LowRankBound"
+    ),
     "ks.measures.fit_power_law(x)": f"{SPECTRAL}.measures.power_law.PowerLawFit",
     "ks.measures.goodness_of_fit(x, trials=1)": (
         f"{SPECTRAL}.measures.power_law.GoodnessOfFit"

@@ -16,10 +16,8 @@ from keras_spectral.measures.lipschitz_layers import (
 )
 from keras_spectral.measures.lipschitz_operations import operation_behaviour
 from keras_spectral.measures.logarithms import log, log_norm, log_sum
-from keras_spectral.models.keras_internals import (
-    call_arguments,
-    functional_graph,
-)
+from keras_spectral.models.graph import follow
+from keras_spectral.models.keras_internals import functional_graph
 from keras_spectral.models.reasons import Unfit
 
 # How many numbers a tensor may have whose spread is followed.
@@ -90,7 +88,7 @@ class Walk:
             base = Base(logs, _IDENTITY if alone else None)
             values.append(Value(shape, [(base, LinearMap.identity(shape))]))
             self.begin(values[-1], at)
-        outputs = self._model(model, values)
+        outputs = follow(model, values, self._call)
         if self.refusals:
             raise ValueError(
                 "`model` must consist of layers whose Lipschitz constant is known and "
@@ -106,31 +104,9 @@ class Walk:
     def begin(self, value, at):
         """Tell what is known of an input, which is nothing."""
 
-    def _model(self, model, values):
-        inputs, calls, outputs = functional_graph(model)
-        known = {id(x): value for x, value in zip(inputs, values, strict=True)}
-        for call in calls:
-            arguments, keywords = call_arguments(call, known)
-            made = self._call(call.operation, arguments, keywords)
-            known.update(
-                (id(x), value) for x, value in zip(call.outputs, made, strict=True)
-            )
-        return [known[id(x)] for x in outputs]
-
-    def _call(self, operation, arguments, keywords):
+    def _call(self, operation, arguments, keywords, _):
         given = keras.tree.flatten((arguments, keywords))
         values = [value for value in given if isinstance(value, Value)]
-        if isinstance(operation, keras.Model) and functional_graph(operation):
-            if any(isinstance(given, dict) for given in arguments) or (
-                len(values) != len(functional_graph(operation)[0])
-            ):
-                raise ValueError(
-                    "`model` must call the models inside with lists of tensors. "
-                    f"Received: a call of '{operation.name}' with a dict or constants."
-                )
-            return self._model(operation, values)
-        if isinstance(operation, kl.InputLayer):
-            return values
         shapes = _output_shapes(operation, arguments, keywords)
         try:
             _check_call(operation, keywords)

@@ -1,4 +1,4 @@
-"""Copies of networks in float64, of plain layers, to be measured."""
+"""Copies of networks, of plain layers in one dtype, to be measured."""
 
 import random
 
@@ -9,20 +9,30 @@ from keras import ops
 
 from keras_spectral.layers.reparametrization import Reparametrization
 from keras_spectral.models.copying import bare_config, rebuilt
-from keras_spectral.models.graph import check_graph
+from keras_spectral.models.graph import check_graph, computes_as_its_graph
 from keras_spectral.models.keras_internals import flatten_layers
 from keras_spectral.models.slots import kernel_slots
 
 
-def plain_copy(model):
-    """Return a copy in float64 whose layers hold the kernels they compute with.
+def plain_copy(model, dtype="float64", also=None):
+    """Return a copy in one dtype whose layers hold the kernels they compute with.
+
+    Args:
+        model: A built `keras.Sequential` or functional `keras.Model`.
+        dtype: String.
+        also: Callable that gets the other layers, each wrapper's inner one, and
+            returns a tuple of new ones, of which the first takes the weights; or `None`
+            for a layer that stays.
+
+    Returns:
+        A `keras.Model`.
 
     Raises:
         ValueError: If the model is of another kind, not built, or not finite.
     """
     check_graph(model)
     for part in flatten_layers(model):
-        if isinstance(part, keras.Model) and not _is_plain(part):
+        if isinstance(part, keras.Model) and not computes_as_its_graph(part):
             raise ValueError(
                 "`model` must have no `call` of its own, inside neither: what it does "
                 f"besides is not known. Received: '{part.name}', a "
@@ -37,23 +47,28 @@ def plain_copy(model):
                 f"'{variable.path}'. Use an earlier checkpoint."
             )
 
+    made = set()  # By `also`, which says what their activation is.
+
     def replace(layer):
         if isinstance(layer, kl.Lambda):
             # Refused later, with all others; Keras copies none of a Python lambda.
             shape, arguments = layer.compute_output_shape, layer.arguments
             return kl.Lambda(layer.function, shape, None, arguments, name=layer.name)
+        plain = layer
         if hasattr(layer, "to_layer"):
-            layer = layer.to_layer()
+            plain = layer.to_layer()
         elif isinstance(layer, Reparametrization):
-            layer = layer.layer
-        else:
-            return None
-        config = bare_config(layer)
-        return type(layer).from_config({**config, "dtype": "float64"})
+            plain = layer.layer
+        instead = also(plain) if also else None
+        if instead is not None:
+            made.add(id(instead[0]))
+        elif plain is not layer:
+            instead = (remade(plain, dtype),)
+        return instead
 
     state = random.getstate()  # Initializers of the copy draw seeds from it.
     try:
-        done = rebuilt(model, replace, dtype="float64", bare=True)
+        done = rebuilt(model, replace, dtype, bare=True)
     except (TypeError, NotImplementedError) as error:
         raise ValueError(
             "`model` must be made of layers that Keras can make again from their "
@@ -61,22 +76,35 @@ def plain_copy(model):
         ) from error
     finally:
         random.setstate(state)
-    for old, new in [*done.kept, *((old, new) for old, (new,) in done.replaced)]:
+    for old, new in [*done.kept, *((old, new) for old, (new, *_) in done.replaced)]:
         source = old.layer if isinstance(old, Reparametrization) else old
-        if hasattr(source, "activation"):
+        own = getattr(source, "activation", None)
+        if own is not None and new.activation is not own and id(new) not in made:
             # The user's own function: its name may be one that Keras has.
-            new.activation = source.activation
-    for old, (new,) in done.replaced:
-        if hasattr(old, "to_layer"):
-            new.set_weights(old.to_layer().get_weights())
-        if not isinstance(old, Reparametrization):
+            getattr(new, "cell", new).activation = own
+    for old, (new, *_) in done.replaced:
+        if isinstance(old, kl.Lambda):
             continue
-        new.set_weights(old.layer.get_weights())
-        for slot, name in zip(kernel_slots(new), old.kernel_names, strict=True):
-            slot.variable.assign(ops.convert_to_numpy(old.effective_kernel(name)))
+        if isinstance(old, Reparametrization):
+            new.set_weights(old.layer.get_weights())
+            for slot, name in zip(kernel_slots(new), old.kernel_names, strict=True):
+                slot.variable.assign(ops.convert_to_numpy(old.effective_kernel(name)))
+        else:
+            source = old.to_layer() if hasattr(old, "to_layer") else old
+            new.set_weights(source.get_weights())
     return done.model
 
 
-def _is_plain(model):
-    told = next(kind for kind in type(model).__mro__ if "call" in vars(kind))
-    return told.__module__.startswith("keras.src.")
+def remade(layer, dtype, **changes):
+    """Return a new layer of the same kind in another dtype.
+
+    Args:
+        layer: A `keras.layers.Layer`.
+        dtype: String.
+        **changes: Other values of what its config holds.
+
+    Example:
+    >>> remade(kl.Dense(2, "relu"), "float64", units=3).units
+    3
+    """
+    return type(layer).from_config({**bare_config(layer), "dtype": dtype, **changes})

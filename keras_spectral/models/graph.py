@@ -5,6 +5,8 @@ from typing import NamedTuple
 import keras
 from keras import layers as kl
 
+from keras_spectral.models.keras_internals import call_arguments, functional_graph
+
 
 def has_graph(model):
     """Return whether the layers of a model can be followed, and replaced, from outside.
@@ -47,6 +49,80 @@ def check_graph(model):
             f"`model` must be built. Received: '{model.name}', which has no weights "
             "yet. Call it on a batch first."
         )
+
+
+def computes_as_its_graph(model):
+    """Return whether a model does what its graph says, and nothing besides.
+
+    Args:
+        model: A `keras.Model`.
+
+    Returns:
+        Boolean; False for a subclass with a `call` of its own, and without a graph.
+
+    Example:
+    >>> computes_as_its_graph(keras.Sequential([keras.Input((3,)), kl.Dense(2)]))
+    True
+    """
+    told = next(kind for kind in type(model).__mro__ if "call" in vars(kind))
+    return has_graph(model) and told.__module__.startswith("keras.src.")
+
+
+def follow(model, values, call, seen=None):
+    """Follow the calls of a model, with something in the place of its tensors.
+
+    Shared layers are met at each use, and nested models are entered, but for those
+    that do more than their graph says.
+
+    Args:
+        model: A built `keras.Sequential` or functional `keras.Model`.
+        values: List of objects, one in the place of each input.
+        call: Callable that gets an operation, its positional arguments and its keyword
+            arguments, with objects for tensors, and a list of the `keras.KerasTensor`
+            that it makes; it returns a list of objects, one for each.
+        seen: Callable that gets an operation, a list of the `keras.KerasTensor` that
+            it makes and the objects for them, after each call, of nested models too.
+
+    Returns:
+        List of objects, one for each output.
+
+    Raises:
+        ValueError: If a nested model is called with a dict.
+
+    Example:
+    >>> x = keras.Input((4,))
+    >>> model = keras.Model(x, kl.Add(name="sum")([kl.Dense(4, name="dense")(x), x]))
+    >>> def written(operation, arguments, keywords, made):
+    ...     return [f"{operation.name}({', '.join(keras.tree.flatten(arguments))})"]
+    >>> follow(model, ["x"], written)
+    ['sum(dense(x), x)']
+    """
+    inputs, calls, outputs = functional_graph(model)
+    known = {id(x): value for x, value in zip(inputs, values, strict=True)}
+    for node in calls:
+        operation = node.operation
+        arguments, keywords = call_arguments(node, known)
+        if isinstance(operation, keras.Model) and computes_as_its_graph(operation):
+            stand = {id(value) for value in known.values()}
+            given = keras.tree.flatten((arguments, keywords))
+            given = [value for value in given if id(value) in stand]
+            count = len(functional_graph(operation)[0])
+            if any(map(_is_dict, arguments)) or len(given) != count:
+                raise ValueError(
+                    "`model` must call the models inside with lists of tensors. "
+                    f"Received: a call of '{operation.name}' with a dict or constants."
+                )
+            made = follow(operation, given, call, seen)
+        else:
+            made = call(operation, arguments, keywords, node.outputs)
+        known.update((id(x), new) for x, new in zip(node.outputs, made, strict=True))
+        if seen is not None:
+            seen(operation, node.outputs, made)
+    return [known[id(x)] for x in outputs]
+
+
+def _is_dict(value):
+    return isinstance(value, dict)
 
 
 class Node(NamedTuple):

@@ -94,6 +94,66 @@ def call_arguments(call, values):
     return call.arguments.fill_in(values)
 
 
+def mask_of(tensor):
+    """Return the mask that goes with a tensor, such as an embedding's; `None` if none.
+
+    Args:
+        tensor: Tensor.
+
+    Example:
+    >>> import keras, numpy as np
+    >>> embedded = keras.layers.Embedding(3, 2, mask_zero=True)(np.array([[1, 0]]))
+    >>> keras.ops.convert_to_numpy(mask_of(embedded)).tolist()
+    [[True, False]]
+    """
+    from keras.src.backend.common import masking
+
+    return masking.get_keras_mask(tensor)
+
+
+def with_mask(tensor, mask):
+    """Return a tensor with the mask that goes with it from now on.
+
+    Args:
+        tensor: Tensor.
+        mask: Tensor, or `None`, which changes nothing.
+
+    Example:
+    >>> import keras
+    >>> masked = with_mask(keras.ops.ones((1, 2, 3)), keras.ops.array([[True, False]]))
+    >>> keras.ops.convert_to_numpy(mask_of(masked)).tolist()
+    [[True, False]]
+    """
+    from keras.src.backend.common import masking
+
+    if mask is not None:
+        masking.set_keras_mask(tensor, mask)
+    return tensor
+
+
+@contextlib.contextmanager
+def float64_kept():
+    """Let layers in float64 compute in it, as long as this lasts.
+
+    Elsewhere than on TensorFlow, Keras' promotion makes float32 of two float64: Dense
+    and the normalizations cast to that.
+
+    Example:
+    >>> import keras
+    >>> with float64_kept():
+    ...     keras.backend.result_type("float64", "float32")
+    'float64'
+    """
+    from keras.src.backend.common import dtypes
+
+    before = dtypes.BIT64_TO_BIT32_DTYPE["float64"]
+    dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"
+    try:
+        yield
+    finally:
+        dtypes.BIT64_TO_BIT32_DTYPE["float64"] = before
+
+
 def forget_traces(model):
     """Let a model that has run be traced again, with what its layers do now.
 

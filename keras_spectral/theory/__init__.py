@@ -11,6 +11,11 @@ from keras_spectral.theory.bounds import (
     inverse_kl,
     occam_bound,
 )
+from keras_spectral.theory.low_rank import (
+    LowRankBound,
+    LowRankRow,
+    low_rank_error_bound,
+)
 from keras_spectral.theory.projection import (
     matrix_projections,
     rounding_quantum,
@@ -47,6 +52,8 @@ from keras_spectral.theory.truncation import (
 __all__ = [
     "Assumption",
     "BracketRow",
+    "LowRankBound",
+    "LowRankRow",
     "OccamBound",
     "allowed_output_change",
     "approximation_threshold",
@@ -60,6 +67,7 @@ __all__ = [
     "inverse_kl",
     "large_weight_probability",
     "layer_tolerances",
+    "low_rank_error_bound",
     "margin_error",
     "margin_measure",
     "matrix_projections",

@@ -80,6 +80,32 @@ def test_which_models_have_a_graph():
     assert not graph.has_graph(kl.Dense(2))
 
 
+def test_nested_models_are_followed_call_by_call():
+    """What each tensor is, written out: the shared inner model once a use."""
+    x = keras.Input((4,), name="x")
+    inner = keras.Sequential([keras.Input((4,)), kl.Dense(4, name="fc")], name="inner")
+    own = Named(4)
+    y = keras.Input((3,), name="y")
+    outputs = [kl.Add(name="sum")([inner(inner(x)), x]), own(y)]
+    model, seen = keras.Model([x, y], outputs), []
+
+    def call(operation, arguments, keywords, made):
+        assert len(made) == 1
+        return [f"{operation.name}({','.join(keras.tree.flatten(arguments))})"]
+
+    found = graph.follow(
+        model, ["x", "y"], call, lambda operation, *_: seen.append(operation.name)
+    )
+    assert found[0] == "sum(fc(fc(x)),x)"
+    # A subclass of a functional model with no `call` of its own is what its graph says.
+    assert found[1].endswith("(y)") and found[1].startswith("dense")
+    assert seen.count("inner") == seen.count("fc") == 2
+    z = keras.Input((4,), name="z")
+    named = keras.Model({"z": z}, kl.Dense(2)(z), name="named")
+    with pytest.raises(ValueError, match="lists of tensors.*'named'"):
+        graph.follow(keras.Model(x, named({"z": x})), ["x"], call)
+
+
 def test_models_without_a_graph_are_refused():
     with pytest.raises(ValueError, match="cannot be replaced from outside.*own"):
         graph.check_graph(Own())

@@ -164,6 +164,32 @@ def test_a_model_is_taken_for_not_compiled():
     assert model.compiled
 
 
+def test_masks_go_with_tensors():
+    message = moved("set_keras_mask", "measures/jacobians.py")
+    embedded = kl.Embedding(3, 2, mask_zero=True)(np.array([[1, 0]]))
+    mask = keras_internals.mask_of(embedded)
+    np.testing.assert_array_equal(mask, [[True, False]], message)
+    other = keras.ops.ones((1, 2, 2))
+    assert keras_internals.mask_of(other) is None
+    assert keras_internals.with_mask(other, None) is other
+    keras_internals.with_mask(other, mask)
+    mean = kl.GlobalAveragePooling1D()(keras.ops.array([[[1.0, 1.0], [5.0, 5.0]]]))
+    np.testing.assert_array_equal(mean, [[3.0, 3.0]])
+    marked = keras.ops.array([[[1.0, 1.0], [5.0, 5.0]]])
+    mean = kl.GlobalAveragePooling1D()(keras_internals.with_mask(marked, mask))
+    np.testing.assert_array_equal(mean, [[1.0, 1.0]], message)
+
+
+def test_float64_is_kept():
+    message = moved("BIT64_TO_BIT32_DTYPE", "measures/jacobians.py")
+    before = keras.backend.result_type("float64", "float32")
+    with pytest.raises(RuntimeError), keras_internals.float64_kept():
+        found = keras.backend.result_type("float64", "float32")
+        assert found == "float64", message
+        raise RuntimeError
+    assert keras.backend.result_type("float64", "float32") == before
+
+
 def test_functional_models_have_a_public_name():
     message = moved("keras.Function", "models/graph.py")
     x = keras.Input((3,))

@@ -1,0 +1,177 @@
+"""A network as a list of calls, which run with some of its tensors shifted."""
+
+import inspect
+from typing import NamedTuple
+
+import keras
+from keras import layers as kl
+from keras import ops
+
+from keras_spectral.models.graph import follow
+from keras_spectral.models.keras_internals import mask_of, with_mask
+
+
+class Slot:
+    """A place for a tensor of a network, nested models entered.
+
+    Args:
+        tensor: `keras.KerasTensor`, which may stand for several of them, one at each
+            use of the model that it belongs to.
+    """
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+
+class Call(NamedTuple):
+    """An operation with its arguments, in which slots stand for tensors."""
+
+    operation: keras.Operation
+    arguments: tuple
+    keywords: dict
+    made: list
+
+    @property
+    def reads(self):
+        """List of `Slot`."""
+        given = keras.tree.flatten((self.arguments, self.keywords))
+        return [value for value in given if isinstance(value, Slot)]
+
+
+class Program:
+    """The calls of a model, in an order in which they can run.
+
+    Attributes:
+        calls: List of `Call`.
+        slots: List of `Slot`, in an order that copies of the model share.
+        named: Dict from an operation's name to a list of the slots of each call.
+        found: Dict from the `id` of a `keras.KerasTensor` to its slots.
+    """
+
+    def __init__(self, model):
+        self.calls, self.named, self.found = [], {}, {}
+        self.inputs = [Slot(tensor) for tensor in model.inputs]
+        self.slots = list(self.inputs)
+        for slot in self.inputs:
+            self.found[id(slot.tensor)] = {slot}
+        self.outputs = follow(model, self.inputs, self._call, self._seen)
+        self._batch = model.inputs[0].shape[0]
+
+    def _call(self, operation, arguments, keywords, tensors):
+        made = [Slot(tensor) for tensor in tensors]
+        self.calls.append(Call(operation, arguments, keywords, made))
+        self.slots += made
+        return made
+
+    def _seen(self, operation, tensors, made):
+        self.named.setdefault(operation.name, []).append(made)
+        for tensor, slot in zip(tensors, made, strict=True):
+            self.found.setdefault(id(tensor), set()).add(slot)
+
+    def slot(self, point):
+        """Return the slot of a `keras.KerasTensor`, or of the layer of that name."""
+        if isinstance(point, str):
+            calls = self.named.get(point, [])
+            slots = [slot for made in calls for slot in made]
+        else:
+            slots = list(self.found.get(id(point), ()))
+        if len(slots) == 1:
+            return slots[0]
+        name = point if isinstance(point, str) else getattr(point, "name", point)
+        how = f"which is {len(slots)} of its tensors" if slots else "which it has not"
+        raise ValueError(
+            "`points` must be tensors of the model, or names of layers that make one "
+            f"tensor each. Received: {name!r}, {how}. The layers are: "
+            f"{', '.join(self.named)}."
+        )
+
+    def needed(self, wanted):
+        """Return the calls that make some slots, and those that these read."""
+        wanted, calls = set(wanted), []
+        for call in reversed(self.calls):
+            if not wanted.isdisjoint(call.made):
+                wanted.update(call.reads)
+                calls.append(call)
+        return calls[::-1]
+
+    def reached(self, source):
+        """Return the set of slots that depend on one, itself among them."""
+        found = {source}
+        for call in self.calls:
+            if not found.isdisjoint(call.reads):
+                found.update(call.made)
+        return found
+
+    def maker(self, slot):
+        """Return the name of the operation that makes a slot."""
+        return next(call.operation.name for call in self.calls if slot in call.made)
+
+    def run(self, inputs, wanted, shifts=None, count=1):
+        """Return the tensors at slots, `count` times all samples.
+
+        What depends on no shifted tensor is computed once for all copies.
+
+        Args:
+            inputs: List of tensors (samples, ...).
+            wanted: List of `Slot`.
+            shifts: Dict from `Slot` to a tensor (count * samples, ...).
+            count: Integer.
+        """
+        shifts = shifts or {}
+        values, copies, moving = {}, {}, set()
+
+        def copied(slot):
+            if slot in moving or count == 1 or not self._has_samples(slot):
+                return values[slot]
+            if slot not in copies:
+                copies[slot] = _repeated(values[slot], count)
+            return copies[slot]
+
+        def put(slot, value, moves=False):
+            values[slot] = value
+            if moves:
+                moving.add(slot)
+            if slot in shifts:
+                value = copied(slot)
+                moved = value + ops.cast(shifts[slot], value.dtype)
+                values[slot] = with_mask(moved, mask_of(value))
+                moving.add(slot)
+
+        for slot, value in zip(self.inputs, inputs, strict=True):
+            put(slot, value)
+        for call in self.needed(wanted):
+            moves = not moving.isdisjoint(call.reads)
+            read = copied if moves else values.get
+            arguments, keywords = keras.tree.map_structure(
+                lambda x, read=read: read(x) if isinstance(x, Slot) else x,
+                (call.arguments, call.keywords),
+            )
+            if _trains(call.operation):
+                keywords = {**keywords, "training": False}
+            made = keras.tree.flatten(call.operation(*arguments, **keywords))
+            for slot, value in zip(call.made, made, strict=True):
+                if moves and not self._has_samples(slot):
+                    raise ValueError(
+                        "`model` must keep its samples apart. Received: "
+                        f"'{call.operation.name}', which mixes or counts them. Work on "
+                        "the other axes."
+                    )
+                put(slot, value, moves)
+        return [copied(slot) for slot in wanted]
+
+    def _has_samples(self, slot):
+        shape = slot.tensor.shape
+        return len(shape) > 0 and shape[0] in (None, self._batch)
+
+
+def _repeated(tensor, count):
+    """Return a tensor `count` times along its first axis, with its mask."""
+    repeated = ops.tile(tensor, (count, *(1 for _ in tensor.shape[1:])))
+    mask = mask_of(tensor)
+    return repeated if mask is None else with_mask(repeated, _repeated(mask, count))
+
+
+def _trains(operation):
+    if not isinstance(operation, kl.Layer):
+        return False
+    return "training" in inspect.signature(operation.call).parameters
