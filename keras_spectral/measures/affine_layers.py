@@ -118,7 +118,7 @@ class AffineLayer:
             outputs = self(x)
             at = Linearization(keras.Model(x, outputs), batch_size=1024)
             return at.operator(np.zeros((1, *self._shape)), x, outputs)
-        # By hand, in half the time: neither map computes the layer's values as well.
+        # By hand: nothing is traced, and neither map computes the values as well.
         matrix = slot.view.flatten(self._kernel) * self._scales(1)
         kernel = ops.convert_to_tensor(slot.view.unflatten(matrix), dtype)
         first = layer.data_format == "channels_first"
