@@ -8,12 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_spectral.linalg import LinearOperator
-from keras_spectral.linalg.differentiation import (
-    NoDerivative,
-    compiled,
-    directional,
-    gradients,
-)
+from keras_spectral.linalg.differentiation import compiled, gradients
 from keras_spectral.measures.linear_maps import exact_backend
 from keras_spectral.measures.plain_copies import plain_copy
 from keras_spectral.measures.programs import Program
@@ -84,16 +79,16 @@ class Linearization:
             )
         self.batch_size = batch_size
         # Names and tensors are the given model's, whatever is computed with.
-        self._given = program = Program(model)
+        self.program = program = Program(model)
         self.model = model
         if dtype is not None:
             self.model = plain_copy(model, dtype)
             program = Program(self.model)
         self._program = program
-        pairs = zip(self._given.slots, program.slots, strict=True)
+        pairs = zip(self.program.slots, program.slots, strict=True)
         self._places = dict(pairs)
         if points is None:
-            slots = [*self._given.inputs, *self._given.outputs]
+            slots = [*self.program.inputs, *self.program.outputs]
             self.points = [slot.tensor for slot in slots]
             self._points = [self._places[slot] for slot in slots]
         else:
@@ -239,7 +234,7 @@ class Linearization:
         )
 
     def _slot(self, point):
-        return self._places[self._given.slot(point)]
+        return self._places[self.program.slot(point)]
 
     def _targets(self, points):
         return self._points if points is None else list(map(self._slot, points))
@@ -303,7 +298,7 @@ class Linearization:
             run = compiled(function, self.model.variables)
 
             def wide(*arguments):
-                with float64_kept() if exact_backend() else contextlib.nullcontext():
+                with wide_arithmetic():
                     return run(*arguments)
 
             self._compiled[key] = wide
@@ -317,8 +312,10 @@ class Linearization:
             count = len(probes)
 
             def products(inputs, rows):
-                run = self._moved if kind == "moved" else self._along
-                found = run(inputs, wanted, source, rows, count)
+                if kind == "moved":
+                    found = self._program.run(inputs, wanted, {source: rows}, count)
+                else:
+                    found = self._program.along(inputs, wanted, source, rows, count)
                 return [_stacked(x, count) for x in found]
 
             key = (kind, source, *wanted, count)
@@ -327,41 +324,6 @@ class Linearization:
         shape = self._shape(inputs, source)
         name = "shifts" if kind == "moved" else "tangents"
         return self._in_parts(run, probes, shape, source, name)
-
-    def _moved(self, inputs, wanted, source, rows, count):
-        return self._program.run(inputs, wanted, {source: rows}, count)
-
-    def _along(self, inputs, wanted, source, rows, count):
-        """Return the derivatives of tensors along a direction at a source."""
-        reached = self._program.reached(source)
-        # Every tensor between, so that what has no derivative is found.
-        between = [
-            slot
-            for call in self._program.needed(wanted)
-            for slot in call.made
-            if slot in reached and keras.backend.is_float_dtype(slot.tensor.dtype)
-        ]
-        between = [source, *between]
-
-        def moved(shift):
-            return self._program.run(inputs, between, {source: shift}, count)
-
-        try:
-            found = directional(moved, ops.zeros_like(rows), rows)
-        except NoDerivative as error:
-            name = self._program.maker(between[error.args[0]])
-            raise ValueError(
-                "`targets` must have a derivative along a direction at `source`. "
-                f"Received: '{name}' between them, for which TensorFlow has none. "
-                "Use `vjp`, or another backend."
-            ) from error
-        known = dict(zip(between, found, strict=True))
-        missing = [slot for slot in wanted if slot not in known]
-        if missing:
-            values = self._program.run(inputs, missing, {}, count)
-            zeros = map(ops.zeros_like, values)
-            known.update(zip(missing, zeros, strict=True))
-        return [known[slot] for slot in wanted]
 
     def _in_parts(self, run, probes, shape, slot, name):
         """Return the results of `run` for all probes, some at a time."""
@@ -389,6 +351,11 @@ class Linearization:
         if len(results) == 1:
             return results[0]
         return [ops.concatenate(found, axis=0) for found in zip(*results, strict=True)]
+
+
+def wide_arithmetic():
+    """Let layers in float64 compute in it, where the backend has it."""
+    return float64_kept() if exact_backend() else contextlib.nullcontext()
 
 
 def _flat(probes):

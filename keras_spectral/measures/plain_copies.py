@@ -54,11 +54,7 @@ def plain_copy(model, dtype="float64", also=None):
             # Refused later, with all others; Keras copies none of a Python lambda.
             shape, arguments = layer.compute_output_shape, layer.arguments
             return kl.Lambda(layer.function, shape, None, arguments, name=layer.name)
-        plain = layer
-        if hasattr(layer, "to_layer"):
-            plain = layer.to_layer()
-        elif isinstance(layer, Reparametrization):
-            plain = layer.layer
+        plain = layer.layer if isinstance(layer, Reparametrization) else _plain(layer)
         instead = also(plain) if also else None
         if instead is not None:
             made.add(id(instead[0]))
@@ -90,9 +86,22 @@ def plain_copy(model, dtype="float64", also=None):
             for slot, name in zip(kernel_slots(new), old.kernel_names, strict=True):
                 slot.variable.assign(ops.convert_to_numpy(old.effective_kernel(name)))
         else:
-            source = old.to_layer() if hasattr(old, "to_layer") else old
-            new.set_weights(source.get_weights())
+            new.set_weights(_plain(old).get_weights())
     return done.model
+
+
+def _plain(layer):
+    """Return a layer that computes the same with one kernel, the layer itself if so."""
+    if hasattr(layer, "to_layer"):
+        return layer.to_layer()
+    if getattr(layer, "lora_enabled", False) and hasattr(layer, "kernel"):
+        config = {**layer.get_config(), "lora_rank": None}
+        merged = type(layer).from_config(config)
+        merged.build_from_config(layer.get_build_config())
+        bias = [] if layer.bias is None else [ops.convert_to_numpy(layer.bias)]
+        merged.set_weights([ops.convert_to_numpy(layer.kernel), *bias])
+        return merged
+    return layer
 
 
 def remade(layer, dtype, **changes):

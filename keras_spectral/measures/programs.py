@@ -7,6 +7,7 @@ import keras
 from keras import layers as kl
 from keras import ops
 
+from keras_spectral.linalg.differentiation import NoDerivative, directional
 from keras_spectral.models.graph import follow
 from keras_spectral.models.keras_internals import mask_of, with_mask
 
@@ -70,6 +71,8 @@ class Program:
 
     def slot(self, point):
         """Return the slot of a `keras.KerasTensor`, or of the layer of that name."""
+        if isinstance(point, Slot):
+            return point
         if isinstance(point, str):
             calls = self.named.get(point, [])
             slots = [slot for made in calls for slot in made]
@@ -94,11 +97,16 @@ class Program:
                 calls.append(call)
         return calls[::-1]
 
-    def reached(self, source):
-        """Return the set of slots that depend on one, itself among them."""
-        found = {source}
+    def reached(self, source, without=()):
+        """Return the set of slots that depend on one, itself among them.
+
+        Args:
+            source: `Slot`.
+            without: List of `Call`, through which nothing is reached.
+        """
+        found, without = {source}, {id(call) for call in without}
         for call in self.calls:
-            if not found.isdisjoint(call.reads):
+            if id(call) not in without and not found.isdisjoint(call.reads):
                 found.update(call.made)
         return found
 
@@ -158,6 +166,46 @@ class Program:
                     )
                 put(slot, value, moves)
         return [copied(slot) for slot in wanted]
+
+    def along(self, inputs, wanted, source, rows, count):
+        """Return the derivatives of tensors along directions at a source.
+
+        Args:
+            inputs: List of tensors (samples, ...).
+            wanted: List of `Slot`.
+            source: `Slot`.
+            rows: Tensor (count * samples, ...), the directions.
+            count: Integer.
+        """
+        reached = self.reached(source)
+        # Every tensor between, so that what has no derivative is found.
+        between = [
+            slot
+            for call in self.needed(wanted)
+            for slot in call.made
+            if slot in reached and keras.backend.is_float_dtype(slot.tensor.dtype)
+        ]
+        between = [source, *between]
+
+        def moved(shift):
+            return self.run(inputs, between, {source: shift}, count)
+
+        try:
+            found = directional(moved, ops.zeros_like(rows), rows)
+        except NoDerivative as error:
+            name = self.maker(between[error.args[0]])
+            raise ValueError(
+                "`targets` must have a derivative along a direction at `source`. "
+                f"Received: '{name}' between them, for which TensorFlow has none. "
+                "Use `vjp`, or another backend."
+            ) from error
+        known = dict(zip(between, found, strict=True))
+        missing = [slot for slot in wanted if slot not in known]
+        if missing:
+            values = self.run(inputs, missing, {}, count)
+            zeros = map(ops.zeros_like, values)
+            known.update(zip(missing, zeros, strict=True))
+        return [known[slot] for slot in wanted]
 
     def _has_samples(self, slot):
         shape = slot.tensor.shape

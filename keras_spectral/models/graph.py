@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import keras
-from keras import layers as kl
 
 from keras_spectral.models.keras_internals import call_arguments, functional_graph
 
@@ -18,9 +17,9 @@ def has_graph(model):
         Boolean: True for a `keras.Sequential` and a functional `keras.Model`.
 
     Example:
-    >>> has_graph(keras.Sequential([keras.Input((3,)), kl.Dense(2)]))
+    >>> has_graph(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]))
     True
-    >>> has_graph(kl.Dense(2))
+    >>> has_graph(keras.layers.Dense(2))
     False
     """
     # `keras.Function` is the public name of what a functional model is besides.
@@ -36,7 +35,7 @@ def check_graph(model):
         model: A `keras.Model`.
 
     Example:
-    >>> check_graph(keras.Sequential([keras.Input((3,)), kl.Dense(2)]))
+    >>> check_graph(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]))
     """
     if not has_graph(model):
         raise ValueError(
@@ -61,7 +60,8 @@ def computes_as_its_graph(model):
         Boolean; False for a subclass with a `call` of its own, and without a graph.
 
     Example:
-    >>> computes_as_its_graph(keras.Sequential([keras.Input((3,)), kl.Dense(2)]))
+    >>> layers = [keras.Input((3,)), keras.layers.Dense(2)]
+    >>> computes_as_its_graph(keras.Sequential(layers))
     True
     """
     told = next(kind for kind in type(model).__mro__ if "call" in vars(kind))
@@ -91,7 +91,8 @@ def follow(model, values, call, seen=None):
 
     Example:
     >>> x = keras.Input((4,))
-    >>> model = keras.Model(x, kl.Add(name="sum")([kl.Dense(4, name="dense")(x), x]))
+    >>> dense = keras.layers.Dense(4, name="dense")
+    >>> model = keras.Model(x, keras.layers.Add(name="sum")([dense(x), x]))
     >>> def written(operation, arguments, keywords, made):
     ...     return [f"{operation.name}({', '.join(keras.tree.flatten(arguments))})"]
     >>> follow(model, ["x"], written)
@@ -154,7 +155,8 @@ def nodes(model):
 
     Example:
     >>> x = keras.Input((4,), name="x")
-    >>> model = keras.Model(x, kl.Add(name="sum")([kl.Dense(4, name="dense")(x), x]))
+    >>> dense = keras.layers.Dense(4, name="dense")
+    >>> model = keras.Model(x, keras.layers.Add(name="sum")([dense(x), x]))
     >>> [(node.operation.name, node.reads) for node in nodes(model)]
     [('x', []), ('dense', ['x']), ('sum', ['dense', 'x'])]
     """
@@ -191,51 +193,6 @@ def _sources(value):
     return []
 
 
-def chain(model):
-    """Yield the operations of a model without branches; nested models are entered.
-
-    Args:
-        model: A built `keras.Sequential` or functional `keras.Model`.
-
-    Yields:
-        `keras.Operation` instances, each of which reads what the one before computes.
-
-    Raises:
-        ValueError: If the model is of another kind, has several inputs or outputs, an
-            operation reads several tensors, or one is used twice.
-
-    Example:
-    >>> inner = keras.Sequential([keras.Input((3,)), kl.Dense(2, name="a")])
-    >>> outer = keras.Sequential([inner, kl.Dense(1, name="b")])
-    >>> [operation.name for operation in chain(outer)]
-    ['a', 'b']
-    """
-    found = nodes(model)
-    if not isinstance(model, keras.Sequential):
-        _check_chain(model, found)
-    for operation, _ in found:
-        if isinstance(operation, keras.Model):
-            yield from chain(operation)
-        else:
-            yield operation
-
-
-def _check_chain(model, found):
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise ValueError(
-            "`model` must have one input and one output. Received: "
-            f"'{model.name}' with {len(model.inputs)} and {len(model.outputs)}."
-        )
-    for operation, reads in found:
-        if len(reads) != 1 and not isinstance(operation, kl.InputLayer):
-            raise ValueError(
-                "`model` must be a chain: every layer is used once and reads one "
-                f"tensor. Received: '{operation.name}', a "
-                f"{type(operation).__name__}, which reads {len(reads)}. Take a part "
-                "of the model without branches."
-            )
-
-
 def is_output(model, layer):
     """Return whether a model's one output is what a layer computes.
 
@@ -248,7 +205,8 @@ def is_output(model, layer):
         is used several times.
 
     Example:
-    >>> model = keras.Sequential([keras.Input((4,)), kl.Dense(3), kl.Dense(2)])
+    >>> layers = [keras.Input((4,)), *(keras.layers.Dense(3) for _ in range(2))]
+    >>> model = keras.Sequential(layers)
     >>> [is_output(model, layer) for layer in model.layers]
     [False, True]
     """

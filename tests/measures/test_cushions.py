@@ -202,11 +202,11 @@ def test_the_standard_error_is_that_of_other_seeds(rng):
     model = network(rng, (6, 30, 25))
     x = rng.normal(size=(1, 6))
     exact = cushions(model, x).interlayer_cushions[0, 1]
-    results = [cushions(model, x, probes=20, draws=1, seed=seed) for seed in range(40)]
+    results = [cushions(model, x, probes=20, draws=1, seed=seed) for seed in range(16)]
     values = np.array([rows.interlayer_cushions[0, 1] for rows in results])
     stated = np.mean([rows.standard_errors[0, 1] for rows in results])
-    assert 0.6 < values.std(ddof=1) / stated < 1.6
-    assert abs(values.mean() - exact) < 4 * stated / math.sqrt(40) + 0.02 * exact
+    assert 0.5 < values.std(ddof=1) / stated < 1.8
+    assert abs(values.mean() - exact) < 4 * stated / math.sqrt(16) + 0.02 * exact
 
 
 def test_wrapped_and_adapted_layers(rng):
@@ -278,35 +278,13 @@ def test_what_nothing_constrains(rng):
     assert math.isnan(rows[0].stable_rank)
 
 
-def residual():
-    inputs = keras.Input((4,))
-    x = kl.Dense(4, activation="relu")(inputs)
-    return keras.Model(inputs, kl.Dense(2)(kl.Add(name="sum")([x, inputs])))
-
-
-def twice():
-    inputs, dense = keras.Input((4,)), kl.Dense(4, name="shared")
-    return keras.Model(inputs, dense(kl.ReLU()(dense(inputs))))
-
-
 def two_inputs():
     inputs = [keras.Input((4,)), keras.Input((4,))]
     return keras.Model(inputs, kl.Dense(2)(kl.Add()(inputs)))
 
 
-def bare_operation():
-    inputs = keras.Input((4,))
-    x = keras.ops.relu(kl.Dense(4)(inputs))
-    return keras.Model(inputs, kl.Dense(2)(x))
-
-
 class Doubled(kl.Dense):
     pass
-
-
-class Overridden(kl.ReLU):
-    def call(self, inputs):
-        return 2 * super().call(inputs)
 
 
 class Subclassed(keras.Model):
@@ -330,43 +308,22 @@ def between(layer, shape=(4,), first=None):
 @pytest.mark.parametrize(
     "build, message",
     [
-        (residual, "'sum', a Add, which reads 2"),
-        (twice, "'shared', a Dense, which reads 2"),
-        (two_inputs, "one input and one output.*with 2 and 1"),
-        (bare_operation, "the operation 'relu"),
-        (Subclassed, "functional `keras.Model`, whose layers"),
+        (two_inputs, "one input.*with 2"),
+        (Subclassed, "functional `keras.Model`: the layers of another"),
         (quantized, "'codes', quantized to int8"),
-        (
-            lambda: between(kl.Activation("tanh", name="t")),
-            "'t' with activation='tanh'",
-        ),
-        (lambda: between(kl.ReLU(6.0, name="six")), "'six', a ReLU with a `max_value`"),
-        (lambda: between(kl.LayerNormalization(name="n")), "'n', a LayerNorm"),
         (lambda: between(Doubled(3, name="mine")), "'mine', a Doubled"),
-        (lambda: between(Overridden(name="mine")), "override `call`"),
         (
-            lambda: between(
-                kl.BatchNormalization(name="late"),
-                first=kl.Dense(4, activation="relu"),
-            ),
-            "directly after.*'late' elsewhere",
+            lambda: between(kl.LSTM(3, name="cells"), (5, 4)),
+            "between its first.*'cells', a LSTM",
         ),
-        (lambda: keras.Sequential([kl.Dense(2, name="new")]), "be built.*'new'"),
-        (lambda: keras.Sequential([keras.Input((4,)), kl.ReLU()]), "a Dense or Conv2D"),
+        (lambda: keras.Sequential([kl.Dense(2)], name="new"), "be built.*'new'"),
+        (lambda: keras.Sequential([keras.Input((4,)), kl.ReLU()]), "of these kinds"),
     ],
 )
 def test_models_that_are_refused(build, message):
-    model = build()
+    shape = (2, 5, 4) if "cells" in message else (2, 4)
     with pytest.raises(ValueError, match=f"`model` must.*{message}"):
-        cushions(model, np.ones((2, 4)))
-
-
-def test_channels_first_is_refused():
-    images = np.ones((1, 6, 6, 2))
-    pool = kl.MaxPooling2D(2, data_format="channels_first", name="pool")
-    model = between(pool, (6, 6, 2), kl.Conv2D(2, 3))
-    with pytest.raises(ValueError, match="'pool' with data_format"):
-        cushions(model, images)
+        cushions(build(), np.ones(shape))
 
 
 def test_broken_numbers(rng):
@@ -376,7 +333,7 @@ def test_broken_numbers(rng):
         model.layers[0].kernel.assign(np.full((3, 4), 10.0))
         cushions(model, big, batch_size=2)
     model.layers[0].kernel.assign(np.full((3, 4), np.nan))
-    with pytest.raises(ValueError, match="NaN or infinity in 'dense"):
+    with pytest.raises(ValueError, match="NaN or infinity in '.*dense"):
         cushions(model, np.ones((2, 3)))
 
 
