@@ -51,3 +51,19 @@ def test_a_linear_layer_has_its_norm(layer):
     norm = np.linalg.norm(matrix.astype("float64"), 2)
     bound = lipschitz_bound(model, method="merged").bound
     assert norm * (1 - 1e-5) <= bound <= norm * (1 + 1e-4)
+
+
+def test_no_pair_of_a_ball_exceeds_its_bound():
+    model = network()
+    rng = np.random.default_rng(1)
+    center = rng.standard_normal((1, 8, 8, 3))
+    found = lipschitz_bound(model, center, method="local", input_radius=0.05)
+    assert found.bounds.shape == (1,)
+    assert found.bound <= lipschitz_bound(model, method="merged").bound * 1.01
+    moves = rng.standard_normal((2, 200, 8, 8, 3))
+    moves *= 0.05 / np.linalg.norm(moves.reshape(2, 200, -1), axis=2)[..., *[None] * 3]
+    x, y = (center + moves).astype("float32")
+    moved = ops.convert_to_numpy(model(x)) - ops.convert_to_numpy(model(y))
+    distance = np.linalg.norm((x - y).reshape(200, -1), axis=1)
+    ratio = (np.linalg.norm(moved, axis=1) / distance).max()
+    assert 0.03 * found.bound < ratio <= found.bound * (1 + 1e-4)
