@@ -101,7 +101,7 @@ def norm_after_training(wrap):
 
     README's first example with a plain convolution, of five seeds.
     """
-    digits = data.load("digits", image_size=8, channels=1)
+    digits = data.load("digits").train
     norms = []
     for seed in range(5):
         keras.utils.set_random_seed(seed)
@@ -111,7 +111,7 @@ def norm_after_training(wrap):
         model = keras.Sequential(layers)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.Adam(0.003), loss)
-        model.fit(digits.x_train, digits.y_train, epochs=5, verbose=0)
+        model.fit(digits.inputs(), digits.labels, epochs=5, verbose=0)
         norms.append(norm(effective(head)))
     return max(norms, key=lambda found: abs(found - 1))
 

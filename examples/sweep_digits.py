@@ -26,7 +26,7 @@ from keras_spectral.files import output_folder, replacing
 def train(depth, weight_decay, seed, epochs, digits, name):
     keras.utils.set_random_seed(seed)
     model = zoo.cifar_resnet(depth, classes=10, input_shape=(8, 8, 1), name=name)
-    steps = epochs * math.ceil(len(digits.x_train) / 64)
+    steps = epochs * math.ceil(len(digits.train) / 64)
     model.compile(
         keras.optimizers.AdamW(
             keras.optimizers.schedules.CosineDecay(4e-3, steps),
@@ -36,7 +36,11 @@ def train(depth, weight_decay, seed, epochs, digits, name):
         metrics=["accuracy"],
     )
     history = model.fit(
-        digits.x_train, digits.y_train, batch_size=64, epochs=epochs, verbose=0
+        digits.train.inputs(),
+        digits.train.labels,
+        batch_size=64,
+        epochs=epochs,
+        verbose=0,
     )
     print(f"{name}, seed {seed}: {history.history['accuracy'][-1]:.3f}", flush=True)
     return model
@@ -53,7 +57,7 @@ def main():
     arguments = parser.parse_args()
 
     checkpoints = output_folder(arguments.output / "checkpoints")
-    digits = data.load("digits", image_size=8, channels=1)
+    digits = data.load("digits")
     for depth in arguments.depths:
         for kind, weight_decay in (("", 0.0), ("decay_", 0.5)):
             for seed in range(arguments.seeds):

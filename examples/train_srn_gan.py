@@ -55,7 +55,7 @@ def main(arguments=None):
 
     output_folder(options.output)
     keras.utils.set_random_seed(options.seed)
-    images = data.load("digits", image_size=32, channels=1).x_train
+    images = data.load("digits", image_size=32).train.inputs()
     gan = zoo.srn_resnet_gan(
         width=options.width,
         generator_width=options.width,

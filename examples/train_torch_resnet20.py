@@ -55,12 +55,12 @@ def main():
     output = output_folder(arguments.output)
 
     torch.manual_seed(arguments.seed)
-    digits = data.load("digits")
+    digits = data.load("digits", image_size=32, channels=3)
+    splits = digits.train, digits.test
     x_train, x_test = (
-        torch.tensor(x.transpose(0, 3, 1, 2).copy())
-        for x in (digits.x_train, digits.x_test)
+        torch.tensor(split.inputs().transpose(0, 3, 1, 2).copy()) for split in splits
     )
-    y_train, y_test = torch.tensor(digits.y_train), torch.tensor(digits.y_test)
+    y_train, y_test = (torch.tensor(split.labels) for split in splits)
     model = get_model("resnet20_cifar10")
     train(model, x_train, y_train, arguments.epochs)
 
@@ -71,7 +71,9 @@ def main():
     path = output / f"{NAME}.safetensors"
     with replacing(path) as temporary:
         save_file(state, temporary)
-    split = hashlib.sha256(digits.x_test.tobytes() + digits.y_test.tobytes())
+    split = hashlib.sha256(
+        digits.test.inputs().tobytes() + digits.test.labels.tobytes()
+    )
     write_json(
         output / f"{NAME}.json",
         {
@@ -80,7 +82,7 @@ def main():
             "parameters": int(sum(p.numel() for p in model.parameters())),
             "data": "scikit-learn's bundled digits (UCI optical recognition of "
             "handwritten digits), pixels repeated to 32x32, three equal channels, "
-            "values in [-1, 1]: keras_spectral.data.load('digits')",
+            "values in [-1, 1]: keras_spectral.data.load('digits', 32, 3)",
             "split": {
                 "train": len(y_train),
                 "test": len(y_test),

@@ -171,6 +171,40 @@ def _failure(error):
     return None
 
 
+@contextlib.contextmanager
+def claimed(folder):
+    """Hold a folder for this process, so that no other one writes results into it.
+
+    The claim ends with the process, however it ends. Without file locks, as on
+    Windows, nothing is refused.
+
+    Args:
+        folder: `pathlib.Path` of a folder.
+
+    Raises:
+        OSError: If another process holds it; its number is named.
+
+    Example:
+    >>> import tempfile
+    >>> with claimed(Path(tempfile.mkdtemp())) as folder:
+    ...     (folder / "lock").is_file()
+    True
+    """
+    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        if _locked(descriptor) is False:
+            holder = os.read(descriptor, 20).decode(errors="replace").strip()
+            raise OSError(
+                f"`output` is in use by process {holder or 'unknown'}, which writes "
+                f"into it. Received: output={folder}. Wait, or choose another folder."
+            )
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        yield folder
+    finally:
+        os.close(descriptor)
+
+
 def write_json(path, value):
     """Write `value` as indented JSON, whole or not at all."""
     text = json.dumps(value, indent=2, allow_nan=False)

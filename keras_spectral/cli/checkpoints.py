@@ -24,7 +24,10 @@ Model = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option(help="Test data: `digits`, or an .npz file with arrays x and y."),
+    typer.Option(
+        help="Test data: `digits`, `fashion_mnist` ..., an .npz file with arrays x and "
+        "y, or a folder of images."
+    ),
 ]
 Entry = Annotated[
     str | None,

@@ -237,7 +237,11 @@ def _sizes(best, total, dense, values, accuracy, int8_accuracy):
 def bound(
     source: Source,
     data: Annotated[
-        str, typer.Option(help="Data that the network was trained on: `digits`.")
+        str,
+        typer.Option(
+            help="Data that the network was trained on: `digits`, `fashion_mnist` ..., "
+            "an .npz file, or a folder of images."
+        ),
     ],
     model: Model = None,
     kept: Annotated[
@@ -260,15 +264,16 @@ def bound(
 
     network = load_model(source, model)
     dataset = test_data(data, network)
-    if not len(dataset.x_train):
+    if not len(dataset.train):
         raise ValueError(
             "`--data` must have a training part: the bound is of what a network was "
             f"trained on. Received: --data={data}, which has test data only. In Python "
             "call keras_spectral.compression.certify_error(model, x_train, y_train)."
         )
     with console.status("Trying every setting on the training set ..."):
+        train = dataset.train
         found = compression.certify_error(
-            network, dataset.x_train, dataset.y_train, shares, widths, delta=delta
+            network, train.inputs(), train.labels, shares, widths, delta=delta
         )
     if as_json:
         best = dataclasses.asdict(found.best)

@@ -1,5 +1,7 @@
-"""The commands that run experiments: demo and sweep."""
+"""The commands that run experiments: demo, sweep, recipes and run."""
 
+import dataclasses
+import json
 import os
 import sys
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from keras_spectral.cli.checkpoints import AsJson
 from keras_spectral.experiments.inputs import start_keras
 from keras_spectral.printable import printable
 from keras_spectral.terminal import Console
@@ -31,14 +34,7 @@ def demo(
     try:
         Demo(output, epochs=epochs, trials=trials, seed=seed, console=console).run()
     except KeyboardInterrupt:
-        typer.echo(
-            "keras-spectral: interrupted; what was finished so far is in "
-            f"{printable(str(output.resolve()))}",
-            err=True,
-        )
-        sys.stdout.flush()
-        # Everything is written; the backend's own shutdown takes a second more.
-        os._exit(130)
+        _interrupted(f"what was finished so far is in {output.resolve()}")
     console.print(f"Models, results.json and demo.png are in {output.resolve()}")
 
 
@@ -104,18 +100,130 @@ def sweep(
             console=console,
         )
     except KeyboardInterrupt:
-        typer.echo(
-            "keras-spectral: interrupted; finished rows are in "
-            f"{printable(str(output.resolve()))}, and the same command goes on "
-            "from there",
-            err=True,
+        _interrupted(
+            f"finished rows are in {output.resolve()}, and the same command goes on "
+            "from there"
         )
-        sys.stdout.flush()
-        # Everything is written; the backend's own shutdown takes a second more.
-        os._exit(130)
     console.print(f"Tables and figure are in {output.resolve()}", soft_wrap=True)
     if any(row.error for row in rows):
         raise typer.Exit(1)
 
 
-COMMANDS = (demo, sweep)
+def recipes(as_json: AsJson = False):
+    """List the recipes: a figure or table of a paper each."""
+    from keras_spectral.experiments.recipes import (
+        list_recipes,
+        load_recipe,
+        recipe_path,
+    )
+    from keras_spectral.results import Rows
+
+    found = []
+    for name in list_recipes():
+        recipe = load_recipe(recipe_path(name))
+        found.append(RecipeName(name, recipe.source, recipe.item, recipe.title))
+    rows = Rows(found, title="Recipes: keras-spectral run NAME --small")
+    if as_json:
+        typer.echo(rows.to_json())
+    else:
+        Console().print(rows)
+
+
+@dataclasses.dataclass
+class RecipeName:
+    """A line of the list."""
+
+    name: str
+    paper: str
+    item: str
+    title: str
+
+
+def run(
+    recipe: Annotated[
+        str,
+        typer.Argument(help="A recipe's name, such as stable_rank/table_6, or file."),
+    ],
+    small: Annotated[
+        bool, typer.Option("--small", help="Minutes: the recipe's [small] settings.")
+    ] = False,
+    evidence: Annotated[
+        bool, typer.Option("--evidence", help="Hours: its [evidence] settings.")
+    ] = False,
+    seeds: Annotated[
+        int | None, typer.Option(help="How many seeds, in place of the recipe's.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Another value: optimizer.learning_rate=0.01. Repeat."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder. Default: keras-spectral-runs/NAME."),
+    ] = None,
+    directory: Annotated[
+        Path | None, typer.Option(help="Folder with the data's files.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Local processes. Default: one a core. 0: no Dask."),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Address of a Dask scheduler, such as tcp://host:8786."),
+    ] = None,
+    as_json: AsJson = False,
+):
+    """Run an experiment of a paper; a rerun goes on where it was."""
+    if small and evidence:
+        raise ValueError(
+            "`--small` and `--evidence` exclude each other. Received: both."
+        )
+    console = Console(stderr=as_json)
+    from keras_spectral.experiments import run_recipe
+
+    size = "small" if small else "evidence" if evidence else None
+    try:
+        table = run_recipe(
+            recipe,
+            size,
+            seeds=seeds,
+            changes=changes or (),
+            output=output,
+            directory=directory,
+            workers=workers,
+            scheduler=scheduler,
+            console=console,
+        )
+    except KeyboardInterrupt:
+        _interrupted(
+            "finished epochs are kept, and the same command goes on from there"
+        )
+    if as_json:
+        claims = table.claims.to_dicts()
+        typer.echo(json.dumps({"rows": table.to_dicts(), "claims": claims}))
+    else:
+        console.print(table)
+        console.print(table.claims)
+    failed = [cell for cell in table.cells if cell["error"]]
+    for cell in failed:
+        typer.echo(
+            f"keras-spectral: {cell['network']} {cell['variant']} seed {cell['seed']} "
+            f"failed: {printable(cell['error'])}",
+            err=True,
+        )
+    if failed:
+        raise typer.Exit(1)
+
+
+def _interrupted(where):
+    """End the process after an interrupt; everything is written by then."""
+    typer.echo(f"keras-spectral: interrupted; {printable(where)}", err=True)
+    sys.stdout.flush()
+    # The backend's own shutdown takes a second more.
+    os._exit(130)
+
+
+COMMANDS = (demo, sweep, recipes, run)

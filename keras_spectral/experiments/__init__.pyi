@@ -14,6 +14,20 @@ from .demo import (
     digits_classifier as digits_classifier,
     run_demo as run_demo,
 )
+from .cells import (
+    CellRow as CellRow,
+)
+from .recipe_run import (
+    ClaimRow as ClaimRow,
+    RecipeRow as RecipeRow,
+    RecipeTable as RecipeTable,
+    run_recipe as run_recipe,
+)
+from .recipes import (
+    Recipe as Recipe,
+    list_recipes as list_recipes,
+    load_recipe as load_recipe,
+)
 from .sweep import (
     run_sweep as run_sweep,
 )

@@ -248,10 +248,10 @@ def head_evaluator(model, dataset):
         return inputs.evaluator(dataset)
     with deep_graphs():
         trunk = keras.Model(model.inputs, head.input)
-    features = trunk.predict(dataset.x_test, batch_size=64, verbose=0)
+    features = trunk.predict(dataset.test.inputs(), batch_size=64, verbose=0)
 
     def evaluate(_):
         logits = keras.ops.convert_to_numpy(head(features))
-        return float(np.mean(np.argmax(logits, axis=-1) == dataset.y_test))
+        return float(np.mean(np.argmax(logits, axis=-1) == dataset.test.labels))
 
     return evaluate

@@ -24,6 +24,16 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_unlock)
 
 
+def one_at_a_time():
+    """Return the lock under which a worker uses Keras.
+
+    Example:
+    >>> with one_at_a_time():
+    ...     pass
+    """
+    return _ONE_AT_A_TIME
+
+
 def file_digest(path):
     """Return the SHA-256 of a file as 64 hexadecimal digits.
 

@@ -107,7 +107,7 @@ def train(name, normalize, dataset, epochs, seed, callbacks=()):
     Args:
         name: String, the row's name.
         normalize: See `digits_classifier`.
-        dataset: A `data.Dataset` of 8x8 digits.
+        dataset: A `data.Data` of 8x8 digits.
         epochs: Integer >= 1.
         seed: Integer, for the weights and the order of the batches.
         callbacks: Keras callbacks.
@@ -118,15 +118,15 @@ def train(name, normalize, dataset, epochs, seed, callbacks=()):
     keras.utils.set_random_seed(seed)
     model = digits_classifier(normalize, name=name)
     # The decay lets power iteration catch up with the kernels.
-    steps = epochs * math.ceil(len(dataset.x_train) / 64)
+    steps = epochs * math.ceil(len(dataset.train) / 64)
     model.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(5e-3, steps)),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
     model.fit(
-        dataset.x_train,
-        dataset.y_train,
+        dataset.train.inputs(),
+        dataset.train.labels,
         batch_size=64,
         epochs=epochs,
         verbose=0,
@@ -134,13 +134,13 @@ def train(name, normalize, dataset, epochs, seed, callbacks=()):
     )
     spectrum = measures.spectrum(model)
     train_logits, test_logits = (
-        model.predict(x, batch_size=256, verbose=0)
-        for x in (dataset.x_train, dataset.x_test)
+        model.predict(split.inputs(), batch_size=256, verbose=0)
+        for split in (dataset.train, dataset.test)
     )
     row = TrainingRow(
         name=name,
-        train_accuracy=_accuracy(train_logits, dataset.y_train),
-        test_accuracy=_accuracy(test_logits, dataset.y_test),
+        train_accuracy=_accuracy(train_logits, dataset.train.labels),
+        test_accuracy=_accuracy(test_logits, dataset.test.labels),
         sum_of_stable_ranks=spectrum.sum_of_stable_ranks,
         log_product_of_spectral_norms=spectrum.log_product_of_spectral_norms,
         product_of_spectral_norms=float(np.exp(spectrum.log_product_of_spectral_norms)),
@@ -232,12 +232,12 @@ class Demo:
         )
 
     def _train(self, check):
-        dataset = data.load("digits", image_size=8, channels=1)
+        dataset = data.load("digits")
         self.console.rule("1. Train with spectral layers")
         self.console.print(
             "One small convolutional network on scikit-learn's digits, trained by "
-            f"`model.fit` ({len(dataset.x_train)} images to train on, "
-            f"{len(dataset.x_test)} to test)."
+            f"`model.fit` ({len(dataset.train)} images to train on, "
+            f"{len(dataset.test)} to test)."
         )
         rows = []
         with self._progress() as progress:
@@ -272,13 +272,13 @@ class Demo:
         path, card_path = zoo.checkpoint(CHECKPOINT)
         card = json.loads(card_path.read_text(encoding="utf-8"))
         network = convert.from_torch(path, CHECKPOINT)
-        dataset = data.load("digits")
-        logits = network.predict(dataset.x_test, batch_size=64, verbose=0)
+        dataset = data.load("digits", image_size=32, channels=3)
+        logits = network.predict(dataset.test.inputs(), batch_size=64, verbose=0)
         reference = np.array(card["reference_logits"])
         difference = np.max(np.abs(logits[: len(reference)] - reference)) / np.max(
             np.abs(reference)
         )
-        accuracy = _accuracy(logits, dataset.y_test)
+        accuracy = _accuracy(logits, dataset.test.labels)
         rows = Rows(
             [
                 ImportRow("test accuracy", card["test_accuracy"], accuracy),
@@ -307,14 +307,14 @@ class Demo:
         head = network.get_layer("output")
         # Only the head changes, so the layers before it run once.
         trunk = keras.Model(network.inputs, head.input)
-        features = trunk.predict(dataset.x_test, batch_size=64, verbose=0)
+        features = trunk.predict(dataset.test.inputs(), batch_size=64, verbose=0)
         rows = compression.compare_replacements(
             network,
             where=[head.name],
             trials=self.trials,
             seed=self.seed,
             evaluate=lambda _: _accuracy(
-                keras.ops.convert_to_numpy(head(features)), dataset.y_test
+                keras.ops.convert_to_numpy(head(features)), dataset.test.labels
             ),
         )
         self.results["compression"] = rows.to_dicts()

@@ -1,13 +1,10 @@
 """Table 1 and Figure 3 of the heavy-tail paper over any number of checkpoints."""
 
-import contextlib
 import dataclasses
 import json
-import os
 from pathlib import Path
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 import keras_spectral
 from keras_spectral import report
@@ -19,29 +16,14 @@ from keras_spectral.experiments.checkpoint_row import (
     measure_checkpoint,
 )
 from keras_spectral.experiments.checkpoint_task import measure_in_worker
+from keras_spectral.experiments.engine import computing, shown
 from keras_spectral.files import output_folder, replacing, write_json
-from keras_spectral.interrupts import interrupts_heeded, interrupts_ignored
-from keras_spectral.printable import printable
+from keras_spectral.interrupts import interrupts_heeded
 from keras_spectral.results import Rows, RunStatus
 from keras_spectral.terminal import Console
 from keras_spectral.validation import check_integer
 
 _FILES = ("table.json", "table.md", "figure3.png")
-
-# Seconds to find a cluster's scheduler in.
-_PATIENCE = 10
-
-# One process is one thread, of each library that it computes with.
-_ONE_THREAD = dict.fromkeys(
-    (
-        "OMP_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "TF_NUM_INTRAOP_THREADS",
-        "TF_NUM_INTEROP_THREADS",
-    ),
-    "1",
-)
 
 
 def run_sweep(
@@ -127,15 +109,21 @@ def run_sweep(
     status: RunStatus = "interrupted"
     try:
         if waiting:
+            # In this process alone Keras runs already, as its user has set it.
+            measure = _measured_here if workers == 0 and scheduler is None else None
             with (
                 interrupts_heeded() as check,
-                _computing(waiting, workers, scheduler) as results,
+                computing(
+                    waiting, measure or measure_in_worker, _failed, workers, scheduler
+                ) as results,
             ):
-                for task, row in _shown(console, results, len(waiting)):
+                for task, row in shown(
+                    console, results, len(waiting), "Checkpoints", _name
+                ):
                     # An interrupted row may be an error that a library made of it.
                     check()
-                    rows[task.key] = row
-                    write_json(folder / f"{task.key}.json", row.to_dict())
+                    rows[task.key] = SweepRow.from_dict(row)
+                    write_json(folder / f"{task.key}.json", row)
         status = "complete"
     finally:
         finished = [row for row in rows.values() if row is not None]
@@ -143,6 +131,18 @@ def run_sweep(
     for part in sweep_table.tables(table):
         console.print(part)
     return table
+
+
+def _measured_here(task):
+    return measure_checkpoint(task).to_dict()
+
+
+def _name(row):
+    return SweepRow.from_dict(row).name
+
+
+def _failed(task, error):
+    return failed_row(task, error).to_dict()
 
 
 def _tell(console, found):
@@ -171,103 +171,6 @@ def _finished(folder, task):
     return dataclasses.replace(
         row, file=task.file, dataset=task.dataset, note=task.note
     )
-
-
-@contextlib.contextmanager
-def _computing(tasks, workers, scheduler):
-    """Yield an iterator of (task, `SweepRow`), in the order in which they finish."""
-    if scheduler is None and workers == 0:
-        # As its file has it, in which NaN is `None`: alike wherever it is computed.
-        yield (
-            (task, SweepRow.from_dict(measure_checkpoint(task).to_dict()))
-            for task in tasks
-        )
-        return
-    dask, distributed = _dask()
-    with contextlib.ExitStack() as stack:
-        if scheduler is None:
-            spawned = {
-                **dask.config.get("distributed.nanny.pre-spawn-environ"), **_ONE_THREAD
-            }  # fmt: skip
-            stack.enter_context(
-                dask.config.set(
-                    {
-                        "distributed.nanny.pre-spawn-environ": spawned,
-                        # A checkpoint that kills its worker does so once.
-                        "distributed.scheduler.allowed-failures": 0,
-                    }
-                )
-            )
-            with interrupts_ignored():
-                cluster = distributed.LocalCluster(
-                    n_workers=min(workers or _cores(), len(tasks)),
-                    threads_per_worker=1,
-                    processes=True,
-                    dashboard_address=None,
-                    silence_logs="CRITICAL",
-                )
-            client = distributed.Client(stack.enter_context(cluster))
-        else:
-            try:
-                client = distributed.Client(scheduler, timeout=_PATIENCE)
-            except (OSError, ValueError) as error:
-                raise OSError(
-                    "`scheduler` must be the address of a Dask scheduler. "
-                    f"Received: scheduler={scheduler} ({error}). Start one with "
-                    "`dask scheduler`, and workers with `dask worker ADDRESS`."
-                ) from error
-        stack.enter_context(client)
-        futures = {
-            client.submit(measure_in_worker, task, key=f"sweep-{task.key}"): task
-            for task in tasks
-        }
-        yield _as_they_finish(distributed, futures)
-
-
-def _as_they_finish(distributed, futures):
-    for future in distributed.as_completed(futures):
-        task, error = futures[future], future.exception()
-        if error is None:
-            yield task, SweepRow.from_dict(future.result())
-        else:
-            # What Python could not catch: a worker that was killed.
-            yield task, failed_row(task, error)
-        # The scheduler would keep it, and a cluster's outlives this sweep.
-        future.release()
-
-
-def _dask():
-    try:
-        import dask
-        import distributed
-    except ImportError as error:
-        raise ImportError(
-            "A sweep over several processes needs Dask: pip install "
-            "'keras-spectral[sweep]'. Or compute in this process: --workers 0."
-        ) from error
-    return dask, distributed
-
-
-def _cores():
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _shown(console, results, total):
-    """Pass results on, and show how many there are."""
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-        console=console,
-    ) as progress:
-        bar = progress.add_task("Checkpoints", total=total, note="")
-        for task, row in results:
-            yield task, row
-            outcome = "failed" if row.error else "done"
-            progress.update(bar, advance=1, note=f"{printable(row.name)} {outcome}")
 
 
 def _write(folder, rows, found, status: RunStatus):

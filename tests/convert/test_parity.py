@@ -183,20 +183,21 @@ def test_the_bundled_checkpoint_is_what_its_card_says():
     card = json.loads(card_path.read_text())
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     assert digest == card["sha256"] == zoo.entry("resnet20_digits")["sha256"]
-    digits = data.load("digits")
-    split = hashlib.sha256(digits.x_test.tobytes() + digits.y_test.tobytes())
+    test = data.load("digits", image_size=32, channels=3).test
+    x = test.inputs()
+    split = hashlib.sha256(x.tobytes() + test.labels.tobytes())
     assert split.hexdigest() == card["split"]["test_sha256"]
     model = convert.from_torch(weights, "resnet20_digits")
-    logits = model.predict(digits.x_test, batch_size=64, verbose=0)
+    logits = model.predict(x, batch_size=64, verbose=0)
     reference = np.array(card["reference_logits"])
     assert relative_error(logits[: len(reference)], reference) <= 1e-4
-    accuracy = np.mean(logits.argmax(-1) == digits.y_test)
+    accuracy = np.mean(logits.argmax(-1) == test.labels)
     assert accuracy == card["test_accuracy"] >= 0.98
     # PyTorch itself, from the file.
     network = random_network("resnet20_cifar10")
     state = convert.read_checkpoint(weights)
     network.load_state_dict({k: torch.tensor(v) for k, v in state.items()})
-    assert relative_error(torch_logits(network, digits.x_test[:8]), reference) < 1e-4
+    assert relative_error(torch_logits(network, x[:8]), reference) < 1e-4
 
 
 def test_nested_models_and_a_bias(rng):

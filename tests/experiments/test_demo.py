@@ -27,11 +27,11 @@ def test_the_demo_writes_what_it_says(tmp_path):
         "sn.keras",
         "srn.keras",
     ]
-    digits = data.load("digits", image_size=8, channels=1)
+    digits = data.load("digits")
     for row in results["training"]:
         model = keras.models.load_model(tmp_path / f"{row['name'].lower()}.keras")
-        logits = model.predict(digits.x_test, verbose=0)
-        assert np.mean(logits.argmax(-1) == digits.y_test) == row["test_accuracy"]
+        logits = model.predict(digits.test.inputs(), verbose=0)
+        assert np.mean(logits.argmax(-1) == digits.test.labels) == row["test_accuracy"]
         spectrum = results["spectra"][row["name"]]
         total = sum(layer["stable_rank"] for layer in spectrum)
         assert row["sum_of_stable_ranks"] == pytest.approx(total)

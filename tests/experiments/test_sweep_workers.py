@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from keras_spectral.experiments import sweep
+from keras_spectral.experiments import engine, sweep
 from tests.experiments.sweeps import small, sweeping
 
 
@@ -84,6 +84,6 @@ def test_without_dask_it_says_what_to_install(tmp_path, folder, monkeypatch):
 
 def test_a_scheduler_that_is_not_there(tmp_path, folder, monkeypatch):
     pytest.importorskip("distributed")
-    monkeypatch.setattr(sweep, "_PATIENCE", 0.5)
+    monkeypatch.setattr(engine, "_PATIENCE", 0.5)
     with pytest.raises(OSError, match="dask scheduler"):
         sweeping(tmp_path, folder, scheduler="tcp://127.0.0.1:9")

@@ -64,8 +64,8 @@ def classify(model, optimizer, x, y, **arguments):
 
 @pytest.fixture(scope="module")
 def digits():
-    data = ks.data.load("digits", image_size=8, channels=1)
-    return data.x_train, data.y_train
+    train = ks.data.load("digits").train
+    return train.inputs(), train.labels
 
 
 def test_the_first_example_of_the_readme(digits):

@@ -118,15 +118,19 @@ def test_quantized_weights_are_what_was_paid_for(seed, kept, bits, size):
 
 
 def test_a_network_on_digits_is_certified(rng):
-    digits = data.load("digits")
-    x = digits.x_train.mean(-1).reshape(len(digits.x_train), -1)[:, ::4]
-    test = digits.x_test.mean(-1).reshape(len(digits.x_test), -1)[:, ::4]
+    digits = data.load("digits", image_size=32, channels=3)
+    x, test = (
+        split.inputs().mean(-1).reshape(len(split), -1)[:, ::4]
+        for split in (digits.train, digits.test)
+    )
     model = keras.Sequential([keras.Input((256,)), keras.layers.Dense(10)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(0.01), loss)
-    model.fit(x, digits.y_train, epochs=12, verbose=0)
+    model.fit(x, digits.train.labels, epochs=12, verbose=0)
     before = model.get_weights()
-    found = certify_error(model, x, digits.y_train, kept=(0.1, 0.2), value_bits=(2, 3))
+    found = certify_error(
+        model, x, digits.train.labels, kept=(0.1, 0.2), value_bits=(2, 3)
+    )
     assert len(found) == 4 and not found.best.vacuous
     assert found.best.bound == min(row.bound for row in found)
     # The model is left as it was, and the copy is what the row says.
@@ -137,17 +141,19 @@ def test_a_network_on_digits_is_certified(rng):
     assert np.count_nonzero(kernel) == round(row.kept * kernel.size)
     assert not (bias.view("uint32") & 0xFFFF).any()
     outputs = found.model.predict(x, verbose=0)
-    assert row.training_error == np.mean(outputs.argmax(1) != digits.y_train)
+    assert row.training_error == np.mean(outputs.argmax(1) != digits.train.labels)
     bits = description_bits(2560, round(row.kept * 2560), row.value_bits)
     assert row.bits == pytest.approx(bits + 16 * 10 + math.log2(4))
     # And it is a bound: of the error on samples that were not used.
-    error = np.mean(found.model.predict(test, verbose=0).argmax(1) != digits.y_test)
+    error = np.mean(
+        found.model.predict(test, verbose=0).argmax(1) != digits.test.labels
+    )
     assert error < found.best.bound < 0.9
     statuses = {a.name: a.status for a in found.assumptions}
     assert statuses["independent samples"] == "UNTESTED"
     assert statuses["search is counted"] == "PASS"
     doubled = certify_error(
-        model, np.repeat(x[:50], 2, 0), np.repeat(digits.y_train[:50], 2),
+        model, np.repeat(x[:50], 2, 0), np.repeat(digits.train.labels[:50], 2),
         kept=(0.1,), value_bits=(2,), untouched_bits=32,
     )  # fmt: skip
     assert doubled.assumptions[0].status == "FAIL"

@@ -1,0 +1,44 @@
+"""Batches whose content is a function of seed, epoch and step."""
+
+import keras
+import numpy as np
+
+from keras_spectral.data import crop_and_flip
+
+
+class Batches(keras.utils.PyDataset):
+    """One epoch of shuffled batches, alike whoever asks and however often.
+
+    Args:
+        split: A `data.Split`.
+        batch_size: Integer >= 1; the last batch may be smaller.
+        seed: Integer >= 0.
+        epoch: Integer >= 0.
+        augment: Boolean, whether `data.crop_and_flip` is applied.
+
+    Example:
+    >>> from keras_spectral import data
+    >>> digits = data.load("digits").train
+    >>> one, other = (Batches(digits, 64, seed=0, epoch=3) for _ in range(2))
+    >>> len(one), bool((one[5][0] == other[5][0]).all())
+    (22, True)
+    """
+
+    def __init__(self, split, batch_size, seed, epoch, augment=False):
+        super().__init__()
+        self._split, self._batch_size = split, batch_size
+        self._place, self._augment = (seed, epoch), augment
+        self._order = np.random.default_rng([seed, epoch]).permutation(len(split))
+
+    def __len__(self):
+        return -(-len(self._order) // self._batch_size)
+
+    def __getitem__(self, step):
+        start = step * self._batch_size
+        # In the order of the file: a memory map is read forwards.
+        rows = np.sort(self._order[start : start + self._batch_size])
+        batch = self._split[rows]
+        if self._augment:
+            images = crop_and_flip(batch.images, (*self._place, step))
+            batch = type(batch)(images, batch.labels, batch.white)
+        return batch.inputs(), batch.labels

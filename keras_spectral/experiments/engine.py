@@ -1,0 +1,131 @@
+"""Tasks computed in processes of Dask, local or a cluster's, or in this one."""
+
+import contextlib
+import os
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from keras_spectral.interrupts import interrupts_ignored
+from keras_spectral.printable import printable
+
+# Seconds to find a cluster's scheduler in.
+_PATIENCE = 10
+
+# One process is one thread, of each library that it computes with.
+_ONE_THREAD = dict.fromkeys(
+    (
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "TF_NUM_INTRAOP_THREADS",
+        "TF_NUM_INTEROP_THREADS",
+    ),
+    "1",
+)
+
+
+@contextlib.contextmanager
+def computing(tasks, function, failed, workers, scheduler):
+    """Yield an iterator of (task, row as a dict), in the order in which they finish.
+
+    Args:
+        tasks: List of tasks with a `key`, a string.
+        function: Callable, task to dict, which a worker can import.
+        failed: Callable, (task, exception) to dict, for a worker that was killed.
+        workers: Integer, local processes; `None` for one a core, 0 for none: this
+            process computes, without Dask.
+        scheduler: Address of a Dask scheduler in place of local processes, or `None`.
+    """
+    if scheduler is None and workers == 0:
+        yield ((task, function(task)) for task in tasks)
+        return
+    dask, distributed = _dask()
+    with contextlib.ExitStack() as stack:
+        if scheduler is None:
+            spawned = {
+                **dask.config.get("distributed.nanny.pre-spawn-environ"), **_ONE_THREAD
+            }  # fmt: skip
+            stack.enter_context(
+                dask.config.set(
+                    {
+                        "distributed.nanny.pre-spawn-environ": spawned,
+                        # A task that kills its worker does so once.
+                        "distributed.scheduler.allowed-failures": 0,
+                    }
+                )
+            )
+            with interrupts_ignored():
+                cluster = distributed.LocalCluster(
+                    n_workers=min(workers or _cores(), len(tasks)),
+                    threads_per_worker=1,
+                    processes=True,
+                    dashboard_address=None,
+                    silence_logs="CRITICAL",
+                )
+            client = distributed.Client(stack.enter_context(cluster))
+        else:
+            try:
+                client = distributed.Client(scheduler, timeout=_PATIENCE)
+            except (OSError, ValueError) as error:
+                raise OSError(
+                    "`scheduler` must be the address of a Dask scheduler. "
+                    f"Received: scheduler={scheduler} ({error}). Start one with "
+                    "`dask scheduler`, and workers with `dask worker ADDRESS`."
+                ) from error
+        stack.enter_context(client)
+        futures = {
+            client.submit(function, task, key=f"{function.__name__}-{task.key}"): task
+            for task in tasks
+        }
+        yield _as_they_finish(distributed, futures, failed)
+
+
+def _as_they_finish(distributed, futures, failed):
+    for future in distributed.as_completed(futures):
+        task, error = futures[future], future.exception()
+        # An error is what Python could not catch: a worker that was killed.
+        yield task, future.result() if error is None else failed(task, error)
+        # The scheduler would keep it, and a cluster's outlives this run.
+        future.release()
+
+
+def _dask():
+    try:
+        import dask
+        import distributed
+    except ImportError as error:
+        raise ImportError(
+            "Several processes need Dask: pip install 'keras-spectral[sweep]'. Or "
+            "compute in this process: --workers 0."
+        ) from error
+    return dask, distributed
+
+
+def _cores():
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def shown(console, results, total, title, name):
+    """Pass results on, and show how many there are.
+
+    Args:
+        console: A `Console`.
+        results: Iterator of (task, row as a dict with `error`).
+        total: Integer.
+        title: String, what is counted.
+        name: Callable, row to the string that names it.
+    """
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        console=console,
+    ) as progress:
+        bar = progress.add_task(title, total=total, note="")
+        for task, row in results:
+            yield task, row
+            outcome = "failed" if row["error"] else "done"
+            progress.update(bar, advance=1, note=f"{printable(name(row))} {outcome}")

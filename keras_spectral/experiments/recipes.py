@@ -1,0 +1,374 @@
+"""Recipes: files that say what an experiment of a paper is."""
+
+import difflib
+import functools
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+Measure = Literal[
+    "train_accuracy", "train_error", "test_accuracy", "test_error", "gap", "parameters"
+]
+
+
+class _Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """A table of a recipe's file."""
+
+
+class DataSettings(_Table):
+    """What is learned: a name of `data.load`, its labels, how many images."""
+
+    name: str
+    labels: Literal["true", "random"] = "true"
+    count: int | None = None
+    test_count: int | None = None
+    image_size: int | None = None
+    channels: int | None = None
+    augment: bool = False
+
+
+class OptimizerSettings(_Table):
+    """Stochastic gradient descent as PyTorch has it: weight decay in the gradient."""
+
+    learning_rate: float
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+
+
+class Schedule(_Table):
+    """How long, and when the learning rate falls."""
+
+    epochs: int
+    batch_size: int
+    decay: float = 1.0
+    decay_epochs: list[int] = []
+    stop_at_train_accuracy: float | None = None
+
+
+class NetworkSettings(_Table):
+    """A builder of `keras_spectral.zoo`, its arguments, and how it is trained.
+
+    Keys of `optimizer` and `schedule` replace the recipe's.
+    """
+
+    builder: str
+    name: str
+    arguments: dict[str, Any] = {}
+    optimizer: dict[str, Any] = {}
+    schedule: dict[str, Any] = {}
+
+
+class Variant(_Table):
+    """What is compared: normalizations, or other arguments, or weight decay."""
+
+    name: str
+    normalize: Literal["none", "spectral", "stable_rank"] = "none"
+    stable_rank_ratio: float | None = None
+    weight_decay: float | None = None
+    arguments: dict[str, Any] = {}
+
+
+class Published(_Table):
+    """A number that the paper prints."""
+
+    network: str
+    variant: str
+    measure: Measure
+    value: float
+    half_width: float | None = None
+
+
+class Claim(_Table):
+    """What the paper says of the numbers: the first variant has the largest."""
+
+    name: str
+    says: str
+    measure: Measure
+    order: list[str]
+
+
+class Recipe(_Table):
+    """One figure or table of a paper, as its file has it; see `load_recipe`."""
+
+    title: str
+    source: str
+    item: str
+    shows: str
+    data: DataSettings
+    networks: list[NetworkSettings]
+    variants: list[Variant]
+    optimizer: OptimizerSettings
+    schedule: Schedule
+    measures: list[Measure]
+    seeds: list[int]
+    assumed: list[str]
+    published: list[Published] = []
+    claims: list[Claim] = []
+    notes: str = ""
+
+
+SIZES = ("small", "evidence")
+
+
+def recipes_folder() -> Path:
+    """Return the folder of the recipes, of the checkout or of the installation.
+
+    Raises:
+        FileNotFoundError: If the package was installed without them.
+
+    Example:
+    >>> (recipes_folder() / "stable_rank" / "table_6.toml").is_file()
+    True
+    """
+    package = Path(__file__).parents[1]
+    checkout = package.parent
+    # An editable installation may leave an old copy beside the package.
+    if (checkout / "pyproject.toml").is_file() and (checkout / "zoo").is_dir():
+        return checkout / "zoo"
+    if (package / "_recipes").is_dir():
+        return package / "_recipes"
+    raise FileNotFoundError(
+        f"keras_spectral was installed without its recipes: there is no "
+        f"{package / '_recipes'}. Install it anew."
+    )
+
+
+def list_recipes() -> list[str]:
+    """Return the recipes' names, which are their files below the folder.
+
+    Example:
+    >>> "stable_rank/table_6" in list_recipes()
+    True
+    """
+    folder = recipes_folder()
+    return sorted(
+        path.relative_to(folder).with_suffix("").as_posix()
+        for path in folder.rglob("*.toml")
+    )
+
+
+def recipe_path(name) -> Path:
+    """Return the file of a recipe: a path, or a name such as `stable_rank/table_6`.
+
+    Raises:
+        FileNotFoundError: If there is none; the nearest name is told.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    word = path.with_suffix("").as_posix().removeprefix("zoo/")
+    known = list_recipes()
+    if word in known:
+        return recipes_folder() / f"{word}.toml"
+    near = difflib.get_close_matches(word, known, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    raise FileNotFoundError(
+        "`recipe` must be a TOML file or one of keras-spectral recipes. "
+        f"Received: recipe={str(name)!r}.{hint}"
+    )
+
+
+def load_recipe(path, size=None, changes=()) -> Recipe:
+    """Read a recipe and check it.
+
+    Args:
+        path: Path of a TOML file.
+        size: `None` for the paper's own settings, `"small"` or `"evidence"` for those
+            of the table of that name, which replace the others key by key.
+        changes: List of strings such as `"optimizer.learning_rate=0.01"`, in TOML.
+
+    Returns:
+        A `Recipe`.
+
+    Raises:
+        ValueError: On what is no TOML, an unknown key or a value of another type, with
+            file, line and the nearest key.
+
+    Example:
+    >>> recipe = load_recipe(recipe_path("stable_rank/table_6"), "small")
+    >>> recipe.data.name, [variant.name for variant in recipe.variants]
+    ('digits', ['vanilla', 'SN', 'SRN-30'])
+    """
+    path = Path(path)
+    text = path.read_text(encoding="utf-8")
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is no TOML file: {error}") from error
+    sizes = {name: content.pop(name, None) for name in SIZES}
+    if size is not None:
+        if sizes.get(size) is None:
+            raise ValueError(
+                f"{path} has no table [{size}]. Received: size={size!r}; it has "
+                f"{[name for name in SIZES if sizes[name] is not None]}"
+            )
+        content = _merged(content, sizes[size])
+    for change in changes:
+        content = _merged(content, _change(change))
+    try:
+        recipe = msgspec.convert(content, Recipe)
+    except msgspec.ValidationError as error:
+        raise ValueError(_located(path, text, size, str(error))) from error
+    _check(path, text, recipe)
+    return recipe
+
+
+def settings_of(recipe, network, variant) -> tuple:
+    """Return the `OptimizerSettings` and the `Schedule` of a network and a variant."""
+    optimizer, schedule = (
+        msgspec.convert(
+            {**msgspec.to_builtins(getattr(recipe, name)), **getattr(network, name)},
+            kind,
+        )
+        for name, kind in (("optimizer", OptimizerSettings), ("schedule", Schedule))
+    )
+    if variant.weight_decay is not None:
+        optimizer = msgspec.structs.replace(
+            optimizer, weight_decay=variant.weight_decay
+        )
+    return optimizer, schedule
+
+
+def _merged(base, other):
+    """Return two tables as one; the second one's keys replace the first one's."""
+    result = dict(base)
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(result.get(key), dict):
+            value = _merged(result[key], value)
+        result[key] = value
+    return result
+
+
+def _change(change):
+    name, equals, value = change.partition("=")
+    keys = [key.strip() for key in name.split(".")]
+    try:
+        found = tomllib.loads(f"value = {value}")["value"] if equals else None
+    except tomllib.TOMLDecodeError:
+        found = value.strip()  # A word without quotes.
+    if not equals or not all(keys) or found is None:
+        raise ValueError(
+            "`changes` must look like optimizer.learning_rate=0.01. "
+            f"Received: {change!r}"
+        )
+    return functools.reduce(lambda inner, key: {key: inner}, reversed(keys), found)
+
+
+def _located(path, text, size, message):
+    """Return a message of `msgspec` with the line that it is about."""
+    where = re.search(r" - at `\$\.?([^`]*)`", message)
+    keys = re.findall(r"\w+", where[1]) if where else []
+    reason = message[: where.start()] if where else message
+    unknown = re.search(r"unknown field `([^`]*)`", reason)
+    hint = ""
+    if unknown:
+        kind: Any = Recipe
+        for key in keys:
+            kind = kind if key.isdecimal() else _kind_of(kind, key)
+        known = [field.name for field in msgspec.structs.fields(kind)]
+        near = difflib.get_close_matches(unknown[1], known, n=1)
+        hint = f" Did you mean `{near[0]}`?" if near else f" Known: {', '.join(known)}."
+        keys = [*keys, unknown[1]]
+        reason = f"unknown key `{unknown[1]}`"
+    line = _line(text, keys, size)
+    place = f"{path}, line {line}" if line else f"{path}"
+    name = f" `{'.'.join(k for k in keys if not k.isdecimal())}`" if keys else ""
+    name = "" if unknown else name
+    return f"{place}:{name} {reason}.{hint}"
+
+
+def _kind_of(kind, key):
+    """Return the class of a key's table."""
+    if not hasattr(kind, "__struct_fields__"):
+        return kind
+    annotation = kind.__annotations__.get(key, kind)
+    for argument in getattr(annotation, "__args__", (annotation,)):
+        if hasattr(argument, "__struct_fields__"):
+            return argument
+    return kind
+
+
+def _line(text, keys, size=None):
+    """Return the number of the line where a key is set, or `None`.
+
+    A number among the keys counts the tables of the name before it.
+    """
+    wanted = next((int(key) for key in keys if key.isdecimal()), None)
+    keys = tuple(key for key in keys if not key.isdecimal())
+    if not keys:
+        return None
+    best, section, seen = None, (), -1
+    for number, line in enumerate(text.splitlines(), 1):
+        if head := re.match(r"\s*\[+\s*([\w.\- ]+?)\s*\]+", line):
+            section = tuple(word.strip() for word in head[1].split("."))
+            if section[0] in SIZES:
+                section = section[1:] if section[0] == size else ("other size",)
+            seen += section == keys[: len(section)] == keys[:1]
+            found = section == keys
+        else:
+            found = section == keys[:-1] and re.match(
+                rf"\s*[\"']?{re.escape(keys[-1])}[\"']?\s*=", line
+            )
+        if found and wanted in (None, seen):
+            best = number
+    return best
+
+
+def _check(path, text, recipe):
+    """Raise a ValueError on what is of the right type and still cannot be."""
+    variants = [variant.name for variant in recipe.variants]
+    networks = [network.name for network in recipe.networks]
+
+    def fail(keys, expected):
+        line = _line(text, keys)
+        place = f"{path}, line {line}" if line else f"{path}"
+        raise ValueError(f"{place}: `{'.'.join(keys)}` {expected}")
+
+    for keys, names in (["variants"], variants), (["networks"], networks):
+        if not names or len(set(names)) < len(names):
+            fail(keys, f"must be one or more, with names of their own: {names}")
+    if not recipe.seeds or min(recipe.seeds) < 0:
+        fail(["seeds"], f"must be integers >= 0. Received: {recipe.seeds}")
+    for network in recipe.networks:
+        try:
+            optimizer, schedule = settings_of(recipe, network, recipe.variants[0])
+        except msgspec.ValidationError as error:
+            fail(["networks"], f"'{network.name}': {error}")
+        for name in "epochs", "batch_size":
+            if getattr(schedule, name) < 1:
+                fail(["schedule", name], "must be an integer >= 1")
+        if optimizer.learning_rate <= 0:
+            fail(["optimizer", "learning_rate"], "must be positive")
+    for variant in recipe.variants:
+        ratio = variant.stable_rank_ratio
+        if (variant.normalize == "stable_rank") != (ratio is not None) or (
+            ratio is not None and not 0 < ratio <= 1
+        ):
+            fail(
+                ["variants", "stable_rank_ratio"],
+                "must be in (0, 1] where `normalize` is 'stable_rank', and only "
+                f"there. Received: {ratio} in '{variant.name}'",
+            )
+    for claim in recipe.claims:
+        if claim.measure not in recipe.measures or len(claim.order) < 2:
+            fail(["claims", "measure"], f"must be one of `measures`: '{claim.name}'")
+        if missing := set(claim.order) - set(variants):
+            fail(["claims", "order"], f"must name variants, not {sorted(missing)}")
+    for name in recipe.assumed:
+        if not _has(msgspec.to_builtins(recipe), name.split(".")):
+            fail(["assumed"], f"must name keys of the recipe. Received: '{name}'")
+
+
+def _has(value, keys):
+    """Return whether a table, or one of a list of tables, has a key below it."""
+    if not keys:
+        return True
+    if isinstance(value, list):
+        return any(_has(item, keys) for item in value)
+    return (
+        isinstance(value, dict) and keys[0] in value and _has(value[keys[0]], keys[1:])
+    )

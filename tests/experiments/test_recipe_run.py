@@ -1,0 +1,326 @@
+"""Runs of recipes: cells, tables, and that what was killed ends in the same numbers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from scipy import stats
+
+from keras_spectral.experiments import cells, recipe_run, run_recipe
+from keras_spectral.experiments.batches import Batches
+from keras_spectral.experiments.optimizers import sgd
+from keras_spectral.layers import StableRankNormalization
+from keras_spectral.terminal import Console
+
+RECIPE = """
+title = "A small one"
+source = "sanyal2020"
+item = "Table 0"
+shows = "Nothing."
+measures = ["train_error", "test_accuracy", "gap", "parameters"]
+seeds = [3]
+assumed = ["seeds"]
+
+[data]
+name = "digits"
+labels = "random"
+count = 64
+test_count = 50
+augment = true
+
+[[networks]]
+name = "tiny"
+builder = "cifar_resnet"
+arguments = { depth = 8, classes = 10, filters = [2, 2, 2], input_shape = [8, 8, 1] }
+
+[[variants]]
+name = "vanilla"
+
+[[variants]]
+name = "SRN-50"
+normalize = "stable_rank"
+stable_rank_ratio = 0.5
+
+[optimizer]
+learning_rate = 0.05
+momentum = 0.9
+weight_decay = 5e-4
+
+[schedule]
+epochs = 4
+batch_size = 24
+decay = 0.1
+decay_epochs = [2]
+"""
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+def numbers(row):
+    """All that a row measured, but not how long it took."""
+    return {key: value for key, value in row.items() if key != "seconds"}
+
+
+def test_what_was_interrupted_ends_in_the_same_numbers(recipe, tmp_path, monkeypatch):
+    whole = run_recipe(recipe, output=tmp_path / "whole", workers=0, console=QUIET)
+    save, saved = cells.Checkpoint.save, []
+
+    def interrupted(self, model, history, seconds):
+        save(self, model, history, seconds)
+        saved.append(len(history))
+        if len(history) in (1, 3):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(cells.Checkpoint, "save", interrupted)
+    begun = {"output": tmp_path / "again", "workers": 0, "console": QUIET}
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            run_recipe(recipe, **begun)
+    again = run_recipe(recipe, **begun)
+    assert saved == [1, 2, 3, 4] * 2  # Each epoch once.
+    assert len(whole.cells) == len(again.cells) == 2
+    for one, other in zip(whole.cells, again.cells, strict=True):
+        assert numbers(one) == numbers(other)
+        assert len(one["history"]) == 4 and one["error"] is None
+        # Each layer's kernel at the end, to the last bit.
+        assert len(one["layers"]) == 10
+    assert not list((tmp_path / "again" / "state").iterdir())
+    # Variants of a seed have the same labels and the same images to begin with.
+    one, other = (cell["provenance"] for cell in whole.cells)
+    assert one == other and "random labels, seed 3" in one["steps"]
+    # The network counts as the papers count, and errors are of what was memorized.
+    results = whole.cells[0]["results"]
+    assert results["gap"] == pytest.approx(
+        1 - results["train_error"] - results["test_accuracy"]
+    )
+    # What is finished is not computed again.
+    monkeypatch.setattr(recipe_run, "train_in_worker", None)
+    third = run_recipe(recipe, **begun)
+    assert third.to_dicts() == again.to_dicts()
+    curve = (tmp_path / "again" / "curves").glob("*.jsonl")
+    lines = [json.loads(line) for line in next(curve).read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+
+
+PROGRAM = """
+import sys
+from keras_spectral.experiments import run_recipe
+from keras_spectral.terminal import Console
+
+if __name__ == "__main__":
+    run_recipe(sys.argv[1], output=sys.argv[2], workers=0, console=Console(quiet=True))
+"""
+
+
+@pytest.mark.slow
+def test_what_was_killed_ends_in_the_same_numbers(recipe, tmp_path):
+    arguments = [sys.executable, "-c", PROGRAM, recipe]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    output, whole = tmp_path / "killed", tmp_path / "whole"
+    process = subprocess.Popen([*arguments, output], env=environment)
+    # Not before there is something to go on from.
+    until = time.monotonic() + 300
+    while not list(output.glob("state/*.npz")) and time.monotonic() < until:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not list(output.glob("cells/*.json"))
+    for folder in output, whole:
+        subprocess.run([*arguments, folder], env=environment, check=True)
+    rows = [
+        [
+            numbers(json.loads(path.read_text()))
+            for path in sorted(folder.glob("cells/*"))
+        ]
+        for folder in (output, whole)
+    ]
+    assert rows[0] == rows[1] and len(rows[0]) == 2
+
+
+def model(seed):
+    keras.utils.set_random_seed(seed)
+    layers = [
+        keras.Input((8, 8, 1)),
+        keras.layers.Flatten(),
+        StableRankNormalization(keras.layers.Dense(32), stable_rank_ratio=0.3),
+        keras.layers.BatchNormalization(),
+        keras.layers.ReLU(),
+        keras.layers.Dropout(0.5),
+        keras.layers.Dense(10),
+    ]
+    found = keras.Sequential(layers)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    found.compile(sgd(0.1, 0.9, weight_decay=1e-3), loss, metrics=["accuracy"])
+    found.optimizer.build(found.trainable_variables)
+    return found
+
+
+def test_a_checkpoint_has_all_of_the_state(tmp_path):
+    """Seeds of dropout, momenta, statistics, singular vectors: by position."""
+    from keras_spectral import data
+
+    train = data.load("digits").train[:256]
+
+    def fit(network, epoch):
+        network.fit(Batches(train, 64, 0, epoch), shuffle=False, verbose=0)
+
+    def state(network):
+        variables = [*network.variables, *network.optimizer.variables]
+        return [np.array(variable) for variable in variables]
+
+    first = model(0)
+    fit(first, 0)
+    checkpoint = cells.Checkpoint(tmp_path / "state.npz", {"versions": 1})
+    checkpoint.save(first, [{"epoch": 1}], 2.0)
+    fit(first, 1)
+    other = model(1)  # Another start: all that counts comes from the file.
+    assert checkpoint.restore(other) == ([{"epoch": 1}], 2.0)
+    fit(other, 1)
+    compared = 0
+    for one, two in zip(state(first), state(other), strict=True):
+        np.testing.assert_array_equal(one, two)
+        compared += one.size
+    assert compared > 2 * 64 * 32
+    # Of other versions, or damaged, it is as if it were not there.
+    assert cells.Checkpoint(checkpoint.path, {"versions": 2}).restore(other) == ([], 0)
+    content = checkpoint.path.read_bytes()
+    for cut in 0, 100, len(content) // 2, len(content) - 1:
+        checkpoint.path.write_bytes(content[:cut])
+        assert checkpoint.restore(other) == ([], 0.0)
+
+
+def test_batches_are_a_function_of_seed_epoch_and_step(rng):
+    from keras_spectral.data import Split
+
+    split = Split(
+        rng.integers(256, size=(100, 8, 8, 1)).astype("uint8"), np.arange(100)
+    )
+    epoch = Batches(split, 32, seed=1, epoch=2, augment=True)
+    assert [len(epoch[step][1]) for step in range(len(epoch))] == [32, 32, 32, 4]
+    backwards = [epoch[step] for step in reversed(range(4))][::-1]
+    again = Batches(split, 32, seed=1, epoch=2, augment=True)
+    for (x, y), other in zip(backwards, (again[s] for s in range(4)), strict=True):
+        np.testing.assert_array_equal(x, other[0])
+        np.testing.assert_array_equal(y, other[1])
+    assert sorted(np.concatenate([y for _, y in backwards])) == list(range(100))
+    later = Batches(split, 32, seed=1, epoch=3)
+    assert sorted(later[0][1]) != sorted(epoch[0][1])
+
+
+def test_weight_decay_is_pytorchs(rng):
+    torch = pytest.importorskip("torch")
+    start, gradients = rng.standard_normal(5), rng.standard_normal((4, 5))
+    ours = keras.Variable(start, dtype="float32")
+    theirs = torch.nn.Parameter(torch.tensor(start, dtype=torch.float32))
+    settings = {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}
+    optimizer = sgd(0.5, **settings)
+    reference = torch.optim.SGD([theirs], 0.5, **settings)
+    optimizer.build([ours])
+    for gradient in gradients:
+        optimizer.apply([keras.ops.convert_to_tensor(gradient, "float32")], [ours])
+        theirs.grad = torch.tensor(gradient, dtype=torch.float32)
+        reference.step()
+        np.testing.assert_allclose(ours.numpy(), theirs.detach().numpy(), rtol=1e-5)
+
+
+def test_two_runs_in_one_folder(recipe, tmp_path):
+    from keras_spectral.files import claimed
+
+    with (
+        claimed(tmp_path),
+        pytest.raises(OSError, match=f"in use by process {os.getpid()}"),
+    ):
+        run_recipe(recipe, output=tmp_path, workers=0, console=QUIET)
+
+
+def test_the_low_rank_papers_counts(tmp_path):
+    """Table 1 of the paper, by its recipe."""
+    changes = ["data.name=digits", "data.image_size=28", "data.count=64"]
+    changes += ["data.test_count=64", "schedule.epochs=1"]
+    table = run_recipe(
+        "low_rank/table_1", changes=changes, output=tmp_path, workers=0, console=QUIET
+    )
+    rows = [row for row in table if row.measure == "parameters"]
+    assert [row.mean for row in rows] == [row.published for row in rows]
+    assert [row.mean for row in rows] == [33580, 36663, 26837, 18373, 8547]
+    text = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "36,663" in text and max(map(len, text.splitlines())) <= 110
+
+
+def test_training_stops_where_the_recipe_says(tmp_path):
+    changes = ["schedule.stop_at_train_accuracy=0.2", "data.count=64"]
+    changes += ["data.test_count=64", "schedule.epochs=30"]
+    table = run_recipe(
+        "stable_rank/figure_8", "small", 1, changes, tmp_path, workers=0, console=QUIET
+    )
+    assert len(table.cells) == 4
+    for row in table.cells:
+        reached = [epoch["accuracy"] >= 0.2 for epoch in row["history"]]
+        assert reached == [False] * (len(reached) - 1) + [True]
+
+
+def test_a_cell_that_fails_is_a_row(recipe, tmp_path):
+    table = run_recipe(
+        recipe, changes=["data.count=100000"], output=tmp_path, workers=0, console=QUIET
+    )
+    assert len(table.cells) == 2
+    for cell in table.cells:
+        assert "`count` must be at most 1347" in cell["error"]
+    assert all(row.mean is None for row in table)
+    with pytest.raises(FileNotFoundError, match="cifar10"):
+        run_recipe(
+            recipe, changes=["data.name=cifar10"], output=tmp_path, directory=tmp_path,
+            workers=0, console=QUIET,
+        )  # fmt: skip
+
+
+def cell(variant, seed, value):
+    results = {"test_error": value}
+    return {"network": "n", "variant": variant, "seed": seed, "results": results}
+
+
+@pytest.mark.parametrize(
+    "differences, verdict",
+    [
+        ([0.1, 0.11, 0.12], "holds"),
+        ([-0.1, -0.11, -0.12], "does not hold"),
+        ([0.1, -0.1, 0.05], "undecided"),
+        ([0.1], "undecided"),
+    ],
+)
+def test_verdicts_are_of_paired_differences(differences, verdict, rng):
+    from keras_spectral.experiments.recipes import Claim
+
+    # What varies between seeds is far larger than what is between variants.
+    base = rng.standard_normal(len(differences)) * 10
+    found = [cell("b", seed, value) for seed, value in enumerate(base)]
+    found += [
+        cell("a", seed, value + more)
+        for seed, (value, more) in enumerate(zip(base, differences, strict=True))
+    ]
+    claim = Claim(name="C", says="", measure="test_error", order=["a", "b"])
+    row = recipe_run._claim(claim, "n", found)
+    assert row.verdict == verdict
+
+
+def test_intervals_are_scipys(rng):
+    values = rng.standard_normal(7)
+    for confidence in 0.95, 0.75:
+        mean, half = recipe_run.mean_and_half_width(values, confidence)
+        low, high = stats.t.interval(
+            confidence, 6, loc=values.mean(), scale=stats.sem(values)
+        )
+        assert (mean - half, mean + half) == pytest.approx((low, high))
