@@ -5,6 +5,12 @@ from .alpha_stable import (
     fit_alpha_stable as fit_alpha_stable,
     sample_alpha_stable as sample_alpha_stable,
 )
+from .certified_accuracy import (
+    Certification as Certification,
+    CertifiedRow as CertifiedRow,
+    certified_radii as certified_radii,
+    certify as certify,
+)
 from .cushions import (
     CushionRow as CushionRow,
     Cushions as Cushions,

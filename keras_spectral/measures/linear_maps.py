@@ -89,6 +89,7 @@ class Step(NamedTuple):
         kernel: A `Kernel` that the step consists of, or `None`.
         folds: Boolean, whether scales of the last axis can go into the kernel.
         scale: Array (channels,) where the step scales each channel of the last axis.
+        ceiling: Float, what the norm of `kernel` is known not to exceed.
     """
 
     apply: Callable[[Any], Any]
@@ -98,11 +99,12 @@ class Step(NamedTuple):
     kernel: Kernel | None = None
     folds: bool = False
     scale: np.ndarray | None = None
+    ceiling: float = math.inf
 
     def norm(self):
         """Return a certified bound of the norm, and how it is known."""
         if self.bound is None and self.kernel is not None:
-            return self.kernel.norm()
+            return min(self.kernel.norm(), (self.ceiling, "certified"))
         return self.bound, self.how
 
 

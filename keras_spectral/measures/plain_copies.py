@@ -74,6 +74,8 @@ def plain_copy(model):
         new.set_weights(old.layer.get_weights())
         for slot, name in zip(kernel_slots(new), old.kernel_names, strict=True):
             slot.variable.assign(ops.convert_to_numpy(old.effective_kernel(name)))
+            if hasattr(old, "norm_ceiling") and len(old.slots) == 1:
+                new.norm_ceiling = old.norm_ceiling()  # Known without its spectrum.
     return done.model
 
 
