@@ -43,6 +43,10 @@ from .power_law import (
     fit_power_law as fit_power_law,
     goodness_of_fit as goodness_of_fit,
 )
+from .rank_correlation import (
+    CorrelationRow as CorrelationRow,
+    rank_correlation as rank_correlation,
+)
 from .spectrum import (
     Spectrum as Spectrum,
     SpectrumRow as SpectrumRow,
