@@ -14,11 +14,11 @@ class AlmostOrthogonal(Reparametrization):
     """Almost-orthogonal layers (AOL): the inputs rescaled so that the norm is <= bound.
 
     The layer computes with bound * W D, where D_jj = (sum_i |W' W|_ij)^(-1/2); of a
-    convolution W' W is its correlation with itself, and j a channel. No iteration, no
-    state, no estimate: the bound holds in every step, in training and in inference,
-    for convolutions of every image size, stride and dilation. The norm can be well
-    below it; a network trained for margins brings its columns close to orthogonal,
-    where it is attained.
+    convolution W' W is its correlation with itself, and j a channel, with a stride one
+    at one of its places. No iteration, no state, no estimate: the bound holds in every
+    step, in training and in inference, for convolutions of every image size, stride and
+    dilation. The norm can be well below it; where the columns are orthogonal it is the
+    bound, so begin there: `kernel_initializer="orthogonal"`.
 
     The bound is of the layer as a map of images or vectors, other than that of the
     flattened kernel by `SpectralNormalization`. A gradient flows through D. The largest
@@ -56,12 +56,18 @@ class AlmostOrthogonal(Reparametrization):
         self.bound = float(bound)
 
     def _geometry(self, index):
-        """Return the taps and the groups of a kernel."""
+        """Return the taps, groups and strides of a kernel, and if it is transposed."""
         slot = self.slots[index]
         taps = [slot.view.kernel_shape[axis] for axis in slot.view.taps]
+        if not taps:
+            return ()
+        groups = getattr(slot.owner, "groups", 1)
         if slot.induced == "depthwise":
-            return taps, slot.view.kernel_shape[-2]
-        return taps, getattr(slot.owner, "groups", 1) if taps else 1
+            groups = slot.view.kernel_shape[-2]
+        # The stride of a cell is that of its inputs, not of its states.
+        on_states = slot.attribute == "recurrent_kernel"
+        strides = 1 if on_states else slot.owner.strides
+        return taps, groups, strides, slot.induced == "transposed"
 
     def transform(self, matrix, index, advance):
         return self.bound * almost_orthogonal(matrix, *self._geometry(index))
@@ -84,7 +90,7 @@ class AlmostOrthogonal(Reparametrization):
         exact = self.converged(matrix, index)
         used = ops.convert_to_numpy(slot.view.flatten(self.effective_kernel(name)))
         # A convolution has at most sqrt(taps) times the norm of its flattened kernel.
-        taps = np.prod(self._geometry(index)[0])
+        taps = np.prod(self._geometry(index)[:1] or (1,))
         rounding = np.sqrt(taps) * np.linalg.norm(used.astype("float64") - exact)
         return self.bound * (1 + 1e-12) + float(rounding)
 

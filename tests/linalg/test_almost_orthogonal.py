@@ -71,6 +71,42 @@ def test_no_frequency_has_a_norm_above_one(shape, kind, rng):
         np.testing.assert_allclose(norms, 1, rtol=0.02)
 
 
+def test_a_stride_of_the_size_of_the_kernel_makes_it_a_matrix(rng):
+    matrix = rng.standard_normal((2 * 3 * 4, 5))
+    expected = almost_orthogonal(matrix)
+    found = almost_orthogonal(matrix, (2, 3), strides=(2, 3))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert np.linalg.norm(found, 2) <= 1 + 1e-12
+    # Transposed, each input makes a patch of its own: (inputs, pixels * outputs).
+    wide = matrix.reshape(6, 4, 5).transpose(1, 0, 2).reshape(4, 30)
+    found = almost_orthogonal(matrix, (2, 3), strides=(2, 3), transposed=True)
+    found = found.reshape(6, 4, 5).transpose(1, 0, 2).reshape(4, 30)
+    np.testing.assert_allclose(found, almost_orthogonal(wide), rtol=1e-12)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(("size", "stride"), [(3, 2), (4, 2), (5, 3), (2, 3)])
+def test_a_strided_convolution_as_a_matrix(rng, size, stride, transposed):
+    channels, filters, places = 2, 3, 30
+    kernel = abs(rng.standard_normal((size, channels, filters)))
+    matrix = kernel.reshape(-1, filters)
+    scaled = almost_orthogonal(matrix, (size,), 1, stride, transposed)
+    scaled = scaled.reshape(kernel.shape)
+    # Position by position, on a line that is long enough to have an inside.
+    dense = np.zeros((places * stride + size, channels, places, filters))
+    if transposed:
+        dense = np.zeros((places, channels, places * stride + size, filters))
+    for place in range(places):
+        for tap in range(size):
+            far = stride * place + tap
+            at = (place, slice(None), far) if transposed else (far, slice(None), place)
+            dense[at] += scaled[tap]
+    rows = dense.shape[0] * channels
+    norm = np.linalg.norm(dense.reshape(rows, -1), 2)
+    # Without signs it is attained, but for the ends of the line.
+    assert 0.98 < norm <= 1 + 1e-12
+
+
 def test_orthogonal_columns_are_only_scaled_to_one():
     rng = np.random.default_rng(0)
     orthogonal, _ = np.linalg.qr(rng.standard_normal((8, 5)))
