@@ -170,7 +170,7 @@ def main(arguments=None):
     parser.add_argument("--data", choices=["fashion", "digits"], default="fashion")
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--margin", type=float, default=1.0, help="Of the logits.")
     parser.add_argument("--images", type=int, default=1000, help="Test images.")
     options = parser.parse_args(arguments)

@@ -12,7 +12,7 @@ from keras import ops
 from keras_spectral.measures.linear_maps import exact_backend
 from keras_spectral.measures.lipschitz_bound import lipschitz_bound
 from keras_spectral.measures.margins import margins
-from keras_spectral.measures.plain_copies import plain_copy
+from keras_spectral.measures.plain_copies import keep_ceiling, plain_copy
 from keras_spectral.models.copying import rebuilt
 from keras_spectral.models.keras_internals import functional_graph
 from keras_spectral.results import Rows
@@ -249,8 +249,10 @@ def _margin_constants(model, method):
         model,
         lambda layer: kl.Identity(dtype="float64") if layer is last else None,
         dtype="float64",
-    ).model
-    hidden = lipschitz_bound(before, method=method).bound * _OUTWARDS
+    )
+    for old, new in before.kept:
+        keep_ceiling(old, new)
+    hidden = lipschitz_bound(before.model, method=method).bound * _OUTWARDS
     kernel = np.asarray(ops.convert_to_numpy(last.kernel), "float64")
     distances = np.linalg.norm(kernel[:, :, None] - kernel[:, None, :], axis=0)
     how = f"Lipschitz constant before '{last.name}': {hidden:.4g}."

@@ -66,6 +66,7 @@ def plain_copy(model):
         if hasattr(source, "activation"):
             # The user's own function: its name may be one that Keras has.
             new.activation = source.activation
+        keep_ceiling(old, new)
     for old, (new,) in done.replaced:
         if hasattr(old, "to_layer"):
             new.set_weights(old.to_layer().get_weights())
@@ -77,6 +78,12 @@ def plain_copy(model):
             if hasattr(old, "norm_ceiling") and len(old.slots) == 1:
                 new.norm_ceiling = old.norm_ceiling()  # Known without its spectrum.
     return done.model
+
+
+def keep_ceiling(old, new):
+    """Let the copy of a plain layer know what is known of its norm, too."""
+    if isinstance(getattr(old, "norm_ceiling", None), float):
+        new.norm_ceiling = old.norm_ceiling
 
 
 def _is_plain(model):

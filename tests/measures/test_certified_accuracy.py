@@ -162,6 +162,15 @@ def test_wrappers_count_with_what_they_compute_with():
     assert found.lipschitz_constant == pytest.approx(1.0, abs=1e-6)
 
 
+def test_what_a_wrapper_knows_of_a_large_layer_is_kept():
+    layers = [AlmostOrthogonal(kl.Conv2D(8, 4, strides=4)), kl.Flatten(), kl.Dense(2)]
+    model = classifier(*layers, shape=(64, 64, 8))
+    model.layers[0].kernel.assign(np.ones((4, 4, 8, 8)))
+    # By its kernel alone a stride is not seen: 4 times as much.
+    found = certify(model, np.zeros((1, 64, 64, 8)), [0])
+    assert found.lipschitz_constant == pytest.approx(1, abs=1e-4)
+
+
 def shared(head):
     inputs = keras.Input((6,))
     inner = keras.Sequential([keras.Input((6,)), kl.Dense(6, "relu"), head])
