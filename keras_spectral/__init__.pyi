@@ -10,6 +10,7 @@ from . import (
     gan as gan,
     layers as layers,
     linalg as linalg,
+    losses as losses,
     measures as measures,
     models as models,
     regularizers as regularizers,

@@ -64,3 +64,31 @@ def test_assigned_kernels_have_the_bound_after_a_restart(rng, shape):
     layer.kernel.assign(rng.standard_normal(shape))
     ks.restart_power_iteration(model)
     assert norms(model)[0] == pytest.approx(1, abs=1e-4)
+
+
+def test_an_epoch_knows_the_kernels_and_the_certified_accuracy(rng, tmp_path):
+    x = rng.standard_normal((32, 60)).astype("float32")
+    y = rng.integers(0, 4, 32)
+    model = network()
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    logger = ks.callbacks.SpectralLogger(every=2, bounds=True, csv=tmp_path / "w.csv")
+    certified = ks.callbacks.CertifiedAccuracy((x, y), radii=[0.1, 36 / 255], every=2)
+    history = model.fit(x, y, epochs=3, callbacks=[logger, certified], verbose=0)
+    # After epochs 0 and 2 of three; the last is what stands.
+    assert [row.epoch for row in logger.rows] == [0, 0, 2, 2]
+    found = ks.measures.certify(model, x, y, radii=[0.1, 36 / 255])
+    for key, row in zip(("certified_0.1", "certified_36_255"), found, strict=True):
+        assert len(history.history[key]) == 2
+        assert history.history[key][-1] == row.certified_accuracy
+    constant = history.history["lipschitz_constant"][-1]
+    assert constant == pytest.approx(found.lipschitz_constant)
+    for row, layer in zip(logger.rows[2:], model.layers, strict=True):
+        kernel = keras.ops.convert_to_numpy(layer.effective_kernel())
+        values = np.linalg.svd(kernel.astype("float64"), compute_uv=False)
+        assert row.name == layer.name
+        assert row.norm == row.bound == pytest.approx(values[0])
+        assert row.stable_rank == pytest.approx((values**2).sum() / values[0] ** 2)
+        assert row.gap == pytest.approx(1 - values[1] / values[0], abs=1e-6)
+        assert history.history[f"{row.name}/norm"][-1] == row.norm
+    lines = (tmp_path / "w.csv").read_text().splitlines()
+    assert len(lines) == 5 and lines[0] == "epoch,name,norm,stable_rank,gap,bound"

@@ -83,23 +83,23 @@ def test_docstring_examples(module):
     assert result.failed == 0
 
 
-@pytest.mark.parametrize("index", range(7))
+@pytest.mark.parametrize("index", range(8))
 def test_readme_examples(index, tmp_path, monkeypatch, capsys):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(examples) == 7
+    assert len(examples) == 8
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(compile(examples[index], f"README example {index}", "exec"), names)
-    if index == 2:
+    if index == 3:
         assert names["samples"].shape == (16, 32, 32, 1)
-    elif index == 3:
+    elif index == 4:
         assert (tmp_path / "resnet20_again.safetensors").exists()
-    elif index == 5:
+    elif index == 6:
         saved, factored = names["small"], names["factored"]
         assert (tmp_path / "small.safetensors").stat().st_size < 290_000
         assert factored.count_params() == 79_306 and saved.count_params() == 274_042
-    elif index == 6:
+    elif index == 7:
         # The norm is that of the answer at its vector, here without our code.
         first, second = (weight.effective() for weight in names["unit"])
         *_, (right,) = names["svds"](names["block"].to_scipy(), k=1)

@@ -30,6 +30,12 @@ EXPRESSIONS = {
     "ks.measures.lipschitz_bound(model)": (
         f"{SPECTRAL}.measures.lipschitz_bound.LipschitzBound"
     ),
+    "ks.measures.certify(model, x, np.zeros(9, int))": (
+        f"{SPECTRAL}.measures.certified_accuracy.Certification"
+    ),
+    "ks.measures.rank_correlation([{'a': 1, 'gap': k} for k in (1, 2)], ['a'])": (
+        f"{SPECTRAL}.results.Rows"
+    ),
     "ks.measures.cushions(model, x)": f"{SPECTRAL}.measures.cushions.Cushions",
     "ks.measures.complexity_measures(model, x, np.zeros(9, int), measures='Spec-L1')": (
         f"{SPECTRAL}.measures.complexity.Complexity"

@@ -1,4 +1,4 @@
-"""The command that measures a checkpoint: analyze."""
+"""The commands that measure: analyze a checkpoint, certify a classifier."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from keras_spectral.cli.checkpoints import AsJson, Entry
+from keras_spectral.cli.checkpoints import AsJson, Entry, Model
 from keras_spectral.printable import printable
 from keras_spectral.terminal import Console
 
@@ -84,4 +84,76 @@ def _some(names, most=3):
     )
 
 
-COMMANDS = (analyze,)
+def certify(
+    source: Annotated[
+        Path,
+        typer.Argument(help="A .keras model, or a PyTorch .pth or .safetensors file."),
+    ],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Test data: digits, fashion_mnist ..., an .npz file, a folder."
+        ),
+    ],
+    model: Model = None,
+    radii: Annotated[
+        str,
+        typer.Option(help="Radii, by commas, in pixels from 0 to 1; 36/255 is one."),
+    ] = "36/255,72/255,108/255,255/255",
+    pixel_scale: Annotated[
+        float | None,
+        typer.Option(
+            help="By how much an input moves when a pixel in [0, 1] moves by one. "
+            "Default: 2 for images by name or from a folder, which are taken to "
+            "[-1, 1], and 1 for an .npz file."
+        ),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="How the network is bounded: merged or product.")
+    ] = "merged",
+    as_json: AsJson = False,
+):
+    """Certify a classifier: its accuracy within balls around the test images."""
+    sizes = _radii(radii)
+    console = Console(stderr=as_json)
+    from keras_spectral.experiments.inputs import load_model, start_keras, test_data
+
+    start_keras(console)
+    from keras_spectral import measures
+
+    network = load_model(source, model)
+    test = test_data(data, network).test
+    if pixel_scale is None:
+        pixel_scale = 2.0 if test.images.dtype == "uint8" else 1.0
+    with console.status("Bounding the network and running it ..."):
+        found = measures.certify(
+            network, test.inputs(), test.labels, sizes, pixel_scale, method
+        )
+    if as_json:
+        content = {
+            "accuracy": found.accuracy,
+            "samples": len(test),
+            "pixel_scale": pixel_scale,
+            "lipschitz_constant": found.lipschitz_constant,
+            "certified": found.to_dicts(),
+        }
+        typer.echo(json.dumps(content, indent=2))
+        return
+    console.print(found)
+
+
+def _radii(text):
+    """Return the numbers of a text such as "0.5,36/255"."""
+    from fractions import Fraction
+
+    try:
+        parts = [part.split("/") for part in text.split(",")]
+        return [float(Fraction(top) / Fraction(*rest or (1,))) for top, *rest in parts]
+    except (ValueError, TypeError, ZeroDivisionError):
+        raise ValueError(
+            "`--radii` must be numbers or fractions, separated by commas. "
+            f"Received: --radii={text}"
+        ) from None
+
+
+COMMANDS = (analyze, certify)

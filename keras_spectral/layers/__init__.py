@@ -1,8 +1,10 @@
 """Keras layers that control the singular values of a kernel while it trains."""
 
+from keras_spectral.layers.almost_orthogonal import AlmostOrthogonal
 from keras_spectral.layers.conditional_batch_normalization import (
     ConditionalBatchNormalization,
 )
+from keras_spectral.layers.group_sort import GroupSort
 from keras_spectral.layers.invertible_residual import Inversion, InvertibleResidual
 from keras_spectral.layers.lipschitz_batch_normalization import (
     LipschitzBatchNormalization,
@@ -20,7 +22,9 @@ from keras_spectral.layers.stable_rank_normalization import StableRankNormalizat
 from keras_spectral.layers.svd import SVDConv2D, SVDConv2DTranspose, SVDDense
 
 __all__ = [
+    "AlmostOrthogonal",
     "ConditionalBatchNormalization",
+    "GroupSort",
     "InvertibleResidual",
     "Inversion",
     "LipschitzBatchNormalization",

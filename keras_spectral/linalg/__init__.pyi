@@ -1,3 +1,6 @@
+from .almost_orthogonal import (
+    almost_orthogonal as almost_orthogonal,
+)
 from .block_iteration import (
     LARGEST_FACTORED_SIDE as LARGEST_FACTORED_SIDE,
     block_iterate as block_iterate,

@@ -6,6 +6,12 @@ from .alpha_stable import (
     fit_alpha_stable as fit_alpha_stable,
     sample_alpha_stable as sample_alpha_stable,
 )
+from .certified_accuracy import (
+    Certification as Certification,
+    CertifiedRow as CertifiedRow,
+    certified_radii as certified_radii,
+    certify as certify,
+)
 from .complexity import (
     Complexity as Complexity,
     complexity_measures as complexity_measures,
@@ -60,6 +66,10 @@ from .power_law import (
     compare_power_law as compare_power_law,
     fit_power_law as fit_power_law,
     goodness_of_fit as goodness_of_fit,
+)
+from .rank_correlation import (
+    CorrelationRow as CorrelationRow,
+    rank_correlation as rank_correlation,
 )
 from .spectrum import (
     Spectrum as Spectrum,

@@ -128,6 +128,7 @@ class Step(NamedTuple):
         one_sign: Boolean, whether no two numbers that it adds up have factors of
             different signs: then numbers that change by r at most make ones that change
             by |apply(r)| at most.
+        ceiling: Float, what the norm of `kernel` is known not to exceed.
     """
 
     apply: Callable[[Any], Any]
@@ -138,6 +139,7 @@ class Step(NamedTuple):
     folds: bool = False
     scale: np.ndarray | None = None
     one_sign: bool = False
+    ceiling: float = math.inf
 
     def gain(self):
         """Return a bound of the norm that costs nothing, and may be loose."""
@@ -151,7 +153,7 @@ class Step(NamedTuple):
     def norm(self):
         """Return a certified bound of the norm, and how it is known."""
         if self.bound is None and self.kernel is not None:
-            return self.kernel.norm()
+            return min(self.kernel.norm(), (self.ceiling, "certified"))
         return self.bound, self.how
 
 

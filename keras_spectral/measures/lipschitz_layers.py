@@ -152,6 +152,7 @@ def _kernel_layer(layer, shape, output_shape):
         None,
         kernel=kernel,
         folds=layer.data_format == "channels_last",
+        ceiling=getattr(layer, "norm_ceiling", math.inf),
     )
 
 

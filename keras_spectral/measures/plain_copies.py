@@ -78,6 +78,7 @@ def plain_copy(model, dtype="float64", also=None):
         if own is not None and new.activation is not own and id(new) not in made:
             # The user's own function: its name may be one that Keras has.
             getattr(new, "cell", new).activation = own
+        keep_ceiling(old, new)
     for old, (new, *_) in done.replaced:
         if isinstance(old, kl.Lambda):
             continue
@@ -85,9 +86,17 @@ def plain_copy(model, dtype="float64", also=None):
             new.set_weights(old.layer.get_weights())
             for slot, name in zip(kernel_slots(new), old.kernel_names, strict=True):
                 slot.variable.assign(ops.convert_to_numpy(old.effective_kernel(name)))
+                if hasattr(old, "norm_ceiling") and len(old.slots) == 1:
+                    new.norm_ceiling = old.norm_ceiling()  # Without its spectrum.
         else:
             new.set_weights(_plain(old).get_weights())
     return done.model
+
+
+def keep_ceiling(old, new):
+    """Let the copy of a plain layer know what is known of its norm, too."""
+    if isinstance(getattr(old, "norm_ceiling", None), float):
+        new.norm_ceiling = old.norm_ceiling
 
 
 def _plain(layer):

@@ -9,7 +9,9 @@ from keras import layers as kl
 from keras.src.testing import TestCase
 
 from keras_spectral.layers import (
+    AlmostOrthogonal,
     ConditionalBatchNormalization,
+    GroupSort,
     InvertibleResidual,
     LipschitzBatchNormalization,
     MaskedConv2D,
@@ -102,6 +104,14 @@ CASES = {
     "optimal dense": around("dense", OSN, (2, 0, 0, 0)),
     "optimal conv2d": around("conv2d", OSN, (2, 0, 0, 0)),
     "optimal simple rnn": around("simple rnn", OSN, (3, 0, 1, 0)),
+    "almost orthogonal dense": around("dense", AlmostOrthogonal, (2, 0, 0, 0)),
+    "almost orthogonal conv2d": around(
+        "conv2d in groups", AlmostOrthogonal, (2, 0, 0, 0), bound=2.0
+    ),
+    "group sort": Case(GroupSort, {}, IMAGES, (0, 0, 0, 0)),
+    "group sort of rows": Case(
+        GroupSort, dict(group_size=3, axis=2), IMAGES, (0, 0, 0, 0)
+    ),
     "svd dense": Case(
         SVDDense,
         dict(
@@ -156,6 +166,8 @@ FEW = [
     "exact dense",
     "srn dense",
     "optimal dense",
+    "almost orthogonal dense",
+    "group sort",
     "svd dense",
     "svd conv2d transpose",
     "masked conv2d",

@@ -1,0 +1,364 @@
+"""Certified radii of a classifier's predictions, and its accuracy within them."""
+
+import dataclasses
+import math
+from typing import Literal
+
+import keras
+import numpy as np
+from keras import layers as kl
+from keras import ops
+
+from keras_spectral.measures.linear_maps import exact_backend
+from keras_spectral.measures.lipschitz_bound import lipschitz_bound
+from keras_spectral.measures.margins import margins
+from keras_spectral.measures.plain_copies import keep_ceiling, plain_copy
+from keras_spectral.models.copying import rebuilt
+from keras_spectral.models.keras_internals import functional_graph
+from keras_spectral.results import Rows
+from keras_spectral.validation import check_choice, check_integer, check_positive
+
+# Those that the literature prints, of pixels in [0, 1].
+RADII = (36 / 255, 72 / 255, 108 / 255, 255 / 255)
+# What the rounding of a quotient may lose.
+_OUTWARDS = 1 + 1e-12
+# They change no logit.
+_PASSING = (kl.Identity, kl.Dropout)
+
+
+@dataclasses.dataclass(frozen=True)
+class CertifiedRow:
+    """What is certified at one radius.
+
+    Args:
+        radius: Float, in pixels of [0, 1].
+        radius_255: Float, the same in pixels of 0 to 255.
+        certified_accuracy: Float, the share of samples that are right, and stay so for
+            every change of the input of at most this norm.
+        samples: Integer, how many those are.
+    """
+
+    radius: float
+    radius_255: float = dataclasses.field(metadata={"label": "radius * 255"})
+    certified_accuracy: float = dataclasses.field(metadata={"format": ".2%"})
+    samples: int
+
+
+class Certification(Rows):
+    """Rows of `CertifiedRow`, one a radius, and what they were made of.
+
+    Args:
+        rows: List of `CertifiedRow`.
+        sample_radii: Float64 array (samples,): the radius, in pixels of [0, 1], within
+            which the prediction stays right; below zero where it is wrong: how far it
+            is at least to where it would be right.
+        accuracy: Float, the clean accuracy.
+        lipschitz_constant: Float, the bound that the radii stand on.
+        **kwargs: `title` and `caption`, see `Rows`.
+
+    Example:
+    >>> rows = [CertifiedRow(0.5, 127.5, 0.25, 1)]
+    >>> Certification(rows, np.zeros(4), 0.75, 1.0)[0].certified_accuracy
+    0.25
+    """
+
+    def __init__(self, rows, sample_radii, accuracy, lipschitz_constant, **kwargs):
+        super().__init__(rows, **kwargs)
+        self.sample_radii = sample_radii
+        self.accuracy = float(accuracy)
+        self.lipschitz_constant = float(lipschitz_constant)
+
+
+def certified_radii(logits, labels, constants) -> np.ndarray:
+    """Return how far each input may move before its label can change.
+
+    The margin to class j, z_y - z_j, moves by at most `constants[y, j]` times what the
+    input does, so the radius is the least of the quotients over all j. The class that
+    decides need not be the one with the second largest logit.
+
+    Args:
+        logits: Float array (samples, classes).
+        labels: Integer array (samples,).
+        constants: Float, a Lipschitz constant L of the vector of all logits, where each
+            margin has sqrt(2) L; or an array (classes, classes) of the margins' own.
+
+    Returns:
+        Float64 array (samples,); below zero where the label is not the prediction,
+        infinite where nothing can change it.
+
+    Raises:
+        ValueError: If the shapes do not fit, a label is no class, or a constant is
+            negative.
+
+    Example:
+    >>> logits = [[3.0, 1.0, 0.5], [0.2, 0.1, 0.0], [1.0, 2.0, 0.0]]
+    >>> certified_radii(logits, [0, 0, 0], 2.0).round(8).tolist()
+    [0.70710678, 0.03535534, -0.35355339]
+
+    Source: [tsuzuku2018]; with the margins' own, [leino2021].
+    """
+    margins(logits, labels)  # Checks both.
+    logits, labels = np.asarray(logits, "float64"), np.asarray(labels, "int64")
+    classes = logits.shape[1]
+    constants = np.asarray(constants, "float64")
+    if constants.shape not in ((), (classes, classes)) or not (constants >= 0).all():
+        raise ValueError(
+            "`constants` must be a number >= 0, or one for each pair of the "
+            f"{classes} classes. Received: constants={constants}"
+        )
+    if not constants.shape:
+        constants = np.full((classes, classes), math.sqrt(2) * constants)
+    rows = np.arange(len(labels))
+    differences = logits[rows, labels][:, None] - logits
+    radii = _quotient(differences, constants[labels])
+    radii[rows, labels] = np.inf
+    return radii.min(1)
+
+
+def _quotient(margin, constant):
+    """Return margin / constant; where nothing moves the margin, infinity or zero."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        radii = margin / constant
+    return np.where(margin == 0, 0.0, radii)
+
+
+def certify(
+    model: keras.Model,
+    x,
+    y=None,
+    radii=RADII,
+    pixel_scale=1.0,
+    method: Literal["product", "merged"] = "merged",
+    batch_size: int = 256,
+) -> Certification:
+    """Certify a classifier's predictions against every change of a given norm.
+
+    A sample counts at radius r if it is classified right, and every input closer than
+    or at r, in the Euclidean norm, is classified the same. The margin z_y - z_j moves
+    by at most |w_y - w_j| L_h times what the input does, where w are the columns of the
+    last kernel and L_h is `lipschitz_bound` of the network before it; or by sqrt(2) L,
+    with L the bound of the whole network, where that is less or the network does not
+    end in one `Dense` without activation. With one logit, the sign of which is the
+    class, it is |z| / L. Wrapped layers count with the kernels that they compute with.
+
+    Logits are those of a copy in float64: the certificate is of the function that the
+    weights define, not of how float32 rounds it.
+
+    Args:
+        model: A built `keras.Sequential` or functional `keras.Model` from one input to
+            logits (samples, classes), or (samples, 1) for two classes.
+        x: Array of inputs, or an iterable of batches (x, y), such as a
+            `tf.data.Dataset`, that ends.
+        y: Integer array of labels (samples,); `None` with batches.
+        radii: Numbers > 0, in pixels of [0, 1]. By default those of the literature:
+            36, 72, 108 and 255 over 255.
+        pixel_scale: Float > 0, by how much an input moves when a pixel in [0, 1] moves
+            by one: 1 for inputs in [0, 1], 2 in [-1, 1], 255 in [0, 255], and
+            1 / min(sd) where the channels were divided by standard deviations.
+        method: `"merged"` or `"product"`, see `lipschitz_bound`.
+        batch_size: Integer >= 1, samples run at once.
+
+    Returns:
+        A `Certification`.
+
+    Raises:
+        ValueError: If the model has no bound, ends in softmax or a sigmoid (margins of
+            logits are meant) or in another shape, inputs, labels or radii do not fit,
+            or there is no data.
+
+    Example:
+    >>> dense = keras.layers.Dense(2, kernel_initializer="identity")
+    >>> model = keras.Sequential([keras.Input((2,)), dense])
+    >>> x = np.array([[1.0, 0.0], [0.6, 0.4], [0.0, 1.0]])
+    >>> found = certify(model, x, [0, 0, 0], radii=[0.2, 0.5])
+    >>> [round(row.certified_accuracy, 3) for row in found]
+    [0.333, 0.333]
+    >>> found.sample_radii.round(4).tolist()
+    [0.7071, 0.1414, -0.7071]
+
+    Source: [tsuzuku2018]; with the last kernel, [leino2021].
+    """
+    check_choice("method", method, ("product", "merged"))
+    check_positive("pixel_scale", pixel_scale)
+    check_integer("batch_size", batch_size, least=1)
+    radii = _checked_radii(radii)
+    copy = plain_copy(model)
+    constants, constant, how = _margin_constants(copy, method)
+    logits, labels = _logits(copy, x, y, batch_size)
+    if logits.shape[1] == 1:
+        # Of classes 0 and 1 with logits 0 and z: the margin moves as z does.
+        logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
+    found = certified_radii(logits, labels, constants) / (pixel_scale * _OUTWARDS)
+    rows = []
+    for radius in radii:
+        held = int((found > radius).sum())
+        rows.append(CertifiedRow(radius, 255 * radius, held / len(found), held))
+    # Ties are errors: not every way to break them is right.
+    accuracy = float((found > 0).mean())
+    return Certification(
+        rows,
+        found,
+        accuracy,
+        constant,
+        title=f"Certified accuracy of {model.name}; clean: {accuracy:.2%} of "
+        f"{len(found):,}",
+        caption="Euclidean norm; a pixel goes from 0 to 1, which moves an input by "
+        f"{pixel_scale:g}. {how}",
+    )
+
+
+def _checked_radii(radii):
+    radii = [radii] if np.ndim(radii) == 0 else list(radii)
+    if not radii:
+        raise ValueError("`radii` must have at least one radius. Received: radii=[]")
+    for radius in radii:
+        check_positive("radii", radius)
+    return [float(radius) for radius in radii]
+
+
+def _margin_constants(model, method):
+    """Return the constants of all margins, that of the network, and what they are of.
+
+    Args:
+        model: A plain copy in float64.
+        method: As in `lipschitz_bound`.
+    """
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ValueError(
+            "`model` must have one input and one output. Received: "
+            f"'{model.name}' with {len(model.inputs)} and {len(model.outputs)}."
+        )
+    if len(model.outputs[0].shape) != 2:
+        raise ValueError(
+            "`model` must return logits of shape (samples, classes). Received: "
+            f"'{model.name}', which returns {tuple(model.outputs[0].shape)}."
+        )
+    last = _last(model)
+    _check_logits(last)
+    # The walk takes the activations off the layers of its own copy.
+    whole = lipschitz_bound(model, method=method).bound * _OUTWARDS
+    classes = model.outputs[0].shape[1]
+    if classes == 1:
+        pair = np.full((2, 2), whole)
+        return pair, whole, f"Lipschitz constant of the logit: {whole:.4g}."
+    pairs = np.full((classes, classes), math.sqrt(2) * whole)
+    how = f"Lipschitz constant of the logits: {whole:.4g}."
+    if type(last) is not kl.Dense or _uses(model, last) != 1:
+        return pairs, whole, how
+    before = rebuilt(
+        model,
+        lambda layer: kl.Identity(dtype="float64") if layer is last else None,
+        dtype="float64",
+    )
+    for old, new in before.kept:
+        keep_ceiling(old, new)
+    hidden = lipschitz_bound(before.model, method=method).bound * _OUTWARDS
+    kernel = np.asarray(ops.convert_to_numpy(last.kernel), "float64")
+    distances = np.linalg.norm(kernel[:, :, None] - kernel[:, None, :], axis=0)
+    how = f"Lipschitz constant before '{last.name}': {hidden:.4g}."
+    with np.errstate(invalid="ignore"):  # The bound may be infinite.
+        return np.fmin(pairs, distances * hidden), hidden, how
+
+
+def _last(model):
+    """Return the operation that makes a model's output, those aside that pass it on."""
+    _, calls, (output,) = functional_graph(model)
+    made = {id(tensor): call for call in calls for tensor in call.outputs}
+    while id(output) in made:
+        operation = made[id(output)].operation
+        if isinstance(operation, keras.Model) and functional_graph(operation):
+            return _last(operation)
+        if not isinstance(operation, _PASSING) and not _is_linear(operation):
+            return operation
+        output = made[id(output)].input_tensors[0]
+    return None
+
+
+def _is_linear(operation):
+    linear = keras.activations.linear
+    return type(operation) is kl.Activation and operation.activation is linear
+
+
+def _uses(model, layer):
+    """Return how often a layer is called, in nested models too."""
+    count = 0
+    for call in functional_graph(model)[1]:
+        if isinstance(call.operation, keras.Model):
+            count += _uses(call.operation, layer)
+        count += call.operation is layer
+    return count
+
+
+def _check_logits(last):
+    """Refuse a network that ends in probabilities."""
+    activation = getattr(last, "activation", None)
+    name = getattr(activation, "__name__", type(last).__name__).lower()
+    if name in ("softmax", "log_softmax", "logsoftmax", "sigmoid", "sparsemax"):
+        raise ValueError(
+            "`model` must end in logits, of which margins are meant: a bound of "
+            f"probabilities says little. Received: '{last.name}', which ends in {name}."
+            " Take the model without it, and train with `from_logits=True`."
+        )
+
+
+def _logits(model, x, y, batch_size):
+    """Return the logits and labels of all samples, in float64 and int64."""
+    dtype = "float64" if exact_backend() else "float32"
+    logits, labels = [], []
+    for inputs, truth in _batches(x, y, batch_size):
+        shape = tuple(model.inputs[0].shape[1:])
+        fits = len(shape) == inputs.ndim - 1 and all(
+            wanted in (None, given)
+            for wanted, given in zip(shape, inputs.shape[1:], strict=True)
+        )
+        if not fits:
+            raise ValueError(
+                f"`x` must have samples of shape {shape}, as the model takes. "
+                f"Received: x of shape {inputs.shape}"
+            )
+        if not np.isfinite(inputs).all():
+            raise ValueError(
+                "`x` must be finite. Received: NaN or infinity in it. Leave these "
+                "samples out."
+            )
+        outputs = model(ops.convert_to_tensor(inputs, dtype), training=False)
+        logits.append(ops.convert_to_numpy(outputs).astype("float64"))
+        labels.append(truth)
+    if not logits:
+        raise ValueError("`x` must hold at least one sample. Received: none")
+    labels = np.concatenate(labels)
+    classes = max(2, logits[0].shape[1])
+    if labels.dtype.kind not in "iub" or labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"`y` must hold integers from 0 to {classes - 1}, the classes. Received: "
+            f"y of dtype {labels.dtype} from {labels.min()} to {labels.max()}"
+        )
+    return np.concatenate(logits), labels.astype("int64")
+
+
+def _batches(x, y, batch_size):
+    if y is None and not hasattr(x, "shape"):
+        for batch in x:
+            if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+                raise ValueError(
+                    "`x` must yield pairs (x, y) where `y` is not given. Received: "
+                    f"{type(batch).__name__}"
+                )
+            yield from _batches(_array(batch[0]), _array(batch[1]), batch_size)
+        return
+    x, y = _array(x), _array(() if y is None else y)
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]  # As `fit` takes them.
+    if not x.ndim or y.shape != x.shape[:1]:
+        raise ValueError(
+            "`y` must be the labels of `x`, an integer each. Received: x of shape "
+            f"{x.shape}, y of shape {y.shape}"
+        )
+    for start in range(0, len(x), batch_size):
+        yield x[start : start + batch_size], y[start : start + batch_size]
+
+
+def _array(values):
+    if hasattr(values, "shape"):
+        return ops.convert_to_numpy(values)
+    return np.array(values)
