@@ -171,7 +171,7 @@ class SingularVectors(keras.layers.Layer):
         scale = largest_entry(kernel) or kernel.dtype.type(1)
         if self.make_operator is dense_operator:
             rows = leading_left_vectors(kernel, count, depth)
-            images = (rows[::-1] / scale) @ kernel.T
+            images = (kernel @ (rows[::-1] / scale).T).T
         else:
             operator = self.make_operator(ops.convert_to_tensor(kernel / scale))
             apply = self._on_arrays(operator.matvec, right, kernel.dtype)
