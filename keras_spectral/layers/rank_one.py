@@ -15,7 +15,6 @@ from keras_spectral.linalg import (
     LARGEST_FACTORED_SIDE,
     bounded_matrix,
     converged_norm,
-    turning_product,
 )
 from keras_spectral.linalg.power_iteration import UpdateOrder
 from keras_spectral.models.slots import check_plain
@@ -273,12 +272,7 @@ class RankOneReparametrization(Reparametrization):
         return self._cast_outputs(outputs)
 
     def _call_dense(self, inputs, advance):
-        """Return the output of `Dense` without forming the effective kernel.
-
-        v is one more row of the product x W, so that sigma u' = v W costs no
-        pass over the kernel, and neither does the gradient of sigma: it is one
-        more row of the product that makes the gradient of W.
-        """
+        """Return the output of `Dense` without forming the effective kernel."""
         layer = self.layer
         inputs = layer.dtype_policy.convert_input(
             inputs, layer.autocast, layer.input_dtype
@@ -286,21 +280,9 @@ class RankOneReparametrization(Reparametrization):
         kernel = self.matrix(0)
         # Integers are promoted, as they are in the product that `Dense` makes.
         rows = ops.cast(ops.reshape(inputs, (-1, kernel.shape[0])), kernel.dtype)
-        products = []
-
-        def matvec(v):
-            product, image = turning_product(v, kernel, rows)
-            products.append(product)
-            return image
-
         if self.norm_states[0].factors:
             warn_of_factorization(self, kernel)
-        leading = self.norm_states[0].triplet(kernel, advance, matvec)
-        scale, rank_one = self.form(0).coefficients(kernel, leading.sigma)
-        outputs = scale * products[0]
-        if rank_one is not None:
-            along = ops.matmul(rows, leading.v)
-            outputs = outputs + ops.outer(along, rank_one * leading.u)
+        outputs = self.norm_states[0].transformed(kernel, self.form(0), advance, rows)
         shape = (*ops.shape(inputs)[:-1], layer.units)
         outputs = ops.reshape(outputs, shape)
         if layer.bias is not None:

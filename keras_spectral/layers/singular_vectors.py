@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_spectral.layers.following import Following, transformed
+from keras_spectral.layers.following import Following, multiplied, transformed
 from keras_spectral.linalg import (
     LARGEST_FACTORED_SIDE,
     SingularTriplet,
@@ -171,7 +171,7 @@ class SingularVectors(keras.layers.Layer):
         scale = largest_entry(kernel) or kernel.dtype.type(1)
         if self.make_operator is dense_operator:
             rows = leading_left_vectors(kernel, count, depth)
-            images = (rows[::-1] / scale) @ kernel.T
+            images = (kernel @ (rows[::-1] / scale).T).T
         else:
             operator = self.make_operator(ops.convert_to_tensor(kernel / scale))
             apply = self._on_arrays(operator.matvec, right, kernel.dtype)
@@ -318,25 +318,21 @@ class SingularVectors(keras.layers.Layer):
         updates = ops.maximum(self.updates, 0) if self._blind else self.updates
         self.updates.assign(updates + 1)
 
-    def triplet(self, kernel, advance=False, matvec=None) -> SingularTriplet:
+    def triplet(self, kernel, advance=False) -> SingularTriplet:
         """Return u, sigma and v for `kernel`; sigma carries the gradient.
 
         Args:
             kernel: Float tensor in the dtype of the state.
             advance: Boolean, whether to iterate and store.
-            matvec: Callable v -> A v, where the caller has a cheaper way to it
-                than the operator's. It is called once.
         """
         following = self._following(advance)
         vectors = self._vectors(kernel, following)
-        triplet, vectors = following.triplet(
-            kernel, vectors, self.make_operator, matvec
-        )
+        triplet, vectors = following.triplet(kernel, vectors, self.make_operator)
         if advance:
             self._store(vectors)
         return triplet
 
-    def transformed(self, matrix, form, advance=False):
+    def transformed(self, matrix, form, advance=False, rows=None):
         """Return what `form` makes of a matrix and its `triplet`.
 
         Args:
@@ -344,15 +340,18 @@ class SingularVectors(keras.layers.Layer):
                 own norm is followed.
             form: A `rank_one_forms.Scaling`.
             advance: Boolean, whether to iterate and store.
+            rows: Float tensor (batch, inputs); if given, its product with the result
+                is returned, which costs less than the result.
         """
         following = self._following(advance)
         vectors = self._vectors(matrix, following)
-        effective, vectors = transformed(
-            matrix, *vectors, following=following, form=form
+        function, given = _transformation(rows)
+        result, vectors = function(
+            *given, matrix, *vectors, following=following, form=form
         )
         if advance:
             self._store(vectors)
-        return effective
+        return result
 
 
 class ExactSingularVectors(keras.layers.Layer):
@@ -360,14 +359,19 @@ class ExactSingularVectors(keras.layers.Layer):
 
     refusal, factors = None, True
 
-    def triplet(self, kernel, advance=False, matvec=None) -> SingularTriplet:
+    def triplet(self, kernel, advance=False) -> SingularTriplet:
         """Return u, sigma and v as `SingularVectors.triplet` does."""
-        return Following(refusal=self.refusal).triplet(kernel, [], matvec=matvec)[0]
+        return Following(refusal=self.refusal).triplet(kernel, [])[0]
 
-    def transformed(self, matrix, form, advance=False):
+    def transformed(self, matrix, form, advance=False, rows=None):
         """Return what `SingularVectors.transformed` does."""
         following = Following(refusal=self.refusal)
-        return transformed(matrix, following=following, form=form)[0]
+        function, given = _transformation(rows)
+        return function(*given, matrix, following=following, form=form)[0]
+
+
+def _transformation(rows):
+    return (transformed, []) if rows is None else (multiplied, [rows])
 
 
 def _without_batch(shape):

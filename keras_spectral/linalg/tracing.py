@@ -87,7 +87,9 @@ def with_gradient(forward, gradient, inputs, option=None):
 
         @tf.custom_gradient
         def call(*inputs):
-            return forward(*inputs), lambda *by: gradient(option, inputs, by)
+            # One of the inputs cannot be an output: it would have two gradients.
+            outputs = tuple(tf.identity(output) for output in forward(*inputs))
+            return outputs, lambda *by: gradient(option, inputs, by)
 
         return call(*inputs)
     outputs = forward(*inputs)

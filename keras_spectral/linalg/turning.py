@@ -260,7 +260,7 @@ def turned(vector, matrix, turn):
 
 
 def _first(first, *_):
-    return (ops.copy(first),)
+    return (first,)
 
 
 def _by_turned(turn, inputs, upstream):
