@@ -127,7 +127,12 @@ def certify(
         pixel_scale = 2.0 if test.images.dtype == "uint8" else 1.0
     with console.status("Bounding the network and running it ..."):
         found = measures.certify(
-            network, test.inputs(), test.labels, sizes, pixel_scale, method
+            network,
+            test.inputs(),
+            test.labels,
+            sizes,
+            pixel_scale,
+            method,  # type: ignore[arg-type]
         )
     if as_json:
         content = {

@@ -266,8 +266,8 @@ def segment_norms(
     moved = np.linalg.norm(all_of(run, 1.0) - all_of(run, 0.0), axis=1)
     distance = np.linalg.norm(floats(second) - floats(first), ord=order, axis=1)
     ratios = moved / np.where(distance > 0, distance, np.nan)
-    found = np.stack(found)
-    rows = zip(ratios, found.mean(0), found.max(0), strict=True)
+    along = np.stack(found)
+    rows = zip(ratios, along.mean(0), along.max(0), strict=True)
     return Rows(
         [SegmentRow(*map(float, row)) for row in rows],
         title=f"Pairs and the Jacobians between them, {model.name}",

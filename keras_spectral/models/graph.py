@@ -193,6 +193,51 @@ def _sources(value):
     return []
 
 
+def chain(model):
+    """Yield the operations of a model without branches; nested models are entered.
+
+    Args:
+        model: A built `keras.Sequential` or functional `keras.Model`.
+
+    Yields:
+        `keras.Operation` instances, each of which reads what the one before computes.
+
+    Raises:
+        ValueError: If the model is of another kind, has several inputs or outputs, an
+            operation reads several tensors, or one is used twice.
+
+    Example:
+    >>> inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="a")])
+    >>> outer = keras.Sequential([inner, keras.layers.Dense(1, name="b")])
+    >>> [operation.name for operation in chain(outer)]
+    ['a', 'b']
+    """
+    found = nodes(model)
+    if not isinstance(model, keras.Sequential):
+        _check_chain(model, found)
+    for operation, _ in found:
+        if isinstance(operation, keras.Model):
+            yield from chain(operation)
+        else:
+            yield operation
+
+
+def _check_chain(model, found):
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ValueError(
+            "`model` must have one input and one output. Received: "
+            f"'{model.name}' with {len(model.inputs)} and {len(model.outputs)}."
+        )
+    for operation, reads in found:
+        if len(reads) != 1 and not isinstance(operation, keras.layers.InputLayer):
+            raise ValueError(
+                "`model` must be a chain: every layer is used once and reads one "
+                f"tensor. Received: '{operation.name}', a "
+                f"{type(operation).__name__}, which reads {len(reads)}. Take a part "
+                "of the model without branches."
+            )
+
+
 def is_output(model, layer):
     """Return whether a model's one output is what a layer computes.
 

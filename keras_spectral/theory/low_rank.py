@@ -121,15 +121,10 @@ def low_rank_error_bound(model: keras.Model, ranks, input_norm: float) -> LowRan
         before, after = sum(logs[0][:at]), sum(logs[1][at + 1 :])
         total = before + logs[2][at] + after + math.log(input_norm)
         error = math.exp(total) if total < 700 else math.inf
-        rows.append(
-            LowRankRow(
-                step.node,
-                *kept[step.node],
-                step.constant,
-                constants[2][step.node],
-                error,
-            )
-        )
+        rank, largest = kept[step.node]
+        excluded = constants[2][step.node]
+        row = LowRankRow(step.node, rank, largest, step.constant, excluded, error)
+        rows.append(row)
     bound = LowRankBound(rows, cut)
     bound.title = f"Low rank of {model.name}: outputs move by at most {bound.bound:.4g}"
     bound.caption = f"For inputs of norm at most {input_norm:g}; Euclidean norms."

@@ -52,6 +52,8 @@ def test_calls_in_other_models_are_not_counted():
     model = keras.Model(x, dense(last(x)))
     found = [(node.operation.name, node.reads) for node in graph.nodes(model)]
     assert found == [("x", []), ("last", ["x"]), ("dense", ["last"])]
+    chain = [operation.name for operation in graph.chain(model)]
+    assert chain == ["x", "last", "dense"]
 
 
 def test_a_sequential_model_and_nested_ones():
@@ -61,6 +63,7 @@ def test_a_sequential_model_and_nested_ones():
     outer = keras.Model(x, kl.Dense(2, name="c")(inner(x)))
     assert [node.reads for node in graph.nodes(inner)] == [[], ["a"]]
     assert [node.operation for node in graph.nodes(outer)][1] is inner
+    assert [operation.name for operation in graph.chain(outer)] == ["x", "a", "b", "c"]
     named = graph.follow(outer, ["x"], lambda operation, *_: [operation.name])
     assert named == ["c"]
 
