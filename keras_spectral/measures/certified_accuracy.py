@@ -13,7 +13,9 @@ from keras_spectral.measures.linear_maps import exact_backend
 from keras_spectral.measures.lipschitz_bound import lipschitz_bound
 from keras_spectral.measures.margins import margins
 from keras_spectral.measures.plain_copies import keep_ceiling, plain_copy
+from keras_spectral.measures.samples import Samples, last_operation
 from keras_spectral.models.copying import rebuilt
+from keras_spectral.models.graph import check_graph
 from keras_spectral.models.keras_internals import functional_graph
 from keras_spectral.results import Rows
 from keras_spectral.validation import check_choice, check_integer, check_positive
@@ -22,8 +24,6 @@ from keras_spectral.validation import check_choice, check_integer, check_positiv
 RADII = (36 / 255, 72 / 255, 108 / 255, 255 / 255)
 # What the rounding of a quotient may lose.
 _OUTWARDS = 1 + 1e-12
-# They change no logit.
-_PASSING = (kl.Identity, kl.Dropout)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +147,7 @@ def certify(
     Args:
         model: A built `keras.Sequential` or functional `keras.Model` from one input to
             logits (samples, classes), or (samples, 1) for two classes.
-        x: Array of inputs, or an iterable of batches (x, y), such as a
+        x: Array of inputs, or a stream of batches (x, y), such as a
             `tf.data.Dataset`, that ends.
         y: Integer array of labels (samples,); `None` with batches.
         radii: Numbers > 0, in pixels of [0, 1]. By default those of the literature:
@@ -182,9 +182,11 @@ def certify(
     check_positive("pixel_scale", pixel_scale)
     check_integer("batch_size", batch_size, least=1)
     radii = _checked_radii(radii)
+    check_graph(model)
     copy = plain_copy(model)
+    samples = Samples(copy, x, y, batch_size, labels=True, binary=True)
     constants, constant, how = _margin_constants(copy, method)
-    logits, labels = _logits(copy, x, y, batch_size)
+    logits, labels = _logits(copy, samples)
     if logits.shape[1] == 1:
         # Of classes 0 and 1 with logits 0 and z: the margin moves as z does.
         logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
@@ -223,18 +225,7 @@ def _margin_constants(model, method):
         model: A plain copy in float64.
         method: As in `lipschitz_bound`.
     """
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise ValueError(
-            "`model` must have one input and one output. Received: "
-            f"'{model.name}' with {len(model.inputs)} and {len(model.outputs)}."
-        )
-    if len(model.outputs[0].shape) != 2:
-        raise ValueError(
-            "`model` must return logits of shape (samples, classes). Received: "
-            f"'{model.name}', which returns {tuple(model.outputs[0].shape)}."
-        )
-    last = _last(model)
-    _check_logits(last)
+    last = last_operation(model)
     # The walk takes the activations off the layers of its own copy.
     whole = lipschitz_bound(model, method=method).bound * _OUTWARDS
     classes = model.outputs[0].shape[1]
@@ -260,25 +251,6 @@ def _margin_constants(model, method):
         return np.fmin(pairs, distances * hidden), hidden, how
 
 
-def _last(model):
-    """Return the operation that makes a model's output, those aside that pass it on."""
-    _, calls, (output,) = functional_graph(model)
-    made = {id(tensor): call for call in calls for tensor in call.outputs}
-    while id(output) in made:
-        operation = made[id(output)].operation
-        if isinstance(operation, keras.Model) and functional_graph(operation):
-            return _last(operation)
-        if not isinstance(operation, _PASSING) and not _is_linear(operation):
-            return operation
-        output = made[id(output)].input_tensors[0]
-    return None
-
-
-def _is_linear(operation):
-    linear = keras.activations.linear
-    return type(operation) is kl.Activation and operation.activation is linear
-
-
 def _uses(model, layer):
     """Return how often a layer is called, in nested models too."""
     count = 0
@@ -289,76 +261,13 @@ def _uses(model, layer):
     return count
 
 
-def _check_logits(last):
-    """Refuse a network that ends in probabilities."""
-    activation = getattr(last, "activation", None)
-    name = getattr(activation, "__name__", type(last).__name__).lower()
-    if name in ("softmax", "log_softmax", "logsoftmax", "sigmoid", "sparsemax"):
-        raise ValueError(
-            "`model` must end in logits, of which margins are meant: a bound of "
-            f"probabilities says little. Received: '{last.name}', which ends in {name}."
-            " Take the model without it, and train with `from_logits=True`."
-        )
-
-
-def _logits(model, x, y, batch_size):
+def _logits(model, samples):
     """Return the logits and labels of all samples, in float64 and int64."""
     dtype = "float64" if exact_backend() else "float32"
     logits, labels = [], []
-    for inputs, truth in _batches(x, y, batch_size):
-        shape = tuple(model.inputs[0].shape[1:])
-        fits = len(shape) == inputs.ndim - 1 and all(
-            wanted in (None, given)
-            for wanted, given in zip(shape, inputs.shape[1:], strict=True)
-        )
-        if not fits:
-            raise ValueError(
-                f"`x` must have samples of shape {shape}, as the model takes. "
-                f"Received: x of shape {inputs.shape}"
-            )
-        if not np.isfinite(inputs).all():
-            raise ValueError(
-                "`x` must be finite. Received: NaN or infinity in it. Leave these "
-                "samples out."
-            )
-        outputs = model(ops.convert_to_tensor(inputs, dtype), training=False)
+    for inputs, truth in samples.each("Logits", progress=False):
+        tensors = [ops.convert_to_tensor(array, dtype) for array in inputs]
+        outputs = model(tensors[0] if len(tensors) == 1 else tensors, training=False)
         logits.append(ops.convert_to_numpy(outputs).astype("float64"))
         labels.append(truth)
-    if not logits:
-        raise ValueError("`x` must hold at least one sample. Received: none")
-    labels = np.concatenate(labels)
-    classes = max(2, logits[0].shape[1])
-    if labels.dtype.kind not in "iub" or labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(
-            f"`y` must hold integers from 0 to {classes - 1}, the classes. Received: "
-            f"y of dtype {labels.dtype} from {labels.min()} to {labels.max()}"
-        )
-    return np.concatenate(logits), labels.astype("int64")
-
-
-def _batches(x, y, batch_size):
-    if y is None and not hasattr(x, "shape"):
-        for batch in x:
-            if not isinstance(batch, (tuple, list)) or len(batch) < 2:
-                raise ValueError(
-                    "`x` must yield pairs (x, y) where `y` is not given. Received: "
-                    f"{type(batch).__name__}"
-                )
-            yield from _batches(_array(batch[0]), _array(batch[1]), batch_size)
-        return
-    x, y = _array(x), _array(() if y is None else y)
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]  # As `fit` takes them.
-    if not x.ndim or y.shape != x.shape[:1]:
-        raise ValueError(
-            "`y` must be the labels of `x`, an integer each. Received: x of shape "
-            f"{x.shape}, y of shape {y.shape}"
-        )
-    for start in range(0, len(x), batch_size):
-        yield x[start : start + batch_size], y[start : start + batch_size]
-
-
-def _array(values):
-    if hasattr(values, "shape"):
-        return ops.convert_to_numpy(values)
-    return np.array(values)
+    return np.concatenate(logits), np.concatenate(labels)

@@ -30,6 +30,7 @@ class Samples:
         labels: Boolean, whether labels are needed: then the model must end in logits.
         name: String, what the caller's argument is called.
         truth: String, the same of the labels.
+        binary: Boolean, whether one logit will do, whose sign is the class.
 
     Raises:
         ValueError: If the model is not built, has weights that are not finite, calls a
@@ -38,15 +39,25 @@ class Samples:
     """
 
     def __init__(
-        self, model, x, y=None, batch_size=256, labels=False, name="x", truth="y"
+        self,
+        model,
+        x,
+        y=None,
+        batch_size=256,
+        labels=False,
+        name="x",
+        truth="y",
+        binary=False,
     ):
         check_integer("batch_size", batch_size, least=1)
-        check_model(model, logits=labels)
+        check_model(model, logits=labels, least=1 if binary else 2)
         self.model, self.labels = model, labels
         self.name, self.truth = name, truth
         graph = functional_graph(model)
         self.inputs = None if graph is None else graph[0]
         self.classes = model.outputs[0].shape[-1] if labels and graph else None
+        if self.classes == 1:
+            self.classes = 2
         self.batches, self.count = x, None
         if _is_stream(x):
             if y is not None:
@@ -169,12 +180,13 @@ class Samples:
         )
 
 
-def check_model(model, logits=False):
+def check_model(model, logits=False, least=2):
     """Raise a ValueError unless a model can be measured in inference.
 
     Args:
         model: Anything.
         logits: Boolean, whether it must have one output, logits (samples, classes).
+        least: Integer, how many of them.
     """
     if not isinstance(model, keras.Model):
         raise ValueError(f"`model` must be a `keras.Model`. Received: {model!r}")
@@ -199,7 +211,7 @@ def check_model(model, logits=False):
             "that out of its graph."
         )
     if logits and functional_graph(model):
-        _check_logits(model)
+        _check_logits(model, least)
 
 
 def check_outputs(model, outputs):
@@ -305,14 +317,14 @@ def _called_in_training(model):
     return None
 
 
-def _check_logits(model):
+def _check_logits(model, least):
     shapes = [tuple(x.shape) for x in model.outputs]
-    if len(shapes) != 1 or len(shapes[0]) != 2 or (shapes[0][1] or 2) < 2:
+    if len(shapes) != 1 or len(shapes[0]) != 2 or (shapes[0][1] or least) < least:
         raise ValueError(
             "`model` must have one output, logits of shape (samples, classes). "
             f"Received: '{model.name}' with {shapes}."
         )
-    last = _last(model)
+    last = last_operation(model)
     inner = getattr(last, "layer", last)
     activation = getattr(inner, "activation", None)
     name = getattr(activation, "__name__", type(last).__name__).lower()
@@ -320,14 +332,21 @@ def _check_logits(model):
         raise _probabilities(f"'{last.name}', which ends in {name}")
 
 
-def _last(model):
-    """Return the operation that makes the output, those aside that pass it on."""
+def last_operation(model):
+    """Return the operation that makes the output, those aside that pass it on.
+
+    Args:
+        model: A functional `keras.Model` with one output; nested ones are entered.
+
+    Returns:
+        A `keras.Operation`, or `None` where the output is an input.
+    """
     _, calls, (output,) = functional_graph(model)
     made = {id(tensor): call for call in calls for tensor in call.outputs}
     while id(output) in made:
         call = made[id(output)]
         if isinstance(call.operation, keras.Model) and functional_graph(call.operation):
-            return _last(call.operation)
+            return last_operation(call.operation)
         linear = getattr(call.operation, "activation", None) is keras.activations.linear
         passes = isinstance(call.operation, _PASSING)
         if not passes and not (type(call.operation) is kl.Activation and linear):
