@@ -113,6 +113,8 @@ def test_models_without_a_graph_are_refused():
     for model in (Own(), Named(2)):
         with pytest.raises(ValueError, match="whose layers can be followed"):
             graph.nodes(model)
+    with pytest.raises(ValueError, match="'shared', a Dense, which reads 2"):
+        list(graph.chain(branched()))
 
 
 def test_the_layer_of_the_output():
