@@ -2,10 +2,17 @@
 
     python benchmarks/measures.py bound [--networks resnet110 vgg19] [--rounds 5]
     python benchmarks/measures.py jacobians [--images 1024] [--rounds 5]
+    python benchmarks/measures.py analyze --weightwatcher FOLDER [--blocks 1]
 
 `bound`: a batch of 32 images of 32x32 under `predict_on_batch`, and `lipschitz_bound`,
 in turn; the medians of the rounds' ratios of CPU time are printed, with their range,
 and of wall time.
+
+`analyze`: the matrices of blocks of a transformer of BERT-base's size by
+`experiments.analyze_checkpoint`, by WeightWatcher's `analyze(randomize=True,
+mp_fit=True)`, which gives no more, and their bare singular values, in turn. No trained
+transformer is bundled: matrices are a power law's entries. WeightWatcher is no
+dependency: `pip install --no-deps --target FOLDER weightwatcher tqdm`.
 
 `jacobians`: Jac-Norm of images on a ResNet-20 beside a plain loop, in turn: an image at
 a time, `GradientTape.jacobian` of the logits by each hidden layer. An image's CPU time
@@ -106,9 +113,65 @@ def jacobian_norms(images, rounds, looped=4):
     )
 
 
+def analyze(folder, blocks, rounds):
+    """Print what an analysis costs beside WeightWatcher's and the singular values."""
+    import contextlib
+    import io
+    import sys
+    import tempfile
+    from pathlib import Path
+
+    import torch
+
+    from keras_spectral.experiments import analyze_checkpoint
+
+    sys.path.insert(0, folder)
+    with contextlib.redirect_stdout(io.StringIO()):
+        import weightwatcher
+
+    rng = np.random.default_rng(0)
+    layers = []
+    for _ in range(blocks):
+        for outputs, inputs in [(768, 768)] * 4 + [(3072, 768), (768, 3072)]:
+            layer = torch.nn.Linear(inputs, outputs)
+            weights = 0.02 * rng.standard_t(4, (outputs, inputs))
+            layer.weight.data = torch.tensor(weights, dtype=torch.float32)
+            layers.append(layer)
+    network = torch.nn.Sequential(*layers)
+    path = Path(tempfile.mkdtemp()) / "blocks.pth"
+    torch.save(network.state_dict(), path)
+
+    def theirs():
+        with contextlib.redirect_stdout(io.StringIO()), np.errstate(all="ignore"):
+            watcher = weightwatcher.WeightWatcher(model=network)
+            return len(watcher.analyze(randomize=True, mp_fit=True))
+
+    def bare():
+        for layer in layers:
+            np.linalg.svd(layer.weight.detach().numpy(), compute_uv=False)
+
+    def ours():
+        return len(analyze_checkpoint(path))
+
+    assert ours() == len(layers)
+    ratios = []
+    for _ in range(rounds):
+        own = seconds(ours)
+        ratios.append([seconds(theirs) / own, own / seconds(bare)])
+    (them, _), (svds, _) = np.median(ratios, axis=0)
+    low, high = np.min(ratios, axis=0)[:, 0], np.max(ratios, axis=0)[:, 0]
+    print(
+        f"{len(layers)} matrices, CPU time: WeightWatcher takes {them:.1f} times ours "
+        f"({low[0]:.1f}-{high[0]:.1f}); ours is {svds:.1f} times the singular values "
+        f"({low[1]:.1f}-{high[1]:.1f})"
+    )
+
+
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["bound", "jacobians"])
+    parser.add_argument("what", choices=["bound", "jacobians", "analyze"])
+    parser.add_argument("--weightwatcher", help="Folder with the package.")
+    parser.add_argument("--blocks", type=int, default=1)
     parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
     parser.add_argument("--methods", nargs="+", default=["product", "merged"])
@@ -116,6 +179,9 @@ def main():
     arguments = parser.parse_args()
     if arguments.what == "jacobians":
         jacobian_norms(arguments.images, arguments.rounds)
+        return
+    if arguments.what == "analyze":
+        analyze(arguments.weightwatcher, arguments.blocks, arguments.rounds)
         return
     for name in arguments.networks:
         for method in arguments.methods:
