@@ -12,7 +12,6 @@ from keras_spectral.linalg import (
     leading_triplet,
     normalized,
     turning_norm,
-    turning_product,
     turning_singular_value,
 )
 from keras_spectral.linalg.power_iteration import inner_product
@@ -131,36 +130,6 @@ def transformed(kernel, *vectors, following, form):
     """
     triplet, vectors = following.triplet(kernel, list(vectors))
     return form.transformed(kernel, *triplet), vectors
-
-
-@traced_once
-def multiplied(rows, kernel, *vectors, following, form):
-    """Return the product of rows with what `transformed` returns, without forming it.
-
-    v is one more row of the product with the kernel, so that sigma u' = v' W costs no
-    pass over the kernel, and neither does the gradient of sigma: it is one more row of
-    the product that makes the gradient by the kernel.
-
-    Args:
-        rows: Float tensor (batch, inputs).
-        kernel: Float tensor (inputs, outputs).
-        *vectors: Tensors, see `Following.triplet`.
-        following: A `Following`.
-        form: A `rank_one_forms.Scaling`.
-    """
-    products = []
-
-    def matvec(v):
-        product, image = turning_product(v, kernel, rows)
-        products.append(product)
-        return image
-
-    (u, sigma, v), vectors = following.triplet(kernel, list(vectors), matvec=matvec)
-    scale, rank_one = form.coefficients(kernel, sigma)
-    outputs = scale * products[0]
-    if rank_one is not None:
-        outputs = outputs + ops.outer(ops.matmul(rows, v), rank_one * u)
-    return outputs, vectors
 
 
 def _like(row, vector):

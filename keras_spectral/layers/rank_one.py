@@ -15,6 +15,7 @@ from keras_spectral.linalg import (
     LARGEST_FACTORED_SIDE,
     bounded_matrix,
     converged_norm,
+    turning_product,
 )
 from keras_spectral.linalg.power_iteration import UpdateOrder
 from keras_spectral.models.slots import check_plain
@@ -272,7 +273,12 @@ class RankOneReparametrization(Reparametrization):
         return self._cast_outputs(outputs)
 
     def _call_dense(self, inputs, advance):
-        """Return the output of `Dense` without forming the effective kernel."""
+        """Return the output of `Dense` without forming the effective kernel.
+
+        v is one more row of the product x W, so that sigma u' = v W costs no
+        pass over the kernel, and neither does the gradient of sigma: it is one
+        more row of the product that makes the gradient of W.
+        """
         layer = self.layer
         inputs = layer.dtype_policy.convert_input(
             inputs, layer.autocast, layer.input_dtype
@@ -280,9 +286,21 @@ class RankOneReparametrization(Reparametrization):
         kernel = self.matrix(0)
         # Integers are promoted, as they are in the product that `Dense` makes.
         rows = ops.cast(ops.reshape(inputs, (-1, kernel.shape[0])), kernel.dtype)
+        products = []
+
+        def matvec(v):
+            product, image = turning_product(v, kernel, rows)
+            products.append(product)
+            return image
+
         if self.norm_states[0].factors:
             warn_of_factorization(self, kernel)
-        outputs = self.norm_states[0].transformed(kernel, self.form(0), advance, rows)
+        leading = self.norm_states[0].triplet(kernel, advance, matvec)
+        scale, rank_one = self.form(0).coefficients(kernel, leading.sigma)
+        outputs = scale * products[0]
+        if rank_one is not None:
+            along = ops.matmul(rows, leading.v)
+            outputs = outputs + ops.outer(along, rank_one * leading.u)
         shape = (*ops.shape(inputs)[:-1], layer.units)
         outputs = ops.reshape(outputs, shape)
         if layer.bias is not None:

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_spectral.layers.following import Following, multiplied, transformed
+from keras_spectral.layers.following import Following, transformed
 from keras_spectral.linalg import (
     LARGEST_FACTORED_SIDE,
     SingularTriplet,
@@ -318,21 +318,25 @@ class SingularVectors(keras.layers.Layer):
         updates = ops.maximum(self.updates, 0) if self._blind else self.updates
         self.updates.assign(updates + 1)
 
-    def triplet(self, kernel, advance=False) -> SingularTriplet:
+    def triplet(self, kernel, advance=False, matvec=None) -> SingularTriplet:
         """Return u, sigma and v for `kernel`; sigma carries the gradient.
 
         Args:
             kernel: Float tensor in the dtype of the state.
             advance: Boolean, whether to iterate and store.
+            matvec: Callable v -> A v, where the caller has a cheaper way to it
+                than the operator's. It is called once.
         """
         following = self._following(advance)
         vectors = self._vectors(kernel, following)
-        triplet, vectors = following.triplet(kernel, vectors, self.make_operator)
+        triplet, vectors = following.triplet(
+            kernel, vectors, self.make_operator, matvec
+        )
         if advance:
             self._store(vectors)
         return triplet
 
-    def transformed(self, matrix, form, advance=False, rows=None):
+    def transformed(self, matrix, form, advance=False):
         """Return what `form` makes of a matrix and its `triplet`.
 
         Args:
@@ -340,18 +344,15 @@ class SingularVectors(keras.layers.Layer):
                 own norm is followed.
             form: A `rank_one_forms.Scaling`.
             advance: Boolean, whether to iterate and store.
-            rows: Float tensor (batch, inputs); if given, its product with the result
-                is returned, which costs less than the result.
         """
         following = self._following(advance)
         vectors = self._vectors(matrix, following)
-        function, given = _transformation(rows)
-        result, vectors = function(
-            *given, matrix, *vectors, following=following, form=form
+        effective, vectors = transformed(
+            matrix, *vectors, following=following, form=form
         )
         if advance:
             self._store(vectors)
-        return result
+        return effective
 
 
 class ExactSingularVectors(keras.layers.Layer):
@@ -359,19 +360,14 @@ class ExactSingularVectors(keras.layers.Layer):
 
     refusal, factors = None, True
 
-    def triplet(self, kernel, advance=False) -> SingularTriplet:
+    def triplet(self, kernel, advance=False, matvec=None) -> SingularTriplet:
         """Return u, sigma and v as `SingularVectors.triplet` does."""
-        return Following(refusal=self.refusal).triplet(kernel, [])[0]
+        return Following(refusal=self.refusal).triplet(kernel, [], matvec=matvec)[0]
 
-    def transformed(self, matrix, form, advance=False, rows=None):
+    def transformed(self, matrix, form, advance=False):
         """Return what `SingularVectors.transformed` does."""
         following = Following(refusal=self.refusal)
-        function, given = _transformation(rows)
-        return function(*given, matrix, following=following, form=form)[0]
-
-
-def _transformation(rows):
-    return (transformed, []) if rows is None else (multiplied, [rows])
+        return transformed(matrix, following=following, form=form)[0]
 
 
 def _without_batch(shape):

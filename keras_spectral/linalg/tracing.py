@@ -87,9 +87,7 @@ def with_gradient(forward, gradient, inputs, option=None):
 
         @tf.custom_gradient
         def call(*inputs):
-            # One of the inputs cannot be an output: it would have two gradients.
-            outputs = tuple(tf.identity(output) for output in forward(*inputs))
-            return outputs, lambda *by: gradient(option, inputs, by)
+            return forward(*inputs), lambda *by: gradient(option, inputs, by)
 
         return call(*inputs)
     outputs = forward(*inputs)

@@ -260,7 +260,7 @@ def turned(vector, matrix, turn):
 
 
 def _first(first, *_):
-    return (first,)
+    return (ops.copy(first),)
 
 
 def _by_turned(turn, inputs, upstream):
