@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_spectral.convert.files.errors import CheckpointError, UnsafeCheckpointError
 from keras_spectral.convert.files.hdf5_filters import checked_filter, unpacked
+from keras_spectral.convert.files.hdf5_heaps import check_heaps, check_sizes
 from keras_spectral.convert.files.hdf5_links import (
     LONGEST_NAME,
     MOST_TENSORS,
@@ -20,7 +21,6 @@ from keras_spectral.convert.files.hdf5_links import (
     datasets,
 )
 from keras_spectral.convert.files.records import (
-    CHUNK,
     Contents,
     TensorRecord,
     check_shape,
@@ -67,8 +67,9 @@ def _read_alone(file, size):
     import h5py
 
     try:
-        _check_heaps(file)
+        check_heaps(file, size)
         root = h5py.File(file, "r")
+        check_sizes(root)
         claims, unread, passed_over, total, pieces = {}, [], [], 0, 0
         for number, (key, path, dataset) in enumerate(datasets(root, passed_over)):
             if number == MOST_TENSORS:
@@ -112,31 +113,6 @@ def _read_alone(file, size):
 def _damaged(error):
     said = str(error).strip() or type(error).__name__
     return CheckpointError(f"is damaged ({ascii(said)[1:101]})")
-
-
-def _check_heaps(file):
-    """Refuse lists of names that HDF5 would have to inflate.
-
-    It inflates them to any length. Such a heap begins with its signature, a version,
-    the length of its keys, and that of its filters: zero in any file of weights.
-    """
-    opened = file.open("rb") if hasattr(file, "open") else file
-    try:
-        before = b""
-        opened.seek(0)
-        while part := before + opened.read(CHUNK):
-            start = 0
-            while (start := part.find(b"FRHP\0", start)) >= 0:
-                head = part[start : start + 10]
-                if len(head) == 10 and head[7:9] != b"\0\0" and head[9] < 4:
-                    raise UnsafeCheckpointError("packs its names")
-                start += 1
-            if len(part) < 10:
-                break
-            before = part[-9:]
-    finally:
-        if opened is not file:
-            opened.close()
 
 
 class _Claim:
