@@ -2,11 +2,10 @@
 
 import math
 
-import keras
 from keras import ops
 
 from keras_spectral.linalg.spectral_functions import SpectralValues, spectral_function
-from keras_spectral.linalg.tracing import traced_once, with_gradient
+from keras_spectral.linalg.tracing import traced_once
 from keras_spectral.validation import check_integer, check_positive, check_ratio
 
 
@@ -65,24 +64,10 @@ def _reciprocal(x, numerator=1.0):
 
     Where it would itself, it is NaN: a kernel of 1e38 must not silently become zero.
     """
-    if keras.backend.backend() == "tensorflow":
-        # A third of the operations that TensorFlow makes of the gradient below.
-        x = ops.convert_to_tensor(x)
-        return with_gradient(
-            lambda x: _quotient(x, numerator), _by_quotient, [x], numerator
-        )[0]
     fixed = ops.stop_gradient(x)
-    return _quotient(fixed, numerator)[0] / (x / fixed)
-
-
-def _quotient(x, numerator):
-    quotient = numerator / x
-    return (ops.where(quotient == 0, float("nan"), quotient),)
-
-
-def _by_quotient(numerator, inputs, upstream):
-    (x,) = inputs
-    return (-(upstream[0] * _reciprocal(x, numerator)) / x,)
+    quotient = numerator / fixed
+    quotient = ops.where(ops.equal(quotient, 0), float("nan"), quotient)
+    return quotient / (x / fixed)
 
 
 def divide_by_norm(weight, norm, bound=1.0, epsilon=1e-12):
