@@ -172,9 +172,10 @@ def bare_config(operation):
     if not type(operation).__module__.startswith("keras.src.layers."):
         return config
     for key in config:
-        if key.endswith(("_regularizer", "_constraint")):
+        what = key.rpartition("_")[2]
+        if what in ("regularizer", "constraint"):
             config[key] = None
-        elif key.endswith("_initializer"):
+        elif what == "initializer":
             config[key] = "zeros"
         elif key == "activation" and getattr(operation, key, None) is not None:
             config[key] = "linear"
