@@ -1,6 +1,5 @@
 """Rescaling of a kernel that bounds its norm by products alone."""
 
-import functools
 import itertools
 import math
 
@@ -72,7 +71,6 @@ def almost_orthogonal(matrix, taps=(), groups=1, strides=1, transposed=False):
     return backend.reshape(backend.transpose(kernel, (1, 0, 2)), (inputs, outputs))
 
 
-@functools.lru_cache
 def _pairs(taps, strides, transposed):
     """Return which pairs of taps meet, and the place in a stride of each tap.
 

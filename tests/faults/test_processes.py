@@ -31,7 +31,6 @@ KEPT = {
     "convert/files/hdf5_files.py:_ONE_AT_A_TIME": "made anew in a child",
     "convert/files/records.py:numpy_dtype": ("float32",),
     "experiments/checkpoint_task.py:_ONE_AT_A_TIME": "made anew in a child",
-    "linalg/almost_orthogonal.py:_pairs": ((3, 3), (1, 1), False),
     "linalg/tracing.py:_registered": "once a process: see the test below",
     "linalg/tracing.py:_shared": "a context's own",
     "linalg/turning_backends.py:jax_functions": "functions: found twice, used alike",
