@@ -11,24 +11,22 @@ on where it was. Remove the log when the code has changed.
 """
 
 import argparse
-import concurrent.futures
 import importlib.util
 import json
-import multiprocessing
 import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 from tests.faults import fuzz
+from tests.faults.apart import apart, filled, killed, kills, savers
 
 # Changed files a format; those of compressed files each build a model.
 _CHANGED, _CHANGED_COMPRESSED = 6_000, 300
 _GUIDED, _SECONDS = 15_000, 600
-_EXAMPLES, _KILLS, _DISKS = 500, 200, 32
+_EXAMPLES = 500
 _STRUCTURES = ("pickles", "tensors", "compressed")
 _CRAFTED = (
     "tests/faults/test_files.py",
@@ -39,7 +37,7 @@ _CRAFTED = (
 _MACHINES = tuple(
     f"tests/faults/test_{name}.py" for name in ("writing", "processes", "terminals")
 )
-_PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-rfE"]
+_PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rfE"]
 
 
 def pytest(*files, examples=None):
@@ -52,7 +50,7 @@ def pytest(*files, examples=None):
         env={**os.environ, **more}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     passed = re.search(r"(\d+) passed", done.stdout)
-    built = sum(map(int, re.findall(r"(\d+) passing examples", done.stdout)))
+    built = sum(map(int, re.findall(r"(\d+) passing, ", done.stdout)))
     wrong = [x for x in done.stdout.splitlines() if x.startswith(("FAILED", "ERROR"))]
     if done.returncode and not wrong:
         wrong = [done.stdout[-3000:]]
@@ -87,42 +85,6 @@ def changed(kind, cases):
 def guided(kind):
     found = fuzz.atheris(kind, _SECONDS, seed=1, runs=_GUIDED)
     return found["cases"], found["findings"]
-
-
-def apart(function, *arguments):
-    """Call a function in a process of its own: each brings another backend."""
-    spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        return pool.submit(function, *arguments).result()
-
-
-def kills():
-    from tests.faults import kills
-
-    return kills.shared(_KILLS)
-
-
-def killed(name, times):
-    from tests.faults import kills
-
-    ((_, count),) = kills.run(times, names=[name])
-    return count.kills, count.wrong
-
-
-def savers():
-    from tests.faults import disks
-
-    return list(disks.SAVERS)
-
-
-def filled(saver):
-    from tests.faults import disks
-
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            return disks.fill(Path(folder), saver, _DISKS), []
-        except AssertionError as error:
-            return 0, [repr(error)]
 
 
 def parts(cases):
