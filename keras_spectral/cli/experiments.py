@@ -145,10 +145,10 @@ def run(
         typer.Argument(help="A recipe's name, such as stable_rank/table_6, or file."),
     ],
     small: Annotated[
-        bool, typer.Option("--small", help="Minutes: the recipe's [small] settings.")
+        bool, typer.Option("--small", help="Minutes: the recipe's small settings.")
     ] = False,
     evidence: Annotated[
-        bool, typer.Option("--evidence", help="Hours: its [evidence] settings.")
+        bool, typer.Option("--evidence", help="Hours: its settings for evidence.")
     ] = False,
     seeds: Annotated[
         int | None, typer.Option(help="How many seeds, in place of the recipe's.")

@@ -164,8 +164,9 @@ def recipe_path(name) -> Path:
     known = list_recipes()
     if word in known:
         return recipes_folder() / f"{word}.toml"
-    near = difflib.get_close_matches(word, known, n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
+    near = [x for x in known if x.endswith(f"/{word}")]
+    near = near or difflib.get_close_matches(word, known, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else " `recipes` lists them."
     raise FileNotFoundError(
         "`recipe` must be a TOML file or one of keras-spectral recipes. "
         f"Received: recipe={str(name)!r}.{hint}"

@@ -107,6 +107,8 @@ def test_sizes_and_changes_replace_key_by_key():
 def test_names():
     with pytest.raises(FileNotFoundError, match="Did you mean 'stable_rank/table_6'"):
         recipe_path("stable_rank/tabel_6")
+    with pytest.raises(FileNotFoundError, match="Did you mean 'stable_rank/table_6'"):
+        recipe_path("table_6")
     assert recipe_path("stable_rank/table_6").parent == recipes_folder() / "stable_rank"
 
 
