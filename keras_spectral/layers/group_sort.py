@@ -72,10 +72,11 @@ class GroupSort(keras.layers.Layer):
             ),
         )
         if self.group_size == 2:  # Cheaper than to sort.
-            low, high = ops.unstack(grouped, 2, axis=axis + 1)
-            grouped = ops.stack(
-                [ops.minimum(low, high), ops.maximum(low, high)], axis=axis + 1
-            )
+            one, other = ops.unstack(grouped, 2, axis=axis + 1)
+            # Not `minimum`: on torch it makes float32 of float64.
+            ordered = one <= other
+            low, high = ops.where(ordered, one, other), ops.where(ordered, other, one)
+            grouped = ops.stack([low, high], axis=axis + 1)
         else:
             grouped = ops.sort(grouped, axis=axis + 1)
         return ops.reshape(grouped, shape)

@@ -41,7 +41,8 @@ def magnitude(tensor):
     """
     largest = ops.max(ops.abs(ops.stop_gradient(tensor)))
     usable = ops.logical_and(largest > 0, largest < float("inf"))
-    largest = ops.minimum(largest, largest_divisor(tensor))
+    # Not `minimum`: on torch it makes float32 of float64.
+    largest = ops.clip(largest, -1.0, largest_divisor(tensor))
     return ops.where(usable, largest, ops.ones_like(largest))
 
 
@@ -67,7 +68,7 @@ def scaled_squares(tensor, axes):
     [[4.0], [1.5625]]
     """
     largest = ops.max(ops.abs(tensor), axis=axes, keepdims=True)
-    largest = ops.minimum(largest, largest_divisor(tensor))
+    largest = ops.clip(largest, -1.0, largest_divisor(tensor))
     scale = ops.where(largest > 0, largest, ops.ones_like(largest))
     squares = ops.sum(ops.square(tensor / scale), axis=axes)
     return ops.squeeze(largest, axis=axes), squares

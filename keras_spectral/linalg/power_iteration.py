@@ -42,7 +42,7 @@ def normalized(x, fallback):
     # Dividing by the largest entry first keeps the squares of kernels scaled by
     # 1e-38 or 1e38 inside float32, and makes NaN of what has no direction. Few
     # operations: on small kernels their number is what normalization costs.
-    scaled = x / ops.minimum(ops.max(ops.abs(x)), largest_divisor(x))
+    scaled = x / ops.clip(ops.max(ops.abs(x)), -1.0, largest_divisor(x))
     norm = ops.sqrt(ops.sum(ops.square(scaled)))
     return ops.where(norm > 0, scaled / norm, fallback)
 
