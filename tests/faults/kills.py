@@ -201,10 +201,20 @@ def _started(work, sources, output):
         os._exit(code)
 
 
+def _hidden(output):
+    """Return what is hidden below a folder, in which somebody else is at work."""
+    return {
+        os.path.join(folder, name)
+        for folder, folders, files in os.walk(output)
+        for name in (*folders, *files)
+        if name.startswith(".")
+    }
+
+
 def _wait_for_writing(output, deadline):
     """Most of the time nothing is written: half of the kills come when something is."""
-    before = set(output.rglob(".*"))
-    while time.monotonic() < deadline and set(output.rglob(".*")) <= before:
+    before = _hidden(output)
+    while time.monotonic() < deadline and _hidden(output) <= before:
         time.sleep(0.0005)
 
 
