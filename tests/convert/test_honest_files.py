@@ -5,6 +5,7 @@ import collections
 import datetime
 import enum
 import functools
+import gc
 import io
 import operator
 import pathlib
@@ -272,3 +273,20 @@ def test_numbers_of_other_types(dtype, kind, tmp_path):
     w = torch.zeros(4, dtype=torch.uint8).view(dtype)
     with pytest.raises(CheckpointError, match="`w` in .*rule. Convert it to float32.$"):
         saved(tmp_path / "w.pth", {"w": w}, **FORMATS[kind])["w"]
+
+
+def test_a_file_is_closed_with_its_last_tensor(tmp_path):
+    """Nothing holds itself: what was read can be written anew."""
+    path = tmp_path / "a.weights.h5"
+    with h5py.File(path, "w") as file:
+        file["layers/dense/vars/0"] = np.ones((2, 2))
+    gc.collect()
+    gc.disable()
+    try:
+        state = read_checkpoint(path)
+        assert len(state) == 1
+        del state
+        with h5py.File(path, "w"):
+            pass
+    finally:
+        gc.enable()

@@ -70,7 +70,11 @@ def datasets(root, passed_over):
                 # It leads nowhere, or to a group that has a name of its own.
                 passed_over.append(shown(key))
 
-    return inside(root, "")
+    try:
+        yield from inside(root, "")
+    finally:
+        # It holds itself and the file, which would stay open until Python looks.
+        inside = None
 
 
 def _followed(root, path, key, count):
