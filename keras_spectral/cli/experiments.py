@@ -14,6 +14,15 @@ from keras_spectral.experiments.inputs import start_keras
 from keras_spectral.printable import printable
 from keras_spectral.terminal import Console
 
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Local processes. Default: one a core. 0: no Dask."),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(help="Address of a Dask scheduler, such as tcp://host:8786."),
+]
+
 
 def demo(
     output: Annotated[
@@ -64,14 +73,8 @@ def sweep(
         int, typer.Option(help="Compressions a rule and replacement.")
     ] = 10,
     seed: Annotated[int, typer.Option(help="Seed of the replacements.")] = 0,
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Local processes. Default: one a core. 0: no Dask."),
-    ] = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(help="Address of a Dask scheduler, such as tcp://host:8786."),
-    ] = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
 ):
     """Table 1 and Figure 3 over many checkpoints; a rerun goes on where it was."""
     words = [
@@ -166,14 +169,8 @@ def run(
     directory: Annotated[
         Path | None, typer.Option(help="Folder with the data's files.")
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Local processes. Default: one a core. 0: no Dask."),
-    ] = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(help="Address of a Dask scheduler, such as tcp://host:8786."),
-    ] = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     as_json: AsJson = False,
 ):
     """Run an experiment of a paper; a rerun goes on where it was."""

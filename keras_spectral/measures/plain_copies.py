@@ -38,14 +38,7 @@ def plain_copy(model, dtype="float64", also=None):
                 f"besides is not known. Received: '{part.name}', a "
                 f"{type(part).__name__}. Take the models that it consists of."
             )
-    for variable in model.variables:
-        if not keras.backend.is_float_dtype(variable.dtype):
-            continue
-        if not np.isfinite(ops.convert_to_numpy(ops.cast(variable, "float32"))).all():
-            raise ValueError(
-                "`model` must have finite weights. Received: NaN or infinity in "
-                f"'{variable.path}'. Use an earlier checkpoint."
-            )
+    check_finite(model)
 
     made = set()  # By `also`, which says what their activation is.
 
@@ -91,6 +84,18 @@ def plain_copy(model, dtype="float64", also=None):
         else:
             new.set_weights(_plain(old).get_weights())
     return done.model
+
+
+def check_finite(model):
+    """Raise a ValueError if a weight of a model is NaN or infinite; it is named."""
+    for variable in model.variables:
+        if not keras.backend.is_float_dtype(variable.dtype):
+            continue
+        if not np.isfinite(ops.convert_to_numpy(ops.cast(variable, "float32"))).all():
+            raise ValueError(
+                "`model` must have finite weights. Received: NaN or infinity in "
+                f"'{variable.path}'. Use an earlier checkpoint."
+            )
 
 
 def keep_ceiling(old, new):

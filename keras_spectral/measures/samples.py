@@ -6,6 +6,7 @@ from keras import layers as kl
 from keras import ops
 
 from keras_spectral.linalg.differentiation import compiled
+from keras_spectral.measures.plain_copies import check_finite
 from keras_spectral.models.keras_internals import functional_graph
 from keras_spectral.terminal import progress_bar
 from keras_spectral.validation import check_integer
@@ -195,14 +196,7 @@ def check_model(model, logits=False, least=2):
             f"`model` must be built. Received: '{model.name}', which has no weights "
             "yet. Call it on a batch first."
         )
-    for variable in model.variables:
-        if not keras.backend.is_float_dtype(variable.dtype):
-            continue
-        if not np.isfinite(ops.convert_to_numpy(ops.cast(variable, "float32"))).all():
-            raise ValueError(
-                "`model` must have finite weights. Received: NaN or infinity in "
-                f"'{variable.path}'. Use an earlier checkpoint."
-            )
+    check_finite(model)
     training = _called_in_training(model)
     if training:
         raise ValueError(

@@ -252,39 +252,6 @@ def packed_names(folder):
     return path
 
 
-def texts_without_end(number, size):
-    """A collection of texts, one of which leads HDF5 back to where it was."""
-
-    def write(folder):
-        def named(file):
-            group = file.create_group("layers/dense/vars")
-            group["0"] = np.ones((2, 2))
-            group.attrs["name"] = "a layer"
-
-        path = written(named)(folder)
-        content = bytearray(path.read_bytes())
-        first = content.index(b"GCOL") + 16
-        content[first : first + 2] = number.to_bytes(2, "little")
-        content[first + 8 : first + 16] = size.to_bytes(8, "little")
-        path.write_bytes(content)
-        return path
-
-    return write
-
-
-def collections_in_collections(folder):
-    """Each of many collections of texts has the next one's in it."""
-    path = written(lambda file: file.update(w=np.ones(3)))(folder)
-    count = 20_000
-    heads = b"".join(
-        b"GCOL\1\0\0\0" + (16 + 32 * (count - n - 1)).to_bytes(8, "little")
-        + b"\1\0\1\0\0\0\0\0" + (0).to_bytes(8, "little")
-        for n in range(count)
-    )  # fmt: skip
-    path.write_bytes(path.read_bytes() + heads)
-    return path
-
-
 def with_user_block(folder):
     path = written(lambda file: file.update(w=np.ones(3)), userblock_size=512)(folder)
     content = bytearray(path.read_bytes())
@@ -400,11 +367,6 @@ CASES = {
     "a name of ten megabytes": Case(written(one_name_for_all), says="10,000,000"),
     "huge attributes": Case(written(huge_attributes, libver="latest"), "read"),
     "packed names": Case(packed_names, says="packs its names"),
-    "a text of no size": Case(texts_without_end(0, 0), says="one after the other"),
-    "a text of 2^64 bytes": Case(
-        texts_without_end(1, 2**64 - 32), says="one after the other"
-    ),
-    "texts in texts": Case(collections_in_collections, says="one after the other"),
     "a user block": Case(with_user_block, "either"),
     "20,000 links": Case(written(links(20_000)), "read"),
     "60,000 links": Case(written(links(60_000)), says="more than 50,000 tensors"),
