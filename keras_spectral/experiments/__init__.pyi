@@ -18,10 +18,12 @@ from .cells import (
     CellRow as CellRow,
 )
 from .recipe_run import (
+    run_recipe as run_recipe,
+)
+from .recipe_table import (
     ClaimRow as ClaimRow,
     RecipeRow as RecipeRow,
     RecipeTable as RecipeTable,
-    run_recipe as run_recipe,
 )
 from .recipes import (
     Recipe as Recipe,

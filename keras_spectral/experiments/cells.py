@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import platform
 import time
@@ -14,11 +13,13 @@ from typing import Any
 
 import msgspec
 
+from keras_spectral.experiments.batches import Batches
+from keras_spectral.experiments.cell_results import accuracy, results_of
 from keras_spectral.experiments.recipes import Recipe, settings_of
 from keras_spectral.files import replacing
 
 # Of checkpoints and rows; another one makes a rerun begin anew.
-FORMAT = 1
+FORMAT = 2
 
 # How NumPy tells that a file is missing or is not what was written.
 _DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -36,8 +37,10 @@ class Cell:
         network: String, the name of one of its networks.
         variant: String, the name of one of its variants.
         seed: Integer >= 0.
-        folder: String, where the cell's checkpoint is kept.
+        folder: String, the run's folder: checkpoints are in `state`, trained networks
+            in `models`.
         directory: String, where the data lies, or `None`; see `data.load`.
+        row: Dict, the row of an earlier run that lacks measures, or `None`.
     """
 
     recipe: dict
@@ -46,15 +49,29 @@ class Cell:
     seed: int
     folder: str
     directory: str | None = None
+    row: dict | None = None
+
+    def parts(self):
+        """Return the `Recipe`, its network and its variant."""
+        recipe = msgspec.convert(self.recipe, Recipe)
+        (network,) = (x for x in recipe.networks if x.name == self.network)
+        (variant,) = (x for x in recipe.variants if x.name == self.variant)
+        return recipe, network, variant
 
     def settings(self):
-        """Return what decides the numbers, as a dict."""
-        recipe = self.recipe
-        (network,) = (x for x in recipe["networks"] if x["name"] == self.network)
-        (variant,) = (x for x in recipe["variants"] if x["name"] == self.variant)
-        same = {key: recipe[key] for key in ("data", "optimizer", "schedule")}
-        own = {"network": network, "variant": variant, "seed": self.seed}
-        return {"format": FORMAT, **same, **own, "measures": recipe["measures"]}
+        """Return what decides the numbers, as a dict: recipes share what is alike."""
+        recipe, network, variant = self.parts()
+        optimizer, schedule = settings_of(recipe, network, variant)
+        used = {
+            "data": recipe.data,
+            "optimizer": optimizer,
+            "schedule": schedule,
+            "builder": network.builder,
+            "arguments": {**network.arguments, **variant.arguments},
+            "normalize": variant.normalize,
+            "stable_rank_ratio": variant.stable_rank_ratio,
+        }
+        return {"format": FORMAT, "seed": self.seed, **msgspec.to_builtins(used)}
 
     @property
     def key(self):
@@ -74,6 +91,7 @@ class CellRow:
         results: Dict from measures to numbers.
         epochs: Integer, how many were trained.
         seconds: Float, of the whole training, in all its parts.
+        cpu_seconds: Float, the same in CPU time, of all threads.
         history: List of dicts, one an epoch: `epoch`, `loss`, `accuracy` (running, as
             trained), `test_accuracy` (in inference).
         layers: List of dicts: name, spectral norm, stable rank and shorter side of each
@@ -89,6 +107,7 @@ class CellRow:
     results: dict
     epochs: int
     seconds: float
+    cpu_seconds: float
     history: list
     layers: list
     settings: dict
@@ -140,9 +159,10 @@ def train_in_worker(cell) -> dict:
 def failed_cell(cell, error) -> dict:
     """Return the row of a cell that ended in an error."""
     row = CellRow(
-        cell.network, cell.variant, cell.seed, {}, 0, 0.0, [], [], cell.settings(), {},
-        {}, error=f"{type(error).__name__}: {error}",
-    )  # fmt: skip
+        *(cell.network, cell.variant, cell.seed, {}, 0, 0.0, 0.0, [], []),
+        *(cell.settings(), {}, {}),
+        error=f"{type(error).__name__}: {error}",
+    )
     return dataclasses.asdict(row)
 
 
@@ -150,36 +170,21 @@ def train_cell(cell) -> dict:
     """Train a cell from where its checkpoint is, and measure it."""
     import keras
 
-    from keras_spectral import measures
-    from keras_spectral.experiments.batches import Batches
+    from keras_spectral import convert, measures
 
-    recipe = msgspec.convert(cell.recipe, Recipe)
-    (network,) = (x for x in recipe.networks if x.name == cell.network)
-    (variant,) = (x for x in recipe.variants if x.name == cell.variant)
-    optimizer, schedule = settings_of(recipe, network, variant)
+    recipe, network, variant = cell.parts()
     data = _data(recipe, cell)
+    trained = Path(cell.folder) / "models" / f"{cell.key}.keras"
+    if cell.row is not None and trained.is_file():
+        names = [name for name in recipe.measures if name not in cell.row["results"]]
+        values = results_of(convert.load_model(trained), data, names)
+        return {**cell.row, "results": {**cell.row["results"], **values}}
     keras.utils.set_random_seed(cell.seed)
     model = _model(network, variant, data)
-    _compile(model, optimizer, schedule, len(data.train))
-    state = Checkpoint(Path(cell.folder) / f"{cell.key}.npz", environment())
-    history, seconds = state.restore(model)
-    test, stop = data.test.inputs(), schedule.stop_at_train_accuracy
-    while len(history) < schedule.epochs and not (
-        stop is not None and history and history[-1]["accuracy"] >= stop
-    ):
-        begun, epoch = time.perf_counter(), len(history)
-        batches = Batches(
-            data.train, schedule.batch_size, cell.seed, epoch, recipe.data.augment
-        )
-        fitted = model.fit(
-            batches, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose=0
-        )
-        logs = {name: float(fitted.history[name][-1]) for name in _LOGS}
-        logs["test_accuracy"] = _accuracy(model, test, data.test.labels)
-        history.append({"epoch": epoch + 1, **logs})
-        seconds += time.perf_counter() - begun
-        state.save(model, history, seconds)
-    values = _results(model, data, recipe.measures)
+    state = Checkpoint(Path(cell.folder) / "state" / f"{cell.key}.npz", environment())
+    history, seconds = _trained(cell, model, data, state)
+    with replacing(trained) as temporary:
+        model.save(temporary)
     layers = [
         {
             "name": row.name,
@@ -189,12 +194,47 @@ def train_cell(cell) -> dict:
         }
         for row in measures.spectrum(model)
     ]
-    provenance = dataclasses.asdict(data.provenance())
     row = CellRow(
-        cell.network, cell.variant, cell.seed, values, len(history), seconds, history,
-        layers, cell.settings(), state.environment, provenance,
-    )  # fmt: skip
+        cell.network,
+        cell.variant,
+        cell.seed,
+        results=results_of(model, data, recipe.measures),
+        epochs=len(history),
+        seconds=seconds[0],
+        cpu_seconds=seconds[1],
+        history=history,
+        layers=layers,
+        settings=cell.settings(),
+        environment=state.environment,
+        provenance=dataclasses.asdict(data.provenance()),
+    )
     return dataclasses.asdict(row)
+
+
+def _trained(cell, model, data, state):
+    """Train to the end; return the history and the seconds, of wall and of CPU."""
+    recipe, network, variant = cell.parts()
+    optimizer, schedule = settings_of(recipe, network, variant)
+    _compile(model, optimizer, schedule, len(data.train))
+    history, seconds = state.restore(model)
+    test, stop = data.test.inputs(), schedule.stop_at_train_accuracy
+    while len(history) < schedule.epochs and not (
+        stop is not None and history and history[-1]["accuracy"] >= stop
+    ):
+        begun, epoch = (time.perf_counter(), time.process_time()), len(history)
+        batches = Batches(
+            data.train, schedule.batch_size, cell.seed, epoch, recipe.data.augment
+        )
+        fitted = model.fit(
+            batches, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose=0
+        )
+        logs = {name: float(fitted.history[name][-1]) for name in _LOGS}
+        logs["test_accuracy"] = accuracy(model, test, data.test.labels)
+        history.append({"epoch": epoch + 1, **logs})
+        ended = time.perf_counter(), time.process_time()
+        seconds = [s + e - b for s, e, b in zip(seconds, ended, begun, strict=True)]
+        state.save(model, history, seconds)
+    return history, seconds
 
 
 def _data(recipe, cell):
@@ -273,31 +313,6 @@ def _compile(model, settings, schedule, count):
     model.optimizer.build(model.trainable_variables)
 
 
-def _accuracy(model, x, labels):
-    import numpy as np
-
-    logits = model.predict(x, batch_size=256, verbose=0)
-    logits = logits.reshape(len(logits), -1)
-    return float(np.mean(logits.argmax(-1) == labels))
-
-
-def _results(model, data, names):
-    found = {}
-    if {"train_accuracy", "train_error", "gap"} & set(names):
-        found["train_accuracy"] = _accuracy(
-            model, data.train.inputs(), data.train.labels
-        )
-        found["train_error"] = 1 - found["train_accuracy"]
-    found["test_accuracy"] = _accuracy(model, data.test.inputs(), data.test.labels)
-    found["test_error"] = 1 - found["test_accuracy"]
-    if "gap" in names:
-        found["gap"] = found["train_accuracy"] - found["test_accuracy"]
-    if "parameters" in names:
-        # As the papers count: what is trained.
-        found["parameters"] = sum(math.prod(x.shape) for x in model.trainable_variables)
-    return {name: found[name] for name in names}
-
-
 class Checkpoint:
     """All that a training depends on, in one file, written whole or not at all.
 
@@ -348,17 +363,10 @@ class Checkpoint:
                 variables = self._variables(model)
                 expected = self.environment, self._kinds(model)
                 if (about["environment"], about["kinds"]) != expected:
-                    return [], 0.0
+                    return [], (0.0, 0.0)
                 arrays = [file[f"variable_{n}"] for n in range(len(variables))]
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            EOFError,
-            zipfile.BadZipFile,
-            zlib.error,
-        ):
-            return [], 0.0
+        except _DAMAGED:
+            return [], (0.0, 0.0)
         for variable, array in zip(variables, arrays, strict=True):
             variable.assign(array)
         return about["history"], about["seconds"]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from keras_spectral.experiments import cells, recipe_run, run_recipe
+from keras_spectral.experiments import cells, recipe_run, recipe_table, run_recipe
 from keras_spectral.experiments.batches import Batches
 from keras_spectral.experiments.optimizers import sgd
 from keras_spectral.layers import StableRankNormalization
@@ -78,7 +78,7 @@ def one(tmp_path):
 
 def numbers(row):
     """All that a row measured, but not how long it took."""
-    return {key: value for key, value in row.items() if key != "seconds"}
+    return {key: value for key, value in row.items() if "seconds" not in key}
 
 
 def test_what_was_interrupted_ends_in_the_same_numbers(one, tmp_path, monkeypatch):
@@ -117,6 +117,30 @@ def test_what_was_interrupted_ends_in_the_same_numbers(one, tmp_path, monkeypatc
     curve = (tmp_path / "again" / "curves").glob("*.jsonl")
     lines = [json.loads(line) for line in next(curve).read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+
+
+def test_recipes_share_cells_and_networks(one, tmp_path, monkeypatch):
+    """Another recipe of the same training measures more of the trained network."""
+    other = tmp_path / "other.toml"
+    text = one.read_text().replace("Table 0", "Figure 0")
+    other.write_text(text.replace('"parameters"]', '"train_accuracy"]'))
+    less = text.replace('"gap", "parameters"]', '"gap"]')
+    one.write_text(less.replace("epochs = 4", "epochs = 1"))
+    other.write_text(other.read_text().replace("epochs = 4", "epochs = 1"))
+    settings = {"output": tmp_path / "out", "workers": 0, "console": QUIET}
+    (first,) = run_recipe(one, **settings).cells
+    monkeypatch.setattr(cells, "_trained", None)
+    (second,) = run_recipe(other, **settings).cells
+    results = second["results"]
+    assert results["train_accuracy"] == pytest.approx(1 - results["train_error"])
+    assert first["results"].items() < results.items()
+    assert {**second, "results": first["results"]} == first
+    # The first recipe finds all that it needs, and a table stands for each.
+    (third,) = run_recipe(one, **settings).cells
+    assert third == second
+    folder = tmp_path.name
+    tables = {path.name for path in (tmp_path / "out").glob("*.md")}
+    assert tables == {f"{folder}-{name}-paper.md" for name in ("recipe", "other")}
 
 
 PROGRAM = """
@@ -189,10 +213,10 @@ def test_a_checkpoint_has_all_of_the_state(tmp_path):
     first = model(0)
     fit(first, 0)
     checkpoint = cells.Checkpoint(tmp_path / "state.npz", {"versions": 1})
-    checkpoint.save(first, [{"epoch": 1}], 2.0)
+    checkpoint.save(first, [{"epoch": 1}], [2.0, 1.0])
     fit(first, 1)
     other = model(1)  # Another start: all that counts comes from the file.
-    assert checkpoint.restore(other) == ([{"epoch": 1}], 2.0)
+    assert checkpoint.restore(other) == ([{"epoch": 1}], [2.0, 1.0])
     fit(other, 1)
     compared = 0
     for one, two in zip(state(first), state(other), strict=True):
@@ -200,11 +224,11 @@ def test_a_checkpoint_has_all_of_the_state(tmp_path):
         compared += one.size
     assert compared > 2 * 64 * 32
     # Of other versions, or damaged, it is as if it were not there.
-    assert cells.Checkpoint(checkpoint.path, {"versions": 2}).restore(other) == ([], 0)
+    assert cells.Checkpoint(checkpoint.path, {"versions": 2}).restore(other)[0] == []
     content = checkpoint.path.read_bytes()
     for cut in 0, 100, len(content) // 2, len(content) - 1:
         checkpoint.path.write_bytes(content[:cut])
-        assert checkpoint.restore(other) == ([], 0.0)
+        assert checkpoint.restore(other)[0] == []
 
 
 def test_batches_are_a_function_of_seed_epoch_and_step(rng):
@@ -263,7 +287,7 @@ def test_the_low_rank_papers_counts(tmp_path):
     rows = [row for row in table if row.measure == "parameters"]
     assert [row.mean for row in rows] == [row.published for row in rows]
     assert [row.mean for row in rows] == [33580, 36663, 26837, 18373, 8547]
-    text = (tmp_path / "table.md").read_text(encoding="utf-8")
+    text = (tmp_path / "low_rank-table_1-paper.md").read_text(encoding="utf-8")
     assert "36,663" in text and max(map(len, text.splitlines())) <= 110
 
 
@@ -315,14 +339,14 @@ def test_verdicts_are_of_paired_differences(differences, verdict, rng):
         for seed, (value, more) in enumerate(zip(base, differences, strict=True))
     ]
     claim = Claim(name="C", says="", measure="test_error", order=["a", "b"])
-    row = recipe_run._claim(claim, "n", found)
+    row = recipe_table._claim(claim, "n", found)
     assert row.verdict == verdict
 
 
 def test_intervals_are_scipys(rng):
     values = rng.standard_normal(7)
     for confidence in 0.95, 0.75:
-        mean, half = recipe_run.mean_and_half_width(values, confidence)
+        mean, half = recipe_table.mean_and_half_width(values, confidence)
         low, high = stats.t.interval(
             confidence, 6, loc=values.mean(), scale=stats.sem(values)
         )
