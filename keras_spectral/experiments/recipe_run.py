@@ -178,3 +178,8 @@ def _write(start, table, recipe, path, size, status: RunStatus):
     text = f"# {table.title}\n\n{recipe.shows}\n\n```\n{table}\n\n{table.claims}\n```\n"
     with replacing(start.with_name(f"{start.name}.md")) as temporary:
         temporary.write_text(text, encoding="utf-8")
+    from keras_spectral import report
+
+    figure = report.recipe_figure(table)
+    if figure is not None:
+        report.save(figure, start.with_name(f"{start.name}.png"))

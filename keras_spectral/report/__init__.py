@@ -8,6 +8,7 @@ from keras_spectral.report.heavy_tail_figures import (
     figure_3,
     stable_rank_mixture,
 )
+from keras_spectral.report.recipe_figures import recipe_figure
 
 __all__ = [
     "analysis_figure",
@@ -16,6 +17,7 @@ __all__ = [
     "figure_1",
     "figure_2",
     "figure_3",
+    "recipe_figure",
     "save",
     "stable_rank_mixture",
 ]

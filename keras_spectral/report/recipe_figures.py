@@ -1,0 +1,117 @@
+"""The figure of a recipe: how its networks learned, and where they ended."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from keras_spectral.report.figures import _COLOURS, _GREY, _colour, _finish, _shown
+
+# The paper's own numbers.
+_PAPERS = {"marker": "D", "facecolor": "none", "edgecolor": _GREY}
+
+
+def recipe_figure(table):
+    """Draw learning curves and final measures, a row of panels a network.
+
+    Args:
+        table: An `experiments.RecipeTable`.
+
+    Returns:
+        A `matplotlib.figure.Figure`, or `None` if no cell was finished. Curves are
+        means over the seeds, their bands the range. Points have the 95 % interval of
+        their mean; hollow diamonds are the paper's numbers.
+
+    Example:
+    >>> from keras_spectral.experiments import RecipeTable
+    >>> from keras_spectral.results import Rows
+    >>> print(recipe_figure(RecipeTable([], Rows([]), [])))
+    None
+    """
+    networks = list(dict.fromkeys(row.network for row in table))
+    variants = list(dict.fromkeys(row.variant for row in table))
+    measures = list(dict.fromkeys(row.measure for row in table))
+    done = [cell for cell in table.cells if cell["error"] is None and cell["history"]]
+    if not done:
+        return None
+    colours = _colour(variants)
+    dashes = {v: "-" if n < len(_COLOURS) else "--" for n, v in enumerate(variants)}
+    wide = 1 + len(measures)
+    size = 1.5 + 3.6 * wide, 0.9 + (2.2 + 0.16 * len(variants)) * len(networks)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(len(networks), wide, squeeze=False)
+    for network, (curves, *others) in zip(networks, panels, strict=True):
+        for variant in variants:
+            histories = [
+                cell["history"]
+                for cell in done
+                if (cell["network"], cell["variant"]) == (network, variant)
+            ]
+            style = {"color": colours[variant], "ls": dashes[variant]}
+            _draw_curve(curves, histories, _shown(variant), style)
+        curves.set_xlabel("epoch")
+        curves.set_ylabel("accuracy, %")
+        _finish(curves, _shown(network))
+        for measure, axes in zip(measures, others, strict=True):
+            rows = [x for x in table if (x.network, x.measure) == (network, measure)]
+            _draw_measure(axes, rows, colours)
+            _finish(axes, _shown(measure.replace("_", " ")))
+            if axes is not others[0]:
+                axes.set_yticklabels([])
+    figure.suptitle(_shown(table.title), x=0.01, ha="left", fontsize=12)
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    handles += [
+        panels[0][0].plot([], [], color=_GREY, lw=1.6)[0],
+        panels[0][0].plot([], [], color=_GREY, lw=1.2, ls=":")[0],
+    ]
+    names = [*labels, "as trained", "test"]
+    if any(row.published is not None for row in table):
+        handles.append(panels[0][0].scatter([], [], **_PAPERS))
+        names.append("the paper's")
+    figure.legend(
+        handles,
+        names,
+        loc="outside lower center",
+        ncols=min(len(handles), 2 + 2 * wide),
+        frameon=False,
+        fontsize=9,
+    )
+    return figure
+
+
+def _draw_curve(axes, histories, label, style):
+    """Draw the mean and the range of curves; those that stopped early end there."""
+    if not histories:
+        return
+    longest = max(map(len, histories))
+    epochs = np.arange(1, longest + 1)
+    for key in "accuracy", "test_accuracy":
+        values = np.full((len(histories), longest), np.nan)
+        for row, history in zip(values, histories, strict=True):
+            row[: len(history)] = [100 * epoch[key] for epoch in history]
+        mean = np.nanmean(values, axis=0)
+        trained = key == "accuracy"
+        marker = "o" if longest == 1 else None
+        more = {"label": label, "lw": 1.6} if trained else {"ls": ":"}
+        axes.plot(epochs, mean, **{"marker": marker, "ms": 4, **style, **more})
+        if trained and len(histories) > 1:
+            low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+            axes.fill_between(epochs, low, high, color=style["color"], alpha=0.15, lw=0)
+
+
+def _draw_measure(axes, rows, colours):
+    """Draw each variant's mean with its interval, the first one on top."""
+    names = [_shown(row.variant) for row in rows]
+    for place, row in enumerate(rows):
+        if row.mean is not None:
+            axes.errorbar(
+                row.mean,
+                place,
+                xerr=row.half_width_95 or None,
+                fmt="o",
+                color=colours[row.variant],
+                capsize=3,
+            )
+        if row.published is not None:
+            axes.scatter(row.published, place, **_PAPERS)
+    axes.set_yticks(range(len(rows)), names)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.grid(axis="x", color="#dddddd", lw=0.6)
