@@ -39,6 +39,9 @@ from .resnet_gan import (
     resnet_discriminator as resnet_discriminator,
     resnet_generator as resnet_generator,
 )
+from .small import (
+    small_convnet as small_convnet,
+)
 from .vgg import (
     cifar_alexnet as cifar_alexnet,
     cifar_vgg as cifar_vgg,

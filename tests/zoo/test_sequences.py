@@ -113,6 +113,33 @@ def test_every_kernel_of_the_mnist_network_is_normalized():
         zoo.mnist_convnet(rank_ratio=0.5, normalize=SpectralNormalization)
 
 
+def test_the_small_network(float64, rng):
+    class Block(nn.Sequential):
+        def __init__(self, inputs, outputs, stride):
+            super().__init__()
+            self.conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+            self.bn = nn.BatchNorm2d(outputs)
+            self.relu = nn.ReLU()
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            sizes = [(3, 32, 1), (32, 32, 1), (32, 64, 2), (64, 64, 1)]
+            self.features = nn.Sequential(*(Block(*size) for size in sizes))
+            # Five by four pixels are left: the order of flattening matters.
+            self.hidden, self.hidden_bn = nn.Linear(64 * 20, 128), nn.BatchNorm1d(128)
+            self.output = nn.Linear(128, 7)
+
+        def forward(self, x):
+            x = self.hidden(self.features(x).flatten(1))
+            return self.output(torch.relu(self.hidden_bn(x)))
+
+    check(randomized(Network()), zoo.small_convnet(7, input_shape=(10, 7, 3)), rng)
+    wrapped = zoo.small_convnet(7, SpectralNormalization, (10, 7, 3))
+    kernels = [x for x in wrapped.layers if type(x) is SpectralNormalization]
+    assert len(kernels) == 6
+
+
 class WideUnit(nn.Module):
     """Batch normalization after the shortcut's convolution."""
 
