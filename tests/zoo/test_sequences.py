@@ -124,10 +124,10 @@ def test_the_small_network(float64, rng):
     class Network(nn.Module):
         def __init__(self):
             super().__init__()
-            sizes = [(3, 32, 1), (32, 32, 1), (32, 64, 2), (64, 64, 1)]
+            sizes = [(3, 32, 2), (32, 32, 1), (32, 64, 2), (64, 64, 1)]
             self.features = nn.Sequential(*(Block(*size) for size in sizes))
-            # Five by four pixels are left: the order of flattening matters.
-            self.hidden, self.hidden_bn = nn.Linear(64 * 20, 128), nn.BatchNorm1d(128)
+            # Three by two pixels are left: the order of flattening matters.
+            self.hidden, self.hidden_bn = nn.Linear(64 * 6, 128), nn.BatchNorm1d(128)
             self.output = nn.Linear(128, 7)
 
         def forward(self, x):
