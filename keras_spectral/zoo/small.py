@@ -15,8 +15,8 @@ def small_convnet(
     """Build four 3x3 convolutions and two dense layers, with batch normalization.
 
     The convolutions have 32, 32, 64 and 64 filters, the first and the third stride 2;
-    128 units and the logits follow; batch normalization and ReLU follow each layer but the last.
-    It is no paper's network: recipes train it in minutes on one core.
+    128 units and the logits follow, and batch normalization and ReLU each layer but the
+    last. It is no paper's network: recipes train it in minutes on one core.
 
     Args:
         classes: Integer >= 1, the number of logits.
