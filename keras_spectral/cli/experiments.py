@@ -171,6 +171,9 @@ def run(
     ] = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    show: Annotated[
+        bool, typer.Option("--show", help="Train nothing; show what is there by now.")
+    ] = False,
     as_json: AsJson = False,
 ):
     """Run an experiment of a paper; a rerun goes on where it was."""
@@ -192,6 +195,7 @@ def run(
             directory=directory,
             workers=workers,
             scheduler=scheduler,
+            train=not show,
             console=console,
         )
     except KeyboardInterrupt:

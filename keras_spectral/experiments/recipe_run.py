@@ -1,5 +1,6 @@
 """Runs of recipes: every cell once, then the paper's table with ours beside it."""
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -30,6 +31,7 @@ def run_recipe(
     directory: str | Path | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
+    train: bool = True,
     console=None,
 ) -> RecipeTable:
     """Run an experiment of a paper: each network, variant and seed.
@@ -52,6 +54,8 @@ def run_recipe(
         directory: Folder with the data; see `data.load`.
         workers: Integer, local processes; default one a core. 0 computes here.
         scheduler: Address of a Dask scheduler, whose workers see the same paths.
+        train: Boolean; `False` computes nothing: the table is of the cells that are
+            there, also while another process trains more.
         console: Optional `rich.console.Console`.
 
     Returns:
@@ -79,7 +83,8 @@ def run_recipe(
         found = msgspec.structs.replace(found, seeds=list(range(seeds)))
     if workers is not None:
         check_integer("workers", workers, least=0)
-    _check_data(found, directory)
+    if train:
+        _check_data(found, directory)
     console = console or Console()
     name = "-".join([path.parent.name, path.stem, size or "paper"])
     output = output_folder(output or Path("keras-spectral-runs") / name)
@@ -92,15 +97,18 @@ def run_recipe(
         for network in found.networks
         for variant in found.variants
     ]
-    with claimed(output):
+    with claimed(output) if train else contextlib.nullcontext():
         rows = {cell.key: _finished(folders["cells"], cell) for cell in cells}
         waiting = [
-            dataclasses.replace(cell, row=rows.pop(cell.key))
+            dataclasses.replace(cell, row=rows[cell.key])
             for cell in cells
-            if not _complete(rows[cell.key], found.measures)
+            if train and not _complete(rows[cell.key], found.measures)
         ]
-        if len(waiting) < len(cells):
-            console.print(f"{len(cells) - len(waiting)} cells are there already.")
+        for cell in waiting:
+            del rows[cell.key]
+        rows = {key: row for key, row in rows.items() if row is not None}
+        if train and rows:
+            console.print(f"{len(rows)} cells are there already.")
         status: RunStatus = "interrupted"
         try:
             if waiting:
@@ -117,7 +125,8 @@ def run_recipe(
                         # As its file has it, wherever it was computed.
                         row = rows[cell.key] = json.loads(json.dumps(row))
                         _keep(folders, cell, row)
-            status = "complete"
+            if len(rows) == len(cells):
+                status = "complete"
         finally:
             table = recipe_table(found, list(rows.values()))
             _write(output / name, table, found, path, size, status)

@@ -15,6 +15,7 @@ from scipy import stats
 from keras_spectral.experiments import cells, recipe_run, recipe_table, run_recipe
 from keras_spectral.experiments.batches import Batches
 from keras_spectral.experiments.optimizers import sgd
+from keras_spectral.files import claimed
 from keras_spectral.layers import StableRankNormalization
 from keras_spectral.terminal import Console
 
@@ -135,6 +136,11 @@ def test_recipes_share_cells_and_networks(one, tmp_path, monkeypatch):
     assert results["train_accuracy"] == pytest.approx(1 - results["train_error"])
     assert first["results"].items() < results.items()
     assert {**second, "results": first["results"]} == first
+    # What is there can be shown while another process holds the folder.
+    with claimed(settings["output"]):
+        shown = run_recipe(one, seeds=2, train=False, **settings)
+        assert shown.cells == [] and shown[0].seeds == 0
+        assert run_recipe(other, train=False, **settings).cells == [second]
     # The first recipe finds all that it needs, and a table stands for each.
     (third,) = run_recipe(one, **settings).cells
     assert third == second
@@ -266,8 +272,6 @@ def test_weight_decay_is_pytorchs(rng):
 
 
 def test_two_runs_in_one_folder(recipe, tmp_path):
-    from keras_spectral.files import claimed
-
     with (
         claimed(tmp_path),
         pytest.raises(OSError, match=f"in use by process {os.getpid()}"),
