@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 import keras_spectral
+from keras_spectral.experiments.cell_results import missing_measures
 from keras_spectral.experiments.cells import Cell, failed_cell, train_in_worker
 from keras_spectral.experiments.engine import computing, shown
 from keras_spectral.experiments.recipe_table import RecipeTable, recipe_table
@@ -97,7 +98,7 @@ def run_recipe(
         waiting = [
             dataclasses.replace(cell, row=rows.pop(cell.key))
             for cell in cells
-            if not _complete(rows[cell.key], found.measures)
+            if rows[cell.key] is None or missing_measures(rows[cell.key], found)
         ]
         if len(waiting) < len(cells):
             console.print(f"{len(cells) - len(waiting)} cells are there already.")
@@ -144,11 +145,8 @@ def _finished(folder, cell):
         fits = row["settings"] == cell.settings() and row["error"] is None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return row if fits else None
-
-
-def _complete(row, measures):
-    return row is not None and set(measures) <= row["results"].keys()
+    # Rows of before had no probes.
+    return {"reasons": {}, "probes": None, **row} if fits else None
 
 
 def _keep(folders, cell, row):
