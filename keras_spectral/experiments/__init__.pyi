@@ -25,8 +25,10 @@ from .recipe_table import (
     RecipeRow as RecipeRow,
     RecipeTable as RecipeTable,
 )
-from .recipes import (
+from .recipe_settings import (
     Recipe as Recipe,
+)
+from .recipes import (
     list_recipes as list_recipes,
     load_recipe as load_recipe,
 )

@@ -1,19 +1,123 @@
 """What a trained network comes to: the measures that a recipe can ask for."""
 
 import math
+from typing import NamedTuple
+
+import msgspec
+
+_FOLDED = {"Spec-Fro": "log_spectral_frobenius_90", "Spec-L1": "log_spectral_l1_90"}
+_BARE = {
+    "Spec-Fro": "log_bare_spectral_frobenius_90",
+    "Spec-L1": "log_bare_spectral_l1_90",
+    "Jac-Norm": "log_jacobian_norm_90",
+}
 
 
-def results_of(model, data, names) -> dict:
+class Results(NamedTuple):
+    """What `results_of` returns.
+
+    Args:
+        values: Dict from the measures' names to numbers, `None` where there is none.
+        reasons: Dict from the names of those to strings.
+    """
+
+    values: dict
+    reasons: dict
+
+
+def results_of(model, data, names, probes, history=()) -> Results:
     """Return the values of measures of a trained network.
+
+    Accuracies and errors are of all images. What depends on samples besides is of
+    `probes`. Logarithms are natural; samples that are misclassified have none, and only
+    `misclassified`, their share, and the margins count them. Batch normalization, in
+    inference, is part of the kernel before it; `bare` measures are of the kernels
+    alone. A number that is not finite, or is refused for a network, is `None`, with the
+    reason.
 
     Args:
         model: A `keras.Model` that returns logits.
         data: A `data.Data` of the images it was trained and is tested on.
-        names: List of strings, of `recipes.Measure`.
+        names: List of strings, of `recipe_settings.Measure`.
+        probes: A `recipe_settings.Probes`.
+        history: List of dicts, the learning curve; see `CellRow`.
 
     Returns:
-        Dict from the names to numbers.
+        `Results`.
     """
+    split = getattr(data, probes.split)[: probes.images]
+    found, reasons = _accuracies(model, data, names) | _of_history(history), {}
+    for group, compute in _GROUPS.items():
+        if not set(group) & set(names):
+            continue
+        try:
+            found |= compute(model, split, probes.draws)
+        except Exception as error:  # What was trained counts without this measure.
+            reasons |= dict.fromkeys(group, f"{type(error).__name__}: {error}")
+    values = {}
+    for name in names:
+        value = found.get(name)
+        fits = value is not None and math.isfinite(value)
+        values[name] = value if fits else None
+        if not fits:
+            reasons.setdefault(name, f"it is not finite: {value}")
+    return Results(values, {x: y for x, y in reasons.items() if x in values})
+
+
+def missing_measures(row, recipe) -> list:
+    """Return the measures of a `Recipe` that a row has not, or of other probes.
+
+    Args:
+        row: Dict, see `CellRow`.
+        recipe: A `Recipe`.
+    """
+    kept = row["probes"] == msgspec.to_builtins(recipe.probes)
+    return [
+        name
+        for name in recipe.measures
+        if name not in row["results"] or (_of_probes(name) and not kept)
+    ]
+
+
+def measured(row, model, data, recipe) -> dict:
+    """Return a row with the measures of a recipe that it lacks.
+
+    Args:
+        row: Dict, see `CellRow`.
+        model: The trained `keras.Model`.
+        data: Its `data.Data`.
+        recipe: A `Recipe`.
+    """
+    names = missing_measures(row, recipe)
+    found = results_of(model, data, names, recipe.probes, row["history"])
+    results, reasons, probes = row["results"], row["reasons"], row["probes"]
+    if any(map(_of_probes, names)):
+        probes = msgspec.to_builtins(recipe.probes)
+    if probes != row["probes"]:  # Nothing of others stays beside what is of these.
+        results = {x: y for x, y in results.items() if not _of_probes(x)}
+        reasons = {x: y for x, y in reasons.items() if x in results}
+    return {
+        **row,
+        "results": {**results, **found.values},
+        "reasons": {**reasons, **found.reasons},
+        "probes": probes,
+    }
+
+
+def _of_probes(name):
+    return any(name in group for group in _GROUPS if group not in _OF_WEIGHTS)
+
+
+def accuracy(model, x, labels) -> float:
+    """Return the share of inputs whose largest logit is their label's."""
+    import numpy as np
+
+    logits = model.predict(x, batch_size=256, verbose=0)
+    logits = logits.reshape(len(logits), -1)
+    return float(np.mean(logits.argmax(-1) == labels))
+
+
+def _accuracies(model, data, names):
     found = {}
     if {"train_accuracy", "train_error", "gap"} & set(names):
         found["train_accuracy"] = accuracy(
@@ -25,16 +129,79 @@ def results_of(model, data, names) -> dict:
         found["test_error"] = 1 - found["test_accuracy"]
     if "gap" in names:
         found["gap"] = found["train_accuracy"] - found["test_accuracy"]
-    if "parameters" in names:
-        # As the papers count: what is trained.
-        found["parameters"] = sum(math.prod(x.shape) for x in model.trainable_variables)
-    return {name: found[name] for name in names}
+    return found
 
 
-def accuracy(model, x, labels) -> float:
-    """Return the share of inputs whose largest logit is their label's."""
-    import numpy as np
+def _of_history(history):
+    """Return how fast a network learned, by its accuracies as it was trained."""
+    accuracies = [epoch["accuracy"] for epoch in history]
+    first = (n for n, value in enumerate(accuracies, start=1) if value >= 0.99)
+    mean = sum(accuracies) / len(accuracies) if accuracies else math.nan
+    return {"mean_train_error": 1 - mean, "epochs_to_99": next(first, math.inf)}
 
-    logits = model.predict(x, batch_size=256, verbose=0)
-    logits = logits.reshape(len(logits), -1)
-    return float(np.mean(logits.argmax(-1) == labels))
+
+def _noise(model, split, draws):
+    from keras_spectral.measures import noise_sensitivity
+
+    found = noise_sensitivity(model, split.inputs(), draws=draws, progress=False)
+    percents = {"50": 50, "95": 95, "maximum": 100}
+    (row,) = found
+    return {
+        f"noise_sensitivity_{name}": found.percentile(row.name, percent)
+        for name, percent in percents.items()
+    }
+
+
+def _complexity(names, batch_normalization):
+    """Return a function that computes the 90th percentiles of measures."""
+
+    def compute(model, split, draws):
+        from keras_spectral.measures import complexity_measures
+
+        found = complexity_measures(
+            model,
+            split.inputs(),
+            split.labels,
+            measures=list(names),
+            batch_normalization=batch_normalization,
+            progress=False,
+        )
+        values = {name: found.percentile(key, 90) for key, name in names.items()}
+        margins = {f"margin_{x}": found.percentile("margin", x) for x in (10, 50)}
+        return {**values, **margins, "misclassified": found.error}
+
+    return compute
+
+
+def _bound(model, split, draws):
+    from keras_spectral.measures import lipschitz_bound
+
+    found = lipschitz_bound(model, input_shape=split.images.shape[1:])
+    return {"log_lipschitz_bound": found.log10_bound * math.log(10)}
+
+
+def _stable_ranks(model, split, draws):
+    from keras_spectral.measures import spectrum
+
+    ratios = [row.stable_rank / min(row.shape) for row in spectrum(model)]
+    return {"stable_rank_ratio": sum(ratios) / len(ratios)}
+
+
+def _parameters(model, split, draws):
+    # As the papers count: what is trained.
+    return {"parameters": sum(math.prod(x.shape) for x in model.trainable_variables)}
+
+
+# Measures that are computed together, or refused together.
+_OF_WEIGHTS = {
+    ("parameters",): _parameters,
+    ("log_lipschitz_bound",): _bound,
+    ("stable_rank_ratio",): _stable_ranks,
+}
+_GROUPS = _OF_WEIGHTS | {
+    tuple(f"noise_sensitivity_{x}" for x in ("50", "95", "maximum")): _noise,
+    tuple(_FOLDED.values()): _complexity(_FOLDED, "fold"),
+    (*_BARE.values(), "margin_10", "margin_50", "misclassified"): _complexity(
+        _BARE, "ignore"
+    ),
+}

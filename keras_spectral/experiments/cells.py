@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from keras_spectral.experiments.batches import Batches
-from keras_spectral.experiments.cell_results import accuracy, results_of
+from keras_spectral.experiments.cell_results import accuracy, measured
 from keras_spectral.experiments.recipes import Recipe, settings_of
 from keras_spectral.files import replacing
 
@@ -88,7 +88,9 @@ class CellRow:
 
     Args:
         network, variant, seed: See `Cell`.
-        results: Dict from measures to numbers.
+        results: Dict from measures to numbers, `None` where there is none.
+        reasons: Dict from the measures that have none to strings.
+        probes: Dict, the `recipe_settings.Probes` that results are of, or `None`.
         epochs: Integer, how many were trained.
         seconds: Float, of the whole training, in all its parts.
         cpu_seconds: Float, the same in CPU time, of all threads.
@@ -114,6 +116,8 @@ class CellRow:
     environment: dict
     provenance: dict
     error: str | None = None
+    reasons: dict = dataclasses.field(default_factory=dict)
+    probes: dict | None = None
 
 
 def environment() -> dict:
@@ -176,9 +180,7 @@ def train_cell(cell) -> dict:
     data = _data(recipe, cell)
     trained = Path(cell.folder) / "models" / f"{cell.key}.keras"
     if cell.row is not None and trained.is_file():
-        names = [name for name in recipe.measures if name not in cell.row["results"]]
-        values = results_of(convert.load_model(trained), data, names)
-        return {**cell.row, "results": {**cell.row["results"], **values}}
+        return measured(cell.row, convert.load_model(trained), data, recipe)
     keras.utils.set_random_seed(cell.seed)
     model = _model(network, variant, data)
     state = Checkpoint(Path(cell.folder) / "state" / f"{cell.key}.npz", environment())
@@ -198,7 +200,7 @@ def train_cell(cell) -> dict:
         cell.network,
         cell.variant,
         cell.seed,
-        results=results_of(model, data, recipe.measures),
+        results={},
         epochs=len(history),
         seconds=seconds[0],
         cpu_seconds=seconds[1],
@@ -208,7 +210,7 @@ def train_cell(cell) -> dict:
         environment=state.environment,
         provenance=dataclasses.asdict(data.provenance()),
     )
-    return dataclasses.asdict(row)
+    return measured(dataclasses.asdict(row), model, data, recipe)
 
 
 def _trained(cell, model, data, state):

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 import keras_spectral
+from keras_spectral.experiments.cell_results import missing_measures
 from keras_spectral.experiments.cells import Cell, failed_cell, train_in_worker
 from keras_spectral.experiments.engine import computing, shown
 from keras_spectral.experiments.recipe_table import RecipeTable, recipe_table
@@ -102,7 +103,8 @@ def run_recipe(
         waiting = [
             dataclasses.replace(cell, row=rows[cell.key])
             for cell in cells
-            if train and not _complete(rows[cell.key], found.measures)
+            if train
+            and (rows[cell.key] is None or missing_measures(rows[cell.key], found))
         ]
         for cell in waiting:
             del rows[cell.key]
@@ -153,11 +155,8 @@ def _finished(folder, cell):
         fits = row["settings"] == cell.settings() and row["error"] is None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return row if fits else None
-
-
-def _complete(row, measures):
-    return row is not None and set(measures) <= row["results"].keys()
+    # Rows of before had no probes.
+    return {"reasons": {}, "probes": None, **row} if fits else None
 
 
 def _keep(folders, cell, row):

@@ -118,7 +118,7 @@ def _values(cells, network, variant, measure):
         cell["seed"]: cell["results"][measure]
         for cell in cells
         if (cell["network"], cell["variant"]) == (network, variant)
-        and measure in cell["results"]
+        and cell["results"].get(measure) is not None
     }
 
 

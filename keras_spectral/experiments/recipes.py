@@ -5,111 +5,11 @@ import functools
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
-Measure = Literal[
-    "train_accuracy", "train_error", "test_accuracy", "test_error", "gap", "parameters"
-]
-
-
-class _Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """A table of a recipe's file."""
-
-
-class DataSettings(_Table):
-    """What is learned: a name of `data.load`, its labels, how many images."""
-
-    name: str
-    labels: Literal["true", "random"] = "true"
-    count: int | None = None
-    test_count: int | None = None
-    image_size: int | None = None
-    channels: int | None = None
-    augment: bool = False
-
-
-class OptimizerSettings(_Table):
-    """Stochastic gradient descent as PyTorch has it: weight decay in the gradient."""
-
-    learning_rate: float
-    momentum: float = 0.0
-    nesterov: bool = False
-    weight_decay: float = 0.0
-
-
-class Schedule(_Table):
-    """How long, and when the learning rate falls."""
-
-    epochs: int
-    batch_size: int
-    decay: float = 1.0
-    decay_epochs: list[int] = []
-    stop_at_train_accuracy: float | None = None
-
-
-class NetworkSettings(_Table):
-    """A builder of `keras_spectral.zoo`, its arguments, and how it is trained.
-
-    Keys of `optimizer` and `schedule` replace the recipe's.
-    """
-
-    builder: str
-    name: str
-    arguments: dict[str, Any] = {}
-    optimizer: dict[str, Any] = {}
-    schedule: dict[str, Any] = {}
-
-
-class Variant(_Table):
-    """What is compared: normalizations, or other arguments, or weight decay."""
-
-    name: str
-    normalize: Literal["none", "spectral", "stable_rank"] = "none"
-    stable_rank_ratio: float | None = None
-    weight_decay: float | None = None
-    arguments: dict[str, Any] = {}
-
-
-class Published(_Table):
-    """A number that the paper prints."""
-
-    network: str
-    variant: str
-    measure: Measure
-    value: float
-    half_width: float | None = None
-
-
-class Claim(_Table):
-    """What the paper says of the numbers: the first variant has the largest."""
-
-    name: str
-    says: str
-    measure: Measure
-    order: list[str]
-
-
-class Recipe(_Table):
-    """One figure or table of a paper, as its file has it; see `load_recipe`."""
-
-    title: str
-    source: str
-    item: str
-    shows: str
-    data: DataSettings
-    networks: list[NetworkSettings]
-    variants: list[Variant]
-    optimizer: OptimizerSettings
-    schedule: Schedule
-    measures: list[Measure]
-    seeds: list[int]
-    assumed: list[str]
-    published: list[Published] = []
-    claims: list[Claim] = []
-    notes: str = ""
-
+from keras_spectral.experiments.recipe_settings import Recipe, settings_of
 
 SIZES = ("small", "evidence")
 
@@ -218,22 +118,6 @@ def load_recipe(path, size=None, changes=()) -> Recipe:
     return recipe
 
 
-def settings_of(recipe, network, variant) -> tuple:
-    """Return the `OptimizerSettings` and the `Schedule` of a network and a variant."""
-    optimizer, schedule = (
-        msgspec.convert(
-            {**msgspec.to_builtins(getattr(recipe, name)), **getattr(network, name)},
-            kind,
-        )
-        for name, kind in (("optimizer", OptimizerSettings), ("schedule", Schedule))
-    )
-    if variant.weight_decay is not None:
-        optimizer = msgspec.structs.replace(
-            optimizer, weight_decay=variant.weight_decay
-        )
-    return optimizer, schedule
-
-
 def _merged(base, other):
     """Return two tables as one; the second one's keys replace the first one's."""
     result = dict(base)
@@ -334,6 +218,9 @@ def _check(path, text, recipe):
             fail(keys, f"must be one or more, with names of their own: {names}")
     if not recipe.seeds or min(recipe.seeds) < 0:
         fail(["seeds"], f"must be integers >= 0. Received: {recipe.seeds}")
+    for name, least in ("images", 1), ("draws", 2):
+        if getattr(recipe.probes, name) < least:
+            fail(["probes", name], f"must be an integer >= {least}")
     for network in recipe.networks:
         try:
             optimizer, schedule = settings_of(recipe, network, recipe.variants[0])

@@ -333,7 +333,7 @@ def cell(variant, seed, value):
     ],
 )
 def test_verdicts_are_of_paired_differences(differences, verdict, rng):
-    from keras_spectral.experiments.recipes import Claim
+    from keras_spectral.experiments.recipe_settings import Claim
 
     # What varies between seeds is far larger than what is between variants.
     base = rng.standard_normal(len(differences)) * 10

@@ -1,0 +1,159 @@
+"""Tables, figures and the front page of these results, from the rows in `cells/`.
+
+    python docs/results/make.py
+
+It trains nothing: `keras-spectral run RECIPE --evidence --output docs/results` does,
+and every row that it has finished counts here.
+"""
+
+import json
+import platform
+from pathlib import Path
+
+from keras_spectral.experiments import list_recipes, load_recipe, run_recipe
+from keras_spectral.experiments.recipes import recipe_path
+from keras_spectral.measures import rank_correlation
+from keras_spectral.terminal import Console
+
+FOLDER = Path(__file__).parent
+
+# What no trained network can be compared by: accuracies, and counts of parameters.
+_NO_MEASURES = ("accuracy", "error", "gap", "parameters", "misclassified")
+
+
+def tables():
+    """Return a dict from recipes to their tables of the rows that are there."""
+    found = {}
+    for name in list_recipes():
+        if "[evidence" not in recipe_path(name).read_text(encoding="utf-8"):
+            continue
+        table = run_recipe(
+            name, "evidence", output=FOLDER, train=False, console=Console(quiet=True)
+        )
+        if table.cells:
+            found[name] = table
+    return found
+
+
+def claims(found):
+    """Return lines of Markdown: every claim with its verdict."""
+    lines = ["| claim | recipe | network | verdict | paired differences, 95 % |"]
+    lines += ["|---|---|---|---|---|"]
+    for name, table in found.items():
+        for row in table.claims:
+            link = f"[{name}]({_file(name)}.md)"
+            lines.append(
+                f"| {row.name}: {row.says} | {link} | {row.network} "
+                f"| **{row.verdict}** | {row.differences} |"
+            )
+    return lines
+
+
+def runs(found):
+    """Return lines of Markdown: what was run, how long it took, and how to rerun it."""
+    lines = ["| recipe | cells | CPU hours | command |", "|---|---|---|---|"]
+    for name, table in found.items():
+        recipe = load_recipe(recipe_path(name), "evidence")
+        whole = len(recipe.seeds) * len(recipe.networks) * len(recipe.variants)
+        hours = sum(cell["cpu_seconds"] for cell in table.cells) / 3600
+        lines.append(
+            f"| [{recipe.item}: {recipe.title}]({_file(name)}.md) | {len(table.cells)} "
+            f"of {whole} | {hours:.2f} | `keras-spectral run {name} --evidence "
+            "--output docs/results` |"
+        )
+    return lines
+
+
+def correlation(found):
+    """Return lines of Markdown: which measure orders the runs as their gaps do."""
+    cells = {
+        (cell["network"], cell["variant"], cell["seed"], str(cell["settings"])): cell
+        for table in found.values()
+        for cell in table.cells
+    }
+    kept = []
+    for cell in cells.values():
+        measures = {
+            name: value
+            for name, value in cell["results"].items()
+            if not any(word in name for word in _NO_MEASURES)
+        }
+        if not measures or "gap" not in cell["results"]:
+            continue
+        settings = cell["settings"]
+        kept.append(
+            {
+                "hyperparameters": {
+                    "network": cell["network"],
+                    "labels": settings["data"]["labels"],
+                    "normalizer": cell["variant"].split(",")[0],
+                    "weight decay": settings["optimizer"]["weight_decay"],
+                },
+                "measures": measures,
+                "gap": cell["results"]["gap"],
+            }
+        )
+    names = set.intersection(*(set(run["measures"]) for run in kept)) if kept else ()
+    for run in kept:
+        run["measures"] = {
+            # What was not finite is as large as can be.
+            name: float("inf")
+            if run["measures"][name] is None
+            else run["measures"][name]
+            for name in sorted(names)
+        }
+    if len(kept) < 2 or not names:
+        return []
+    rows = rank_correlation(kept)
+    lines = [f"{len(kept)} runs.", ""]
+    lines += ["| measure | tau | p | sign error | worst | conditional information |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for row in sorted(rows, key=lambda row: -abs(row.kendall_tau)):
+        name = row.measure.replace("_", " ")
+        lines.append(
+            f"| {name} | {row.kendall_tau:.2f} | {row.p_value:.1g} "
+            f"| {row.sign_error:.2f} | {row.robust_sign_error:.2f}, "
+            f"{row.worst_environment} | {row.conditional_information:.2f} |"
+        )
+    return lines
+
+
+def machine(found):
+    """Return the sentence that tells where it was run."""
+    environments = {
+        json.dumps(cell["environment"], sort_keys=True)
+        for table in found.values()
+        for cell in table.cells
+    }
+    texts = []
+    for text in sorted(environments):
+        known = json.loads(text)
+        texts.append(
+            f"{known['cores']} cores ({known['machine']}), Keras {known['keras']}, "
+            f"TensorFlow {known.get('tensorflow', '-')}, Python {known['python']}"
+        )
+    return "; ".join(dict.fromkeys(texts))
+
+
+def _file(name):
+    return "-".join([*name.split("/"), "evidence"])
+
+
+def page():
+    """Return the front page: what stands by hand in `front.md`, and the tables."""
+    found = tables()
+    text = (FOLDER / "front.md").read_text(encoding="utf-8")
+    parts = {
+        "claims": claims(found),
+        "runs": runs(found),
+        "correlation": correlation(found),
+        "machine": [machine(found)],
+    }
+    for name, lines in parts.items():
+        text = text.replace(f"<!-- {name} -->", "\n".join(lines))
+    return text
+
+
+if __name__ == "__main__":
+    (FOLDER / "README.md").write_text(page(), encoding="utf-8")
+    print(f"{FOLDER / 'README.md'} ({platform.python_version()})")

@@ -1,0 +1,157 @@
+"""What a recipe's file holds: its tables and their keys."""
+
+from typing import Any, Literal
+
+import msgspec
+
+Measure = Literal[
+    "train_accuracy",
+    "train_error",
+    "test_accuracy",
+    "test_error",
+    "gap",
+    "parameters",
+    # Of the learning curve.
+    "mean_train_error",
+    "epochs_to_99",
+    # Of a trained network; see `cell_results`. 10, 50, 90 and 95 are percentiles.
+    "noise_sensitivity_50",
+    "noise_sensitivity_95",
+    "noise_sensitivity_maximum",
+    "log_spectral_frobenius_90",
+    "log_spectral_l1_90",
+    "log_bare_spectral_frobenius_90",
+    "log_bare_spectral_l1_90",
+    "log_jacobian_norm_90",
+    "margin_10",
+    "margin_50",
+    "misclassified",
+    "log_lipschitz_bound",
+    "stable_rank_ratio",
+]
+
+
+class _Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """A table of a recipe's file."""
+
+
+class DataSettings(_Table):
+    """What is learned: a name of `data.load`, its labels, how many images."""
+
+    name: str
+    labels: Literal["true", "random"] = "true"
+    count: int | None = None
+    test_count: int | None = None
+    image_size: int | None = None
+    channels: int | None = None
+    augment: bool = False
+
+
+class OptimizerSettings(_Table):
+    """Stochastic gradient descent as PyTorch has it: weight decay in the gradient."""
+
+    learning_rate: float
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+
+
+class Schedule(_Table):
+    """How long, and when the learning rate falls."""
+
+    epochs: int
+    batch_size: int
+    decay: float = 1.0
+    decay_epochs: list[int] = []
+    stop_at_train_accuracy: float | None = None
+
+
+class NetworkSettings(_Table):
+    """A builder of `keras_spectral.zoo`, its arguments, and how it is trained.
+
+    Keys of `optimizer` and `schedule` replace the recipe's.
+    """
+
+    builder: str
+    name: str
+    arguments: dict[str, Any] = {}
+    optimizer: dict[str, Any] = {}
+    schedule: dict[str, Any] = {}
+
+
+class Variant(_Table):
+    """What is compared: normalizations, or other arguments, or weight decay."""
+
+    name: str
+    normalize: Literal["none", "spectral", "stable_rank"] = "none"
+    stable_rank_ratio: float | None = None
+    weight_decay: float | None = None
+    arguments: dict[str, Any] = {}
+
+
+class Published(_Table):
+    """A number that the paper prints."""
+
+    network: str
+    variant: str
+    measure: Measure
+    value: float
+    half_width: float | None = None
+
+
+class Claim(_Table):
+    """What the paper says of the numbers: the first variant has the largest."""
+
+    name: str
+    says: str
+    measure: Measure
+    order: list[str]
+
+
+class Probes(_Table):
+    """What measures of a trained network look at.
+
+    `images` from the beginning of a split, or all where it has fewer, and `draws` of
+    noise for each.
+    """
+
+    images: int = 2000
+    draws: int = 10
+    split: Literal["test", "train"] = "test"
+
+
+class Recipe(_Table):
+    """One figure or table of a paper, as its file has it; see `load_recipe`."""
+
+    title: str
+    source: str
+    item: str
+    shows: str
+    data: DataSettings
+    networks: list[NetworkSettings]
+    variants: list[Variant]
+    optimizer: OptimizerSettings
+    schedule: Schedule
+    measures: list[Measure]
+    seeds: list[int]
+    assumed: list[str]
+    probes: Probes = Probes()
+    published: list[Published] = []
+    claims: list[Claim] = []
+    notes: str = ""
+
+
+def settings_of(recipe, network, variant) -> tuple:
+    """Return the `OptimizerSettings` and the `Schedule` of a network and a variant."""
+    optimizer, schedule = (
+        msgspec.convert(
+            {**msgspec.to_builtins(getattr(recipe, name)), **getattr(network, name)},
+            kind,
+        )
+        for name, kind in (("optimizer", OptimizerSettings), ("schedule", Schedule))
+    )
+    if variant.weight_decay is not None:
+        optimizer = msgspec.structs.replace(
+            optimizer, weight_decay=variant.weight_decay
+        )
+    return optimizer, schedule
