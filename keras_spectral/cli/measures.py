@@ -25,6 +25,9 @@ def analyze(
             "slices (one matrix a pixel, pooled as WeightWatcher does)."
         ),
     ] = "reshaped",
+    workers: Annotated[
+        int | None, typer.Option(help="Threads. Default: one a core.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder for analysis.json and analysis.png.")
     ] = None,
@@ -50,7 +53,9 @@ def analyze(
 
             status.update(Text(printable(f"{number + 1} of {count}: {name}")))
 
-        found = analyze_checkpoint(file, entry, layout, seed, progress, convolution)
+        found = analyze_checkpoint(
+            file, entry, layout, seed, progress, convolution, workers
+        )
     content = {
         "source": found.source,
         "tensors": found.to_dicts(),

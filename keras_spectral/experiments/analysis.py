@@ -1,8 +1,9 @@
 """Spectra and power laws of every matrix in a checkpoint, whatever network it is of."""
 
 import dataclasses
-import functools
 import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,10 +19,13 @@ from keras_spectral.convert import (
 )
 from keras_spectral.experiments.analysis_rows import Analysis, AnalysisRow
 from keras_spectral.experiments.checkpoint_task import file_digest
+from keras_spectral.experiments.engine import cores
+from keras_spectral.experiments.side_by_side import side_by_side
 from keras_spectral.measures import fit_eigenvalues, fit_power_law
 from keras_spectral.models.keras_files import KerasFile, stored_weights
 from keras_spectral.models.reasons import nothing_left
 from keras_spectral.models.stored import torch_weights
+from keras_spectral.models.views import MatrixView
 from keras_spectral.validation import check_choice, check_integer
 
 if TYPE_CHECKING:
@@ -44,10 +48,12 @@ def analyze_checkpoint(
     seed: int = 0,
     progress=None,
     convolution: str = "reshaped",
+    workers: int | None = None,
 ) -> Analysis:
     """Measure every matrix and convolution of a checkpoint, tensor by tensor.
 
-    No architecture is needed, and nothing in the file is executed.
+    No architecture is needed, and nothing in the file is executed. Tensors that are
+    worked on side by side take at most 256 MiB together; a larger one is alone.
 
     Args:
         path: Path of a PyTorch, .safetensors, .npz, .keras or .h5 file, or of a sharded
@@ -61,14 +67,15 @@ def analyze_checkpoint(
         convolution: Whose eigenvalues those of a convolution are: `"reshaped"`, of
             its kernel flattened by its filters; `"slices"`, of the matrices (channels,
             filters), one a pixel of its kernel, pooled as WeightWatcher does.
+        workers: Integer >= 1, threads; default one a core. Results are the same.
 
     Returns:
         An `Analysis`; `.skipped` names every other tensor with the reason.
 
     Raises:
         CheckpointError: If the file cannot be read.
-        ValueError: On an unknown layout or seed, or if no matrix can be measured: the
-            error says why not.
+        ValueError: On an unknown layout, seed or number of workers, or if no matrix can
+            be measured: the error says why not.
 
     Example:
     >>> from keras_spectral import zoo
@@ -79,8 +86,7 @@ def analyze_checkpoint(
     Source: [shin2021], section 6 and appendix D.
     """
     check_choice("layout", layout, Layout)
-    check_choice("convolution", convolution, Convolution)
-    check_integer("seed", seed, least=0)
+    _check(seed, convolution, workers)
     state = read_checkpoint(path, entry)
     if layout == "auto" and state.container in ("keras", "hdf5"):
         file = KerasFile(state.layer_names, state.config, state.dtypes)
@@ -89,19 +95,11 @@ def analyze_checkpoint(
     else:
         found, skipped, state = _tensors(state, layout)
         unit = "tensors"
-    rows = []
-    for number, weight in enumerate(found):
-        if progress is not None:
-            progress(weight.name, number, len(found))
-        try:
-            matrix = weight.matrix(state)
-            measured = _measured(matrix, weight.view, seed, convolution)
-            known = dict(name=weight.name, kind=weight.kind, note=weight.note)
-            rows.append(AnalysisRow(**known, **measured))
-        except CheckpointError as error:
-            skipped[weight.name] = error.reason
-        except ValueError as error:
-            skipped[weight.name] = str(error)
+    tasks = [
+        _Task(each.name, each.kind, each.note, each.view, partial(each.matrix, state))
+        for each in found
+    ]
+    rows = _rows(tasks, skipped, seed, convolution, workers, progress)
     if not rows:
         error = nothing_left("path", "a matrix to measure", str(path), skipped)
         raise CheckpointError(str(error))
@@ -144,7 +142,7 @@ def _tensors(state, layout):
         weights = [dataclasses.replace(each, keys=(key,)) for each in weights]
         vectors = spectral.get(name.removesuffix(".weight"))
         if vectors is not None:
-            combine = functools.partial(_divided, folded, vectors)
+            combine = partial(_divided, folded, vectors)
             weights = [dataclasses.replace(weights[0], combine=combine)]
         found += weights
     return found, skipped, folded
@@ -166,7 +164,11 @@ def _divided(state, keys, weight):
 
 
 def analyze_model(
-    model: "keras.Model", seed: int = 0, where=None, convolution: str = "reshaped"
+    model: "keras.Model",
+    seed: int = 0,
+    where=None,
+    convolution: str = "reshaped",
+    workers: int | None = None,
 ) -> Analysis:
     """Measure every kernel of a model: what `analyze_checkpoint` does to a file.
 
@@ -178,13 +180,14 @@ def analyze_model(
         seed: Integer >= 0, see `analyze_checkpoint`.
         where: Which kernels, see `models.weights`; by default all.
         convolution: `"reshaped"` or `"slices"`, see `analyze_checkpoint`.
+        workers: Integer >= 1, threads, see `analyze_checkpoint`.
 
     Returns:
         An `Analysis`.
 
     Raises:
-        ValueError: If a layer is not built, on a seed out of range, or if no matrix
-            can be measured: the error says why not.
+        ValueError: If a layer is not built, on a seed or number of workers out of
+            range, or if no matrix can be measured: the error says why not.
 
     Example:
     >>> import keras
@@ -194,17 +197,12 @@ def analyze_model(
 
     Source: [shin2021], section 6 and appendix D.
     """
-    check_choice("convolution", convolution, Convolution)
-    check_integer("seed", seed, least=0)
-    found, rows, skipped = models.weights(model, where), [], {}
-    for weight in found:
-        matrix = weight.matrix()
-        try:
-            measured = _measured(matrix, weight.slot.view, seed, convolution)
-            known = dict(name=weight.name, kind=weight.kind, note=None)
-            rows.append(AnalysisRow(**known, **measured))
-        except ValueError as error:
-            skipped[weight.name] = str(error)
+    _check(seed, convolution, workers)
+    found, skipped = models.weights(model, where), {}
+    tasks = [
+        _Task(each.name, each.kind, None, each.slot.view, each.matrix) for each in found
+    ]
+    rows = _rows(tasks, skipped, seed, convolution, workers)
     skipped |= {f"{left.name} ({left.kind})": left.reason for left in found.left_out}
     if not rows:
         raise nothing_left("model", "a matrix to measure", f"'{model.name}'", skipped)
@@ -252,8 +250,59 @@ def _unfit(name, shape, dtype):
     return None
 
 
-def _measured(matrix, view, seed, convolution):
-    """Return the fields of a row that are numbers, of W (outputs, inputs)."""
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """A matrix to measure: what is known of it, and how to read W (outputs, inputs)."""
+
+    name: str
+    kind: str
+    note: str | None
+    view: MatrixView
+    read: Callable
+
+
+def _check(seed, convolution, workers):
+    check_choice("convolution", convolution, Convolution)
+    check_integer("seed", seed, least=0)
+    if workers is not None:
+        check_integer("workers", workers, least=1)
+
+
+def _rows(tasks, skipped, seed, convolution, workers, progress=None):
+    """Return the rows of tasks in their order; add why others have none to a dict."""
+
+    def announced():
+        for number, task in enumerate(tasks):
+            if progress is not None:
+                progress(task.name, number, len(tasks))
+            yield task
+
+    results = side_by_side(
+        announced(),
+        partial(_measured, seed=seed, convolution=convolution),
+        lambda error: getattr(error, "reason", str(error)),
+        _bytes,
+        workers or cores(),
+    )
+    for task, result in zip(tasks, results, strict=True):
+        if isinstance(result, str):
+            skipped[task.name] = result
+    return [result for result in results if not isinstance(result, str)]
+
+
+def _bytes(matrix):
+    """Return how many bytes a matrix takes when it is measured, itself among them.
+
+    It, its entries in a row, shuffled, and one passing copy; the Gram matrix twice;
+    the sample and what the search for its tail keeps of each number.
+    """
+    gram = 8 * min(matrix.shape) ** 2
+    return 4 * matrix.nbytes + 2 * gram + 96 * min(matrix.size, _SAMPLE)
+
+
+def _measured(task, matrix, seed, convolution):
+    """Return the row of W (outputs, inputs)."""
+    view = task.view
     if min(matrix.shape) < 2:
         raise ValueError(f"a vector of {max(matrix.shape)} numbers")
     if min(matrix.shape) > _LONGEST_SHORT_SIDE:
@@ -280,9 +329,14 @@ def _measured(matrix, view, seed, convolution):
     if flat.size > _SAMPLE:
         # Drawn with replacement, each entry once: no list of all places is made.
         places = np.random.default_rng(seed).integers(0, flat.size, _SAMPLE)
-        sample = flat[np.unique(places)]
+        # `np.unique` takes ten times as long.
+        places.sort()
+        sample = flat[places[np.diff(places, prepend=-1) > 0]]
     law, eigen = fit_power_law(sample), spectrum.power_law
-    return dict(
+    return AnalysisRow(
+        name=task.name,
+        kind=task.kind,
+        note=task.note,
         shape=tuple(view.kernel_shape),
         spectral_norm=math.sqrt(whole.eigenvalues[0]),
         stable_rank=whole.stable_rank,

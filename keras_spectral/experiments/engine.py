@@ -56,7 +56,7 @@ def computing(tasks, function, failed, workers, scheduler):
             )
             with interrupts_ignored():
                 cluster = distributed.LocalCluster(
-                    n_workers=min(workers or _cores(), len(tasks)),
+                    n_workers=min(workers or cores(), len(tasks)),
                     threads_per_worker=1,
                     processes=True,
                     dashboard_address=None,
@@ -101,7 +101,13 @@ def _dask():
     return dask, distributed
 
 
-def _cores():
+def cores():
+    """Return how many cores this process may use.
+
+    Example:
+    >>> cores() > 0
+    True
+    """
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -142,12 +142,13 @@ def test_large_tensors_are_sampled_and_seeded(rng, tmp_path):
     assert abs(one[0].alpha_pdf - 4) < 0.5
 
 
-def test_memory_is_three_times_the_largest_tensor(tmp_path):
-    """96 MiB in each of two tensors: the peak above the imports and a first file."""
+def test_memory_is_three_times_the_largest_tensor_or_the_threads_budget(tmp_path):
+    """Two tensors of 96 MiB or six of 16: the peak above imports and a first file."""
     rng = np.random.default_rng(0)
-    shape = (25_165_824 // 64, 64)
-    tensors = {f"large{i}": rng.random(shape, "float32") for i in range(2)}
-    save_file(tensors, tmp_path / "w.safetensors")
+    for name, count, mebibytes in (("few", 2, 96), ("many", 6, 16)):
+        shape = (mebibytes << 12, 64)
+        tensors = {f"w{i}": rng.random(shape, "float32") for i in range(count)}
+        save_file(tensors, tmp_path / f"{name}.safetensors")
     del tensors
     code = (
         "import sys\n"
@@ -155,19 +156,23 @@ def test_memory_is_three_times_the_largest_tensor(tmp_path):
         "def status(field):\n"
         "    lines = open('/proc/self/status').read().splitlines()\n"
         "    return next(int(l.split()[1]) for l in lines if l.startswith(field))\n"
-        "analyze_checkpoint(sys.argv[2])\n"
-        "open('/proc/self/clear_refs', 'w').write('5')\n"
-        "before = status('VmRSS')\n"
-        "assert len(analyze_checkpoint(sys.argv[1])) == 2\n"
-        "print((status('VmHWM') - before) / 1024)\n"
+        "analyze_checkpoint(sys.argv[1])\n"
+        "for file, count in ((sys.argv[2], 2), (sys.argv[3], 6)):\n"
+        "    open('/proc/self/clear_refs', 'w').write('5')\n"
+        "    before = status('VmRSS')\n"
+        "    assert len(analyze_checkpoint(file, workers=10)) == count\n"
+        "    print((status('VmHWM') - before) / 1024)\n"
+        "assert not {'keras', 'tensorflow'} & set(sys.modules)\n"
     )
     small = zoo.checkpoint("resnet20_digits").weights
+    files = [tmp_path / f"{name}.safetensors" for name in ("few", "many")]
     done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "w.safetensors", small],
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", code, small, *files], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert float(done.stdout.splitlines()[-1]) < 3 * 96
+    few, many = map(float, done.stdout.split())
+    assert few < 3 * 96
+    assert many < 256
 
 
 def test_the_command(tensors, tmp_path, capfd):
@@ -219,7 +224,8 @@ def test_an_analysis_says_what_it_is_of(tmp_path, capfd):
     path = tmp_path / "mine.npz"
     np.savez(path, **{"fc.weight": np.random.default_rng(0).normal(size=(30, 20))})
     with pytest.raises(SystemExit, match="0"):
-        cli.main(["analyze", str(path), "--seed", "3", "--output", f"{tmp_path}/out"])
+        command = ["analyze", str(path), "--seed", "3", "--workers", "2"]
+        cli.main([*command, "--output", f"{tmp_path}/out"])
     source = json.loads((tmp_path / "out" / "analysis.json").read_text())["source"]
     assert source == {
         "file": str(path),
