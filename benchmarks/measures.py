@@ -72,13 +72,14 @@ def jacobian_norms(images, rounds, looped=4):
     import keras
     import tensorflow as tf
 
-    from keras_spectral.measures.hidden_layers import hidden_tensors
+    from keras_spectral.measures.hidden_layers import hidden_slots
+    from keras_spectral.measures.programs import Program
 
     rng = np.random.default_rng(0)
     x = rng.standard_normal((images, 32, 32, 3)).astype("float32")
     model = ks.zoo.cifar_resnet(20, 10)
     y = model.predict(x, verbose=0).argmax(-1)
-    hidden = hidden_tensors(model)
+    hidden = [slot.tensor for slot in hidden_slots(model, Program(model))]
     within = keras.Model(model.inputs, [*hidden, model.output])
 
     def ours():

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_spectral.measures.distributions import Distributions
-from keras_spectral.measures.hidden_layers import hidden_tensors, margin_of
+from keras_spectral.measures.hidden_layers import hidden_slots, margin_of
 from keras_spectral.measures.jacobians import Linearization
 from keras_spectral.measures.kernel_norms import kernel_norms
 from keras_spectral.measures.margins import margins
@@ -101,7 +101,7 @@ def complexity_measures(
         where: Which kernels, see `models.weights`.
         hidden: List of hidden layers, names or tensors as `Linearization` takes them.
             By default what each kernel but the first reads: after activation and
-            pooling. A network with a nested model that it uses twice needs it.
+            pooling, at each use of a layer or model that is used several times.
         batch_size: Integer >= 1, samples at a time.
         progress: Boolean, whether a terminal shows a bar.
 
@@ -136,7 +136,8 @@ def complexity_measures(
     jacobian = (
         _JacobianNorm(model, hidden, batch_size) if "Jac-Norm" in measures else None
     )
-    run, found, sums = forward(model), [], []
+    run = forward(jacobian.at.model if jacobian else model)
+    found, sums = [], []
     for inputs, labels in samples.each("Complexity", progress):
         logits = run(inputs)
         check_outputs(model, logits)
@@ -181,14 +182,14 @@ class _JacobianNorm:
     """Computes sum |h| |d gamma / d h| of a batch."""
 
     def __init__(self, model, hidden, batch_size):
-        points = hidden_tensors(model) if hidden is None else list(hidden)
+        self.at = at = Linearization(model, dtype="own", batch_size=batch_size)
+        points = hidden_slots(model, at.program) if hidden is None else list(hidden)
         if not points:
             raise ValueError(
                 "`model` must have hidden layers for Jac-Norm. Received: "
                 f"'{model.name}', where no kernel reads what another makes. Leave "
                 "Jac-Norm out of `measures`, or name `hidden` tensors."
             )
-        self.at = Linearization(model, batch_size=batch_size)
         self.points = points
 
     def __call__(self, inputs, labels):

@@ -3,54 +3,52 @@
 import keras
 from keras import ops
 
-from keras_spectral.models.graph import follow
 from keras_spectral.models.weights import weights
 
 
-def hidden_tensors(model):
+def kernel_calls(model, program):
+    """Return the calls of layers with kernels, in the order of the graph.
+
+    Args:
+        model: A built `keras.Sequential` or functional `keras.Model`.
+        program: Its `Program`, in which a layer has a call for each use.
+
+    Returns:
+        List of `Call`.
+    """
+    weighted = {id(weight.layer) for weight in weights(model)}
+    return [call for call in program.calls if id(call.operation) in weighted]
+
+
+def hidden_slots(model, program):
     """Return what each kernel reads but those that read the model's inputs.
 
     Those are the outputs of hidden layers after activation, pooling and what else
-    stands before the next kernel.
+    stands before the next kernel; each of them, where a layer or a nested model is used
+    several times.
 
     Args:
         model: A built `keras.Sequential` or functional `keras.Model`.
+        program: Its `Program`.
 
     Returns:
-        List of `keras.KerasTensor`, in the order of the graph.
+        List of `Slot`, in the order of the graph.
 
     Example:
+    >>> from keras_spectral.measures.programs import Program
     >>> layers = [keras.layers.Dense(3), keras.layers.ReLU(name="act")]
     >>> model = keras.Sequential([keras.Input((2,)), *layers, keras.layers.Dense(1)])
-    >>> [tensor is model.get_layer("act").output for tensor in hidden_tensors(model)]
-    [True]
+    >>> program = Program(model)
+    >>> hidden_slots(model, program) == [program.slot("act")]
+    True
     """
-    known = {id(tensor) for tensor in model.inputs}
-    return [x for x, _ in kernel_calls(model) if id(x) not in known]
-
-
-def kernel_calls(model):
-    """Return what layers with kernels read, each tensor once, and who reads it first.
-
-    Args:
-        model: A built `keras.Sequential` or functional `keras.Model`.
-
-    Returns:
-        List of pairs of a `keras.KerasTensor` of floats and a layer's name.
-    """
-    weighted = {id(weight.layer) for weight in weights(model)}
-    found = {}
-
-    def call(operation, arguments, keywords, made):
-        if id(operation) in weighted:
-            for tensor in keras.tree.flatten((arguments, keywords)):
-                if isinstance(tensor, keras.KerasTensor):
-                    if keras.backend.is_float_dtype(tensor.dtype):
-                        found.setdefault(id(tensor), (tensor, operation.name))
-        return made
-
-    follow(model, model.inputs, call)
-    return list(found.values())
+    read = [slot for call in kernel_calls(model, program) for slot in call.reads]
+    return [
+        slot
+        for slot in dict.fromkeys(read)
+        if slot not in program.inputs
+        and keras.backend.is_float_dtype(slot.tensor.dtype)
+    ]
 
 
 def margin_of(logits, labels):

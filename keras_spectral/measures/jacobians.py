@@ -10,7 +10,7 @@ from keras import ops
 from keras_spectral.linalg import LinearOperator
 from keras_spectral.linalg.differentiation import compiled, gradients
 from keras_spectral.measures.linear_maps import exact_backend
-from keras_spectral.measures.plain_copies import plain_copy
+from keras_spectral.measures.plain_copies import effective_model, plain_copy
 from keras_spectral.measures.programs import Program
 from keras_spectral.models.graph import check_graph, computes_as_its_graph
 from keras_spectral.models.keras_internals import float64_kept
@@ -52,6 +52,8 @@ class Linearization:
             which this package's wrappers are plain layers with the kernels that they
             compute with (JAX computes in float32 unless `jax_enable_x64` is set).
             `None`: the model itself, as its weights are when a product is asked for.
+            `"own"`: such a copy in the model's own dtype where that computes the same
+            at less cost, as where layers are wrapped; else the model itself.
         batch_size: Integer >= 1, samples times probes that are carried through the
             network at once. More probes run one part after the other.
 
@@ -69,7 +71,7 @@ class Linearization:
     """
 
     def __init__(self, model, points=None, dtype=None, batch_size=128):
-        check_choice("dtype", dtype, (None, "float32", "float64"))
+        check_choice("dtype", dtype, (None, "own", "float32", "float64"))
         check_integer("batch_size", batch_size, least=1)
         check_graph(model)
         if not computes_as_its_graph(model):
@@ -82,7 +84,9 @@ class Linearization:
         self.program = program = Program(model)
         self.model = model
         if dtype is not None:
-            self.model = plain_copy(model, dtype)
+            own = dtype == "own"
+            self.model = effective_model(model) if own else plain_copy(model, dtype)
+        if self.model is not model:
             program = Program(self.model)
         self._program = program
         pairs = zip(self.program.slots, program.slots, strict=True)

@@ -50,7 +50,7 @@ class JacobianNorms:
             )
         self.order, (self.moving,) = order, moving
         self.ends = [inputs[self.moving], outputs[0]]
-        self.at = Linearization(model, batch_size=batch_size)
+        self.at = Linearization(model, dtype="own", batch_size=batch_size)
         shape = self.ends[1].shape[1:]
         self.how = "Exact norms" if None not in shape else "Exact norms where small"
         if order == np.inf and math.prod(size or 2 for size in shape) != 1:
@@ -246,7 +246,7 @@ def segment_norms(
             "`x` and `y` must agree in what are no floats, such as labels. Received: "
             "inputs of integers that differ"
         )
-    run, count = forward(model), len(first[0])
+    run, count = forward(norms.at.model), len(first[0])
     batches = [slice(at, at + batch_size) for at in range(0, count, batch_size)]
 
     def all_of(function, share):

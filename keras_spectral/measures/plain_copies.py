@@ -86,6 +86,36 @@ def plain_copy(model, dtype="float64", also=None):
     return done.model
 
 
+def effective_model(model):
+    """Return a network that computes what a model does in inference, of plain layers.
+
+    A wrapper finds its kernel anew in each call, and is differentiated through that.
+
+    Args:
+        model: A built `keras.Model`.
+
+    Returns:
+        A copy with effective kernels; the model itself where no layer is wrapped, its
+        layers are of several dtypes or half precision, or one cannot be copied.
+
+    Example:
+    >>> model = keras.Sequential([keras.Input((3,)), kl.Dense(2)])
+    >>> effective_model(model) is model
+    True
+    """
+    layers = flatten_layers(model)
+    # Inputs may be integers.
+    layers = [layer for layer in layers if not isinstance(layer, kl.InputLayer)]
+    dtypes = {layer.dtype_policy.name for layer in layers}
+    wrapped = any(isinstance(layer, Reparametrization) for layer in layers)
+    if not wrapped or len(dtypes) > 1 or not dtypes <= {"float32", "float64"}:
+        return model
+    try:
+        return plain_copy(model, *dtypes)
+    except ValueError:
+        return model
+
+
 def check_finite(model):
     """Raise a ValueError if a weight of a model is NaN or infinite; it is named."""
     for variable in model.variables:

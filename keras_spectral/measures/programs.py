@@ -110,6 +110,32 @@ class Program:
                 found.update(call.made)
         return found
 
+    def cuts(self, source, target):
+        """Return the slots that all paths from one slot to another go through.
+
+        Args:
+            source: `Slot`.
+            target: `Slot`.
+
+        Returns:
+            List of `Slot` in their order, the two among them; empty without a path.
+        """
+        reached, last = self.reached(source), {}
+        calls = [c for c in self.needed([target]) if not reached.isdisjoint(c.reads)]
+        for at, call in enumerate(calls):
+            last.update((slot, at) for slot in call.reads if slot in reached)
+        last[target] = len(calls)
+        if target not in reached:
+            return []
+        found, ahead = [source], {source}
+        for at, call in enumerate(calls):
+            # What is still read after this call; all paths go through it if it is one.
+            ahead = {slot for slot in ahead if last[slot] > at}
+            ahead |= {slot for slot in call.made if slot in last}
+            if len(ahead) == 1:
+                found += ahead
+        return found
+
     def maker(self, slot):
         """Return the name of the operation that makes a slot."""
         return next(call.operation.name for call in self.calls if slot in call.made)

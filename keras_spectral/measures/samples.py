@@ -6,7 +6,7 @@ from keras import layers as kl
 from keras import ops
 
 from keras_spectral.linalg.differentiation import compiled
-from keras_spectral.measures.plain_copies import check_finite
+from keras_spectral.measures.plain_copies import check_finite, effective_model
 from keras_spectral.models.keras_internals import functional_graph
 from keras_spectral.terminal import progress_bar
 from keras_spectral.validation import check_integer
@@ -234,6 +234,7 @@ def forward(model):
     Returns:
         Callable to a float64 array; several outputs are joined.
     """
+    model = effective_model(model)
     structure = model.input if isinstance(model, keras.Function) else None
 
     def joined(tensors):

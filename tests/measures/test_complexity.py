@@ -257,3 +257,21 @@ def test_residual_networks_and_named_hidden_layers(rng):
     one = complexity_measures(model, *data, hidden=["sum"]).values["Jac-Norm"]
     right = found.values["margin"] > 0
     assert (one[right] < found.values["Jac-Norm"][right]).all()
+
+
+def test_a_model_inside_that_is_used_twice(rng):
+    """Its layers are hidden ones at each use, as two models with its weights have."""
+    layers = [kl.Dense(4, "tanh"), kl.Dense(4, "relu")]
+    inner = keras.Sequential([keras.Input((4,)), *layers])
+    x = keras.Input((4,))
+    head = kl.Dense(3)
+    model = keras.Model(x, head(inner(inner(x))))
+    flat = [kl.Dense(4, activation) for activation in ("tanh", "relu") * 2]
+    flat = keras.Sequential([keras.Input((4,)), *flat, kl.Dense(3)])
+    flat.set_weights([*inner.get_weights() * 2, *head.get_weights()])
+    data = rng.normal(size=(10, 4)), rng.integers(3, size=10)
+    ours, theirs = (
+        complexity_measures(network, *data, measures="Jac-Norm").values["Jac-Norm"]
+        for network in (model, flat)
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)

@@ -205,6 +205,35 @@ def test_wrappers_are_what_they_compute_with(rng):
     )
 
 
+def test_its_own_dtype_is_that_of_a_plain_copy_where_it_is_equal(rng):
+    """Wrappers are left out of the graph; half precision and own layers stay."""
+
+    class Own(kl.Layer):
+        def __init__(self, factor):  # Without a configuration.
+            super().__init__()
+            self.factor = factor
+
+        def call(self, x):
+            return self.factor * x
+
+    def network(last, **arguments):
+        wrapped = SpectralNormalization(kl.Dense(4, "tanh", **arguments), name="fc")
+        return keras.Sequential([keras.Input((3,)), wrapped, last])
+
+    x, rows = rng.normal(size=(5, 3)), np.eye(2)[:, None]
+    model = network(SpectralNormalization(kl.Dense(2)))
+    own, itself = Linearization(model, dtype="own"), Linearization(model)
+    assert [type(layer) for layer in own.model.layers] == [kl.Dense, kl.Dense]
+    for of in (lambda at: at.vjp(x, rows)[0], lambda at: at.values(x, ["fc"])[0]):
+        np.testing.assert_allclose(array(of(own)), array(of(itself)), rtol=1e-5)
+    for kept in (
+        network(Own(2.0)),
+        network(kl.Dense(2), dtype="mixed_float16"),
+        own.model,
+    ):
+        assert Linearization(kept, dtype="own").model is kept
+
+
 def test_weights_that_change(rng):
     """The model itself is as it is now; a copy stays as the model was."""
     model = keras.Sequential([keras.Input((2,)), kl.Dense(2, use_bias=False)])

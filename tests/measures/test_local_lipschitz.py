@@ -177,10 +177,65 @@ def test_labels_stay_as_they_are(rng):
         segment_norms(model, [first, labels], [second, labels[::-1]])
 
 
-def test_branches_have_no_alignment(rng):
+def test_alignment_of_blocks_by_hand(rng):
+    """J_f is the product of the blocks', each with what goes around it."""
+    stem, a, b, head = (rng.normal(size=s) for s in ((5, 6), (6, 4), (4, 6), (6, 3)))
+    scaled = inputs = keras.Input((5,))
+    for layer in (kl.Rescaling(3.0), kl.Dense(6, "relu", use_bias=False, name="stem")):
+        scaled = layer(scaled)
+    one = kl.Dense(4, "relu", use_bias=False, name="one")
+    y = kl.Dense(6, use_bias=False, name="two")(one(scaled))
+    y = kl.ReLU()(kl.Add()([scaled, y]))
+    outputs = kl.Dense(3, use_bias=False, name="head")(y)
+    model = keras.Model(inputs, outputs)
+    model.set_weights([stem, a, b, head])
+    x = rng.normal(size=(4, 5))
+    found = alignment(model, x)
+    names = ["stem to one", "one to head", "whole network", "product bound"]
+    assert [row.name for row in found] == names
+    assert {row.samples for row in found} == {4}
+    for at in range(4):
+        h = np.maximum(3 * x[at] @ stem, 0)
+        inside = np.maximum(h @ a, 0)
+        after = h + inside @ b
+        parts = [
+            3 * stem * (h > 0),
+            (np.eye(6) + a * (inside > 0) @ b) * (after > 0),
+            head,
+        ]
+        norms = [np.linalg.norm(part, 2) for part in parts]
+        whole = np.linalg.norm(parts[0] @ parts[1] @ parts[2], 2)
+        pairs = [
+            np.linalg.norm(parts[i] @ parts[i + 1], 2) / norms[i] / norms[i + 1]
+            for i in range(2)
+        ]
+        sides = [np.linalg.norm(kernel, 2) for kernel in (stem, a, b, head)]
+        bound = 3 * sides[0] * (1 + sides[1] * sides[2]) * sides[3]
+        expected = np.log([*pairs, whole / np.prod(norms), whole / bound])
+        actual = [values[at] for values in found.values.values()]
+        np.testing.assert_allclose(actual, expected, atol=1e-4)
+
+
+def test_alignment_where_layers_are_used_again(rng):
+    """Each use is a neighbour: of one matrix, |K K| / |K|^2."""
+    kernel, inputs = rng.normal(size=(4, 4)), keras.Input((4,))
+    inner = keras.Sequential([keras.Input((4,)), kl.Dense(4, None, False, name="k")])
+    model = keras.Model(inputs, inner(inner(inner(inputs))))
+    model.set_weights([kernel])
+    found = alignment(model, rng.normal(size=(2, 4)))
+    norm = np.linalg.norm(kernel, 2)
+    pair = np.log(np.linalg.norm(kernel @ kernel, 2) / norm**2)
+    whole = np.log(np.linalg.norm(np.linalg.matrix_power(kernel, 3), 2) / norm**3)
+    expected = {"k to k": pair, "k to k (2)": pair, "whole network": whole}
+    for name, value in expected.items():
+        np.testing.assert_allclose(found.values[name], value, atol=1e-5)
+
+
+def test_branches_side_by_side_have_no_alignment(rng):
     x = keras.Input((4,))
-    model = keras.Model(x, kl.Add()([kl.Dense(4)(x), x]))
-    with pytest.raises(ValueError, match="must be a chain"):
+    branches = [kl.Dense(4, name="left")(x), kl.Dense(4, name="right")(x)]
+    model = keras.Model(x, kl.Add()(branches))
+    with pytest.raises(ValueError, match="all paths go through.*left, right are side"):
         alignment(model, rng.normal(size=(2, 4)))
 
 
