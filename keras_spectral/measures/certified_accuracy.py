@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers as kl
 from keras import ops
 
-from keras_spectral.measures.linear_maps import exact_backend
+from keras_spectral.measures.layer_calls import exact_backend
 from keras_spectral.measures.lipschitz_bound import lipschitz_bound
 from keras_spectral.measures.margins import margins
 from keras_spectral.measures.plain_copies import keep_ceiling, plain_copy
