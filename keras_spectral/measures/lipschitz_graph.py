@@ -64,6 +64,7 @@ class Walk:
     Attributes:
         rows: List of (node, kind, constant, how, log10 of the bound so far).
         alerts: List of strings.
+        outputs: List of `Value`, after a run.
     """
 
     def __init__(self, method):
@@ -78,7 +79,7 @@ class Walk:
         Raises:
             ValueError: If layers have no bound, or shapes are not known.
         """
-        self.rows, self.alerts = [], []
+        self.rows, self.alerts, self.refusals = [], [], []
         shapes = _input_shapes(model, input_shape)
         values = []
         for at, shape in enumerate(shapes):
@@ -88,7 +89,7 @@ class Walk:
             base = Base(logs, _IDENTITY if alone else None)
             values.append(Value(shape, [(base, LinearMap.identity(shape))]))
             self.begin(values[-1], at)
-        outputs = follow(model, values, self._call)
+        self.outputs = outputs = follow(model, values, self._call)
         if self.refusals:
             raise ValueError(
                 "`model` must consist of layers whose Lipschitz constant is known and "
@@ -100,6 +101,19 @@ class Walk:
         if top == -math.inf:
             return -math.inf
         return top + math.log(matrix_norm(np.exp(table - top)))
+
+    def entries(self, value):
+        """Return bounds of the constants of each number of a `Value`, an array."""
+        total = np.zeros(value.shape)
+        for base, map in value.terms:
+            rows = map.row_norms()
+            rows = map.norm()[0] if rows is None else rows
+            total += rows * math.exp(min(log_norm(base.logs), 700.0))
+        spread = self._spread(value)
+        if spread is None or not np.isfinite(spread).all():
+            return total
+        rows = np.sqrt(np.maximum(np.diag(spread), 0.0)).reshape(value.shape)
+        return np.minimum(total, rows)
 
     def begin(self, value, at):
         """Tell what is known of an input, which is nothing."""
