@@ -57,13 +57,25 @@ def test_a_file_has_its_own_scale(model, capfd, tmp_path):
     assert 1 >= shares[0] > shares[1] and shares[0] >= shares[2] > 0
 
 
+def test_balls_around_the_first_images(model, capfd):
+    network, path = model
+    test = data.load("digits").test[:3]
+    arguments = ["certify", path, "--data", "digits", "--samples", 3, "--json"]
+    assert run(*arguments, "--radii", 0.01, "--method", "local") == 0
+    printed = json.loads(capfd.readouterr().out)
+    found = measures.certify(
+        network, test.inputs(), test.labels, 0.01, pixel_scale=2.0, method="local"
+    )
+    assert printed["samples"] == 3 and printed["certified"] == found.to_dicts()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--radii", "a"], "`--radii` must be numbers or fractions"),
         (["--radii", "1/0"], "`--radii` must be numbers or fractions"),
         (["--radii", "-1"], "`radii` must be a positive"),
-        (["--method", "local"], "`method` must be one of"),
+        (["--method", "sampled"], "`method` must be one of"),
         (["--pixel-scale", "0"], "`pixel_scale` must be a positive"),
     ],
 )

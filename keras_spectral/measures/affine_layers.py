@@ -12,7 +12,7 @@ from keras_spectral.layers.substitution import call_substituted
 from keras_spectral.linalg import operator_singular_values
 from keras_spectral.linalg.arrays import stable_rank_of
 from keras_spectral.measures.jacobians import Linearization, wide_arithmetic
-from keras_spectral.measures.linear_maps import exact_backend
+from keras_spectral.measures.layer_calls import exact_backend
 from keras_spectral.measures.plain_copies import plain_copy, remade
 from keras_spectral.models.slots import has_kernels, kernel_slots
 

@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_spectral.linalg import LinearOperator
 from keras_spectral.linalg.differentiation import compiled, gradients
-from keras_spectral.measures.linear_maps import exact_backend
+from keras_spectral.measures.layer_calls import exact_backend
 from keras_spectral.measures.plain_copies import effective_model, plain_copy
 from keras_spectral.measures.programs import Program
 from keras_spectral.models.graph import check_graph, computes_as_its_graph

@@ -11,7 +11,7 @@ from keras import ops
 from keras_spectral.layers import LipschitzBatchNormalization
 from keras_spectral.linalg import operator_singular_values
 from keras_spectral.linalg.arrays import largest_entry
-from keras_spectral.measures.linear_maps import exact_backend
+from keras_spectral.measures.layer_calls import exact_backend
 from keras_spectral.measures.lipschitz_layers import behaviour
 from keras_spectral.models.keras_internals import flatten_layers, functional_graph
 from keras_spectral.models.reasons import nothing_left

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from keras import ops
-from keras.backend import standardize_dtype
 
 from keras_spectral.linalg.certified_norms import certified_norm
 
@@ -20,6 +18,8 @@ LARGEST_MATRIX, LARGEST_SIDE = 2**22, 1024
 _TOLERANCE, _TIGHT, _FEW_CHANNELS = 0.01, 0.002, 128
 # The smaller side up to which singular values are computed without a Gram matrix.
 _SMALL_SIDE = 128
+# What sums and roots of a few numbers may lose.
+_OUTWARDS = 1 + 1e-12
 _KNOWN: contextvars.ContextVar[dict | None] = contextvars.ContextVar(
     "_KNOWN", default=None
 )
@@ -111,6 +111,32 @@ class Kernel(NamedTuple):
         centre = tuple((size - 1) // 2 for size in array.shape[:-2])
         array[centre] += np.eye(array.shape[-1])
         return self._replace(array=array)
+
+    @classmethod
+    def stacked(cls, maps):
+        """Return the kernel of maps of one tensor side by side; `None` for others."""
+        given = [map.kernel for map in maps]
+        first = next((kernel for kernel in given if kernel is not None), None)
+        if first is None or first.kind not in ("dense", "convolution"):
+            return None
+        if first.kind == "convolution" and not first.keeps_size:
+            return None
+        size = first.array.shape[-2]
+        same = first._replace(
+            array=np.zeros((*first.array.shape[:-1], size)), keeps_size=True
+        ).plus_identity()
+        found = [same if map.is_identity else map.kernel for map in maps]
+        if any(
+            kernel is None
+            or kernel.kind != first.kind
+            or kernel.array.shape[:-1] != first.array.shape[:-1]
+            or not (kernel.keeps_size or first.kind == "dense")
+            for kernel in found
+        ):
+            return None
+        array = np.concatenate([kernel.array for kernel in found], axis=-1)
+        keeps = first.kind == "convolution" or array.shape[0] == array.shape[1]
+        return first._replace(array=array, keeps_size=keeps)
 
 
 class Step(NamedTuple):
@@ -233,6 +259,36 @@ class LinearMap(NamedTuple):
         # padding: it is computed, too.
         return new._replace(kernel=kernel, bounds=(*new.bounds, kernel.norm))
 
+    @classmethod
+    def stacked(cls, maps, join, output_shape, name, on_channels):
+        """Return the map to what several maps of one tensor make, side by side.
+
+        Args:
+            maps: List of `LinearMap`.
+            join: Function of a list of arrays (batch, ...) to one.
+            output_shape: Tuple.
+            name: String, of what joins them.
+            on_channels: Boolean, whether it is along the last axis.
+        """
+        parts = [map.formed() for map in maps]
+        names = dict.fromkeys((*(n for map in maps for n in map.names), name))
+
+        def bound():
+            norms = [map.norm()[0] for map in maps]
+            return math.sqrt(sum(norm**2 for norm in norms)) * _OUTWARDS, "certified"
+
+        new = cls(
+            shape=maps[0].shape,
+            output_shape=tuple(output_shape),
+            bounds=(bound,),
+            matrix=None if any(part is None for part in parts) else join(parts),
+            names=tuple(names),
+        )
+        kernel = Kernel.stacked(maps) if on_channels else None
+        if kernel is None:
+            return new
+        return new._replace(bounds=(bound, kernel.norm), kernel=kernel)
+
     def times(self, factor):
         """Return the map times a number."""
         matrix, kernel = self.formed(), self.kernel
@@ -339,49 +395,3 @@ def matrix_norm(matrix):
     rounding = (max(matrix.shape) + 8 * len(gram)) * epsilon * np.trace(gram)
     largest = np.linalg.eigvalsh(gram)[-1] + rounding
     return float(np.sqrt(largest) * scale * (1 + 8 * epsilon))
-
-
-def exact_backend():
-    """Return whether the backend computes in float64 where it is asked to."""
-    return standardize_dtype(ops.zeros((), dtype="float64").dtype) == "float64"
-
-
-def _rounding():
-    """Return the factor of what the backend's own rounding may lose."""
-    return 1.0 if exact_backend() else 1 + 1e-5
-
-
-def called(layer, x, **keywords):
-    """Return what a layer of a copy computes, with channels first on a CPU too.
-
-    TensorFlow has no convolutions for that.
-    """
-    windows = hasattr(layer, "kernel_size") or hasattr(layer, "pool_size")
-    if not windows or layer.data_format != "channels_first":
-        return layer(x, **keywords)
-    spec = layer.input_spec
-    layer.data_format, layer.input_spec = "channels_last", None
-    try:
-        return ops.moveaxis(layer(ops.moveaxis(x, 1, -1), **keywords), -1, 1)
-    finally:
-        layer.data_format, layer.input_spec = "channels_first", spec
-
-
-def stepwise(layer, x):
-    """Return what the linear part of a layer makes of a NumPy array."""
-
-    def run(x):
-        dtype = "float64" if exact_backend() else "float32"
-        return ops.convert_to_numpy(called(layer, ops.convert_to_tensor(x, dtype)))
-
-    bias = layer.bias if getattr(layer, "use_bias", False) else None
-    if bias is not None:
-        # What is subtracted must not swallow what is left. The layer is of a copy.
-        kept = ops.convert_to_numpy(bias)
-        bias.assign(np.zeros(bias.shape))
-    try:
-        offset = run(np.zeros_like(x[:1]))
-        return (run(x) - offset).astype("float64") * _rounding()
-    finally:
-        if bias is not None:
-            bias.assign(kept)

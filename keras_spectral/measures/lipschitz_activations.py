@@ -1,5 +1,6 @@
 """What activations do to distances."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -42,12 +43,13 @@ class Unbounded(Exception):
     """A layer has no bound; the text says why and what would."""
 
 
-def activation_of(activation):
-    """Return an activation function as a `Nonlinearity`."""
+def activation_of(activation, shape):
+    """Return an activation function as a `Nonlinearity`, for a sample's shape."""
     if activation in _MIXING:
         return Nonlinearity(_MIXING[activation], function=activation)
     if activation is keras.activations.log_softmax:
-        raise Unbounded("log_softmax of n numbers has sqrt(n); take the logits")
+        # Its Jacobian is I - 1 p', whose norm is convex in p: largest at a vertex.
+        return Nonlinearity(math.sqrt(shape[-1]), function=activation)
     constant = activation_constant(activation)
     name = getattr(activation, "__name__", str(activation))
     if constant is None:

@@ -8,12 +8,12 @@ from keras import layers as kl
 from keras import ops
 
 from keras_spectral.measures.linear_maps import LinearMap, matrix_norm
-from keras_spectral.measures.lipschitz_layers import (
+from keras_spectral.measures.lipschitz_activations import (
     Nonlinearity,
     Unbounded,
-    behaviour,
-    split_activation,
+    activation_of,
 )
+from keras_spectral.measures.lipschitz_layers import behaviour, split_activation
 from keras_spectral.measures.lipschitz_operations import operation_behaviour
 from keras_spectral.measures.logarithms import log, log_norm, log_sum
 from keras_spectral.models.graph import follow
@@ -64,6 +64,7 @@ class Walk:
     Attributes:
         rows: List of (node, kind, constant, how, log10 of the bound so far).
         alerts: List of strings.
+        outputs: List of `Value`, after a run.
     """
 
     def __init__(self, method):
@@ -78,7 +79,7 @@ class Walk:
         Raises:
             ValueError: If layers have no bound, or shapes are not known.
         """
-        self.rows, self.alerts = [], []
+        self.rows, self.alerts, self.refusals = [], [], []
         shapes = _input_shapes(model, input_shape)
         values = []
         for at, shape in enumerate(shapes):
@@ -88,7 +89,7 @@ class Walk:
             base = Base(logs, _IDENTITY if alone else None)
             values.append(Value(shape, [(base, LinearMap.identity(shape))]))
             self.begin(values[-1], at)
-        outputs = follow(model, values, self._call)
+        self.outputs = outputs = follow(model, values, self._call)
         if self.refusals:
             raise ValueError(
                 "`model` must consist of layers whose Lipschitz constant is known and "
@@ -100,6 +101,19 @@ class Walk:
         if top == -math.inf:
             return -math.inf
         return top + math.log(matrix_norm(np.exp(table - top)))
+
+    def entries(self, value):
+        """Return bounds of the constants of each number of a `Value`, an array."""
+        total = np.zeros(value.shape)
+        for base, map in value.terms:
+            rows = map.row_norms()
+            rows = map.norm()[0] if rows is None else rows
+            total += rows * math.exp(min(log_norm(base.logs), 700.0))
+        spread = self._spread(value)
+        if spread is None or not np.isfinite(spread).all():
+            return total
+        rows = np.sqrt(np.maximum(np.diag(spread), 0.0)).reshape(value.shape)
+        return np.minimum(total, rows)
 
     def begin(self, value, at):
         """Tell what is known of an input, which is nothing."""
@@ -154,7 +168,8 @@ class Walk:
         activation = self.activations[id(operation)]
         if activation is not None:
             name = f"{operation.name}/activation"
-            value = self._nonlinear(name, "Activation", value, activation)
+            found = activation_of(activation, shape)
+            value = self._nonlinear(name, "Activation", value, found)
         return value
 
     def _applied(self, operation, value, found, shape):
@@ -192,10 +207,34 @@ class Walk:
 
     def _joined(self, operation, values, shape):
         """Return a tensor of which each difference has a norm of at most all parts'."""
+        stacked = self._stacked(operation, values, shape)
+        if stacked is not None:
+            return stacked
         parts = [self._settled(value).terms[0][0].logs for value in values]
         logs = log_sum([2 * part for part in parts]) / 2
         kind = type(operation).__name__
         return self._new(operation.name, kind, math.nan, "certified", logs, shape)
+
+    def _stacked(self, operation, values, shape):
+        """Return linear maps of one base side by side as one; `None` for others."""
+        kind = type(operation).__name__
+        bases = {id(base): base for value in values for base, _ in value.terms}
+        # Constants between them would have places, too.
+        whole = math.prod(shape) == sum(math.prod(value.shape) for value in values)
+        if not self.merges or len(bases) > 1 or not whole:
+            return None
+        if kind not in ("Concatenate", "Stack"):
+            return None
+        axis = operation.axis
+        join = np.stack if kind == "Stack" else np.concatenate
+        map = LinearMap.stacked(
+            [value.terms[0][1] for value in values],
+            lambda arrays: join(arrays, axis=axis),
+            shape,
+            operation.name,
+            kind == "Concatenate" and axis in (-1, len(shape)),
+        )
+        return Value(shape, [(*bases.values(), map)])
 
     def _settled(self, value, kind="merged"):
         """Return the value as a base of its own, with a row if it was none."""

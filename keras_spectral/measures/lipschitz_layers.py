@@ -15,7 +15,8 @@ from keras_spectral.layers import (
     MaskedConv2D,
 )
 from keras_spectral.layers.lipschitz_constants import KERNEL_KINDS
-from keras_spectral.measures.linear_maps import Kernel, Step, matrix_norm, stepwise
+from keras_spectral.measures.layer_calls import stepwise
+from keras_spectral.measures.linear_maps import Kernel, Step, matrix_norm
 from keras_spectral.measures.lipschitz_activations import (
     Nonlinearity,
     Unbounded,
@@ -105,23 +106,19 @@ def behaviour(layer, shape, output_shape):
 
 
 def split_activation(layer):
-    """Return a layer's activation as a `Nonlinearity`, and take it off the layer.
+    """Return a layer's activation, and take it off the layer.
 
     Args:
         layer: A layer of a copy, which computes without activation from now on.
 
     Returns:
         `None` for a layer without one, or with a linear one.
-
-    Raises:
-        Unbounded: If its constant is not known.
     """
     activation = getattr(layer, "activation", None)
     if type(layer) not in _WITH_ACTIVATION or activation is None:
         return None
-    found = activation_of(activation)
     layer.activation = keras.activations.linear
-    return None if activation is keras.activations.linear else found
+    return None if activation is keras.activations.linear else activation
 
 
 def _kernel_layer(layer, shape, output_shape):
@@ -394,7 +391,7 @@ _KINDS: list[tuple[tuple, Callable]] = [
     ((kl.ELU,), _slope("alpha")),
     ((kl.PReLU,), _slope("alpha")),
     ((kl.ReLU,), _relu),
-    ((kl.Activation,), lambda layer, *_: activation_of(layer.activation)),
+    ((kl.Activation,), lambda layer, _, after: activation_of(layer.activation, after)),
     ((kl.LayerNormalization, kl.GroupNormalization), _layer_normalization),
     ((kl.RMSNormalization,), _rms_normalization),
 ]

@@ -8,12 +8,8 @@ import numpy as np
 from keras import layers as kl
 from keras import ops
 
-from keras_spectral.measures.linear_maps import (
-    LARGEST_MATRIX,
-    Step,
-    called,
-    exact_backend,
-)
+from keras_spectral.measures.layer_calls import called, exact_backend
+from keras_spectral.measures.linear_maps import LARGEST_MATRIX, Step
 from keras_spectral.measures.lipschitz_activations import Nonlinearity, Unbounded
 from keras_spectral.measures.lipschitz_graph import Value, Walk
 from keras_spectral.measures.lipschitz_layers import split_activation
@@ -170,14 +166,19 @@ class LocalWalk(Walk):
         return value
 
     def _joined(self, operation, values, shape):
-        values = [self._settled(value) for value in values]
-        value = super()._joined(operation, values, shape)
         radii = [v.where.radii for v in values]
         if type(operation).__name__ in ("Maximum", "Minimum"):
             radii = np.max(radii, axis=0)
         else:
             tensors = [ops.convert_to_tensor(array[None]) for array in radii]
             radii = _array(operation(tensors))
+        value = self._stacked(operation, values, shape)
+        if value is not None:
+            error = _norm([v.where.error for v in values])
+            self._place(value, self.center, error, radii)
+            return value
+        values = [self._settled(value) for value in values]
+        value = super()._joined(operation, values, shape)
         balls = [v.terms[0][0].ball for v in values]
         errors = [v.terms[0][0].error for v in values]
         return self._base(value, self.center, radii, _norm(balls), _norm(errors))

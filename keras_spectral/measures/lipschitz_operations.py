@@ -26,7 +26,17 @@ _MOVES = {
 }
 _ACTIVATIONS = {name.replace("_", ""): name for name in ACTIVATIONS}
 # They work along axes, which may be that of the samples.
-_BY_AXIS = {"Flip", "Max", "Mean", "Min", "Roll", "Sum"}
+_BY_AXIS = {
+    "Flip",
+    "LogSoftmax",
+    "Max",
+    "Mean",
+    "Min",
+    "Roll",
+    "Softmax",
+    "Sparsemax",
+    "Sum",
+}
 
 
 def operation_behaviour(operation, arguments, keywords, value, output_shape):
@@ -78,6 +88,15 @@ def operation_behaviour(operation, arguments, keywords, value, output_shape):
         return Nonlinearity(1.0, (0.0, 1.0))
     if kind == "Softmax":
         return Nonlinearity(0.5)
+    if kind == "Sparsemax":
+        return Nonlinearity(1.0)
+    if kind == "LogSoftmax":
+        axis = operation.axis
+        size = shape[axis - 1 if axis > 0 else axis]
+        return Nonlinearity(math.sqrt(size))
+    if kind == "Pad":
+        norm = _padding_norm(operation, shape)
+        return Step(run, output_shape, norm, "exact", one_sign=True)
     # `Relu`, `ReLU`, `LeakyRelu`: Keras writes them in several ways.
     name = _ACTIVATIONS.get(kind.lower())
     if name is not None:
@@ -92,6 +111,23 @@ def operation_behaviour(operation, arguments, keywords, value, output_shape):
             on = leaky(float(slope)) if name == "leaky_relu" else None
         return Nonlinearity(constant, slopes, slopes_on=on)
     raise Unbounded(f"the operation {kind} is not known here; put it into a layer")
+
+
+def _padding_norm(operation, shape):
+    """Return the norm of what repeats numbers at the edges, axis by axis."""
+    widths = list(operation.pad_width)
+    widths = widths * (1 + len(shape)) if len(widths) == 1 else widths
+    if any(widths[0]):
+        raise Unbounded("it adds samples")
+    if operation.mode == "constant":
+        return 1.0
+    if operation.mode not in ("edge", "reflect", "symmetric", "wrap"):
+        raise Unbounded(f"mode={operation.mode!r} is not known here")
+    counts = 1
+    for size, width in zip(shape, widths[1:], strict=True):
+        places = np.pad(np.arange(size), width, mode=operation.mode)
+        counts *= int(np.bincount(places).max())
+    return math.sqrt(counts)
 
 
 def _scaled(kind, arguments, value, run, output_shape):

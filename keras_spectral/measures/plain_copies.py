@@ -13,6 +13,9 @@ from keras_spectral.models.graph import check_graph, computes_as_its_graph
 from keras_spectral.models.keras_internals import flatten_layers
 from keras_spectral.models.slots import kernel_slots
 
+_WRAPPERS = (Reparametrization, kl.SpectralNormalization)
+TRANSPOSED = (kl.Conv1DTranspose, kl.Conv2DTranspose, kl.Conv3DTranspose)
+
 
 def plain_copy(model, dtype="float64", also=None):
     """Return a copy in one dtype whose layers hold the kernels they compute with.
@@ -66,7 +69,7 @@ def plain_copy(model, dtype="float64", also=None):
     finally:
         random.setstate(state)
     for old, new in [*done.kept, *((old, new) for old, (new, *_) in done.replaced)]:
-        source = old.layer if isinstance(old, Reparametrization) else old
+        source = old.layer if isinstance(old, _WRAPPERS) else old
         own = getattr(source, "activation", None)
         if own is not None and new.activation is not own and id(new) not in made:
             # The user's own function: its name may be one that Keras has.
@@ -136,6 +139,8 @@ def keep_ceiling(old, new):
 
 def _plain(layer):
     """Return a layer that computes the same with one kernel, the layer itself if so."""
+    if type(layer) is kl.SpectralNormalization:
+        return layer.layer  # In inference the kernel is taken as it stands.
     if hasattr(layer, "to_layer"):
         return layer.to_layer()
     if getattr(layer, "lora_enabled", False) and hasattr(layer, "kernel"):
@@ -146,6 +151,30 @@ def _plain(layer):
         merged.set_weights([ops.convert_to_numpy(layer.kernel), *bias])
         return merged
     return layer
+
+
+def undilated(layer):
+    """Return a transposed convolution without dilation, zeros between its taps.
+
+    Args:
+        layer: One of `TRANSPOSED`, built, with a dilation.
+
+    Returns:
+        A layer that computes the same.
+    """
+    spaced = [
+        (size - 1) * rate + 1
+        for size, rate in zip(layer.kernel_size, layer.dilation_rate, strict=True)
+    ]
+    twin = remade(layer, layer.dtype_policy, kernel_size=spaced, dilation_rate=1)
+    twin.build_from_config(layer.get_build_config())
+    kernel = np.zeros(twin.kernel.shape)
+    kernel[tuple(slice(None, None, rate) for rate in layer.dilation_rate)] = (
+        ops.convert_to_numpy(layer.kernel)
+    )
+    rest = [] if layer.bias is None else [ops.convert_to_numpy(layer.bias)]
+    twin.set_weights([kernel, *rest])
+    return twin
 
 
 def remade(layer, dtype, **changes):

@@ -242,6 +242,14 @@ REFUSED = {
         {},
         "Lipschitz constant is known",
     ),
+    "training mode": (
+        lambda: keras.Model(
+            x := keras.Input((6,)),
+            kl.Dense(3)(kl.BatchNormalization(name="live")(x, training=True)),
+        ),
+        {},
+        "'live' with `training=True`",
+    ),
     "not built": (lambda: keras.Sequential([kl.Dense(3)]), {}, "must be built"),
     "other shapes": (None, {"x": DATA[:, :5]}, r"must hold samples of shape \(6,\)"),
     "NaN": (None, {"x": DATA * np.nan}, "`x` must hold finite"),

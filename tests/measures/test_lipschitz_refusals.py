@@ -97,6 +97,15 @@ def test_nothing_of_the_users_changes():
     assert model.layers[0].activation is keras.activations.relu
 
 
+def test_the_wrapper_of_keras_has_the_kernel_that_stands():
+    dense = kl.Dense(3, "sigmoid", use_bias=False)
+    model = keras.Sequential([keras.Input((4,)), kl.SpectralNormalization(dense)])
+    kernel = np.random.default_rng(0).standard_normal((4, 3)).astype("float32")
+    dense.kernel.assign(kernel)
+    expected = np.linalg.norm(kernel.astype("float64"), 2) / 4
+    assert lipschitz_bound(model).bound == pytest.approx(expected, rel=1e-12)
+
+
 class Halves(keras.initializers.Initializer):
     def __call__(self, shape, dtype=None):
         return ops.full(shape, 0.5, dtype)

@@ -1,0 +1,56 @@
+"""What layers of a copy compute, wherever the backend runs."""
+
+import numpy as np
+from keras import ops
+from keras.backend import standardize_dtype
+
+from keras_spectral.measures.plain_copies import TRANSPOSED, undilated
+
+
+def exact_backend():
+    """Return whether the backend computes in float64 where it is asked to."""
+    return standardize_dtype(ops.zeros((), dtype="float64").dtype) == "float64"
+
+
+def _rounding():
+    """Return the factor of what the backend's own rounding may lose."""
+    return 1.0 if exact_backend() else 1 + 1e-5
+
+
+def called(layer, x, **keywords):
+    """Return what a layer of a copy computes, on a CPU too.
+
+    TensorFlow has no convolutions with channels first there, nor transposed ones with
+    a dilation.
+    """
+    if isinstance(layer, TRANSPOSED) and max(layer.dilation_rate) > 1:
+        layer = undilated(layer)
+    windows = hasattr(layer, "kernel_size") or hasattr(layer, "pool_size")
+    if not windows or layer.data_format != "channels_first":
+        return layer(x, **keywords)
+    spec = layer.input_spec
+    layer.data_format, layer.input_spec = "channels_last", None
+    try:
+        return ops.moveaxis(layer(ops.moveaxis(x, 1, -1), **keywords), -1, 1)
+    finally:
+        layer.data_format, layer.input_spec = "channels_first", spec
+
+
+def stepwise(layer, x):
+    """Return what the linear part of a layer makes of a NumPy array."""
+
+    def run(x):
+        dtype = "float64" if exact_backend() else "float32"
+        return ops.convert_to_numpy(called(layer, ops.convert_to_tensor(x, dtype)))
+
+    bias = layer.bias if getattr(layer, "use_bias", False) else None
+    if bias is not None:
+        # What is subtracted must not swallow what is left. The layer is of a copy.
+        kept = ops.convert_to_numpy(bias)
+        bias.assign(np.zeros(bias.shape))
+    try:
+        offset = run(np.zeros_like(x[:1]))
+        return (run(x) - offset).astype("float64") * _rounding()
+    finally:
+        if bias is not None:
+            bias.assign(kept)
