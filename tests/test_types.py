@@ -87,6 +87,7 @@ EXPRESSIONS = {
     "ks.zoo.entry('resnet20_cifar10')": "dict",
     "ks.zoo.cifar_resnet(20, 10)": KERAS_MODEL,
     "ks.zoo.mnist_convnet()": KERAS_MODEL,
+    "ks.zoo.small_convnet()": KERAS_MODEL,
     "ks.zoo.dcgan_discriminator((8, 16, 16))": KERAS_MODEL,
     "ks.zoo.low_rank_dcgan(filters=(8, 8, 8))": f"{SPECTRAL}.gan.model.GAN",
     "ks.compression.compress(model)": KERAS_MODEL,

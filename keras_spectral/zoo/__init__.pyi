@@ -2,6 +2,9 @@ from .dcgan import (
     dcgan_discriminator as dcgan_discriminator,
     dcgan_generator as dcgan_generator,
 )
+from .convnet import (
+    small_convnet as small_convnet,
+)
 from .densenet import (
     cifar_densenet as cifar_densenet,
 )

@@ -105,6 +105,36 @@ def test_the_mnist_network(float64, rng):
     check(randomized(Network()), zoo.mnist_convnet(), rng)
 
 
+def test_the_small_network(float64, rng):
+    class Block(nn.Module):
+        def __init__(self, narrow, wide, stride):
+            super().__init__()
+            self.conv = nn.Conv2d(narrow, wide, 3, stride, 1, bias=False)
+            self.bn = nn.BatchNorm2d(wide)
+
+        def forward(self, x):
+            return torch.relu(self.bn(self.conv(x)))
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            sizes = {"1": (2, 32, 1), "2": (32, 32, 1), "3": (32, 64, 2)}
+            blocks = {name: Block(*size) for name, size in sizes.items()}
+            self.features = nn.ModuleDict(blocks)
+            self.hidden = nn.ModuleDict({"fc": nn.Linear(64 * 5 * 4, 128)})
+            self.hidden["bn"] = nn.BatchNorm1d(128)
+            self.output = nn.Linear(128, 7)
+
+        def forward(self, x):
+            for block in self.features.values():
+                x = block(x)
+            x = self.hidden["bn"](self.hidden["fc"](x.flatten(1)))
+            return self.output(torch.relu(x))
+
+    # An odd height, an even width: where stride 2 begins matters.
+    check(randomized(Network()), zoo.small_convnet(7, (9, 8, 2)), rng)
+
+
 def test_every_kernel_of_the_mnist_network_is_normalized():
     model = zoo.mnist_convnet(normalize=SpectralNormalization)
     kinds = [type(layer) for layer in model.layers if layer.weights]
