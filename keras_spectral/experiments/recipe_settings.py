@@ -11,17 +11,24 @@ Measure = Literal[
     "test_error",
     "gap",
     "parameters",
-    # Of the learning curve.
+    # Of the history: how fast it learned, and the first epoch whose train accuracy
+    # reaches so many percent.
     "mean_train_error",
+    "epochs_to_50",
+    "epochs_to_90",
     "epochs_to_99",
+    "test_accuracy_at_99",
     # Of a trained network; see `cell_results`. 10, 50, 90 and 95 are percentiles.
     "noise_sensitivity_50",
     "noise_sensitivity_95",
     "noise_sensitivity_maximum",
+    "log_spectral_frobenius_50",
     "log_spectral_frobenius_90",
+    "log_spectral_l1_50",
     "log_spectral_l1_90",
     "log_bare_spectral_frobenius_90",
     "log_bare_spectral_l1_90",
+    "log_jacobian_norm_50",
     "log_jacobian_norm_90",
     "margin_10",
     "margin_50",

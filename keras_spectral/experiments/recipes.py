@@ -79,7 +79,8 @@ def load_recipe(path, size=None, changes=()) -> Recipe:
     Args:
         path: Path of a TOML file.
         size: `None` for the paper's own settings, `"small"` or `"evidence"` for those
-            of the table of that name, which replace the others key by key.
+            of the table of that name, which replace the others key by key. With `like =
+            "table_6"` it begins with that of the recipe of this name beside it.
         changes: List of strings such as `"optimizer.learning_rate=0.01"`, in TOML.
 
     Returns:
@@ -100,7 +101,7 @@ def load_recipe(path, size=None, changes=()) -> Recipe:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is no TOML file: {error}") from error
-    sizes = {name: content.pop(name, None) for name in SIZES}
+    sizes = {name: _size(path, name, content.pop(name, None)) for name in SIZES}
     if size is not None:
         if sizes.get(size) is None:
             raise ValueError(
@@ -116,6 +117,21 @@ def load_recipe(path, size=None, changes=()) -> Recipe:
         raise ValueError(_located(path, text, size, str(error))) from error
     _check(path, text, recipe)
     return recipe
+
+
+def _size(path, name, table):
+    """Return the table of a size, which may begin with that of a recipe beside it."""
+    if table is None or "like" not in table:
+        return table
+    other = path.with_name(f"{table['like']}.toml")
+    if other == path or not other.is_file():
+        raise ValueError(
+            f"{path}: `{name}.like` must name another recipe of its folder. Received: "
+            f"{table['like']!r}"
+        )
+    base = tomllib.loads(other.read_text(encoding="utf-8")).get(name, {})
+    own = {key: value for key, value in table.items() if key != "like"}
+    return _merged(base, own)
 
 
 def _merged(base, other):

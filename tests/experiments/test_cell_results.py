@@ -1,6 +1,7 @@
 """Measures of trained networks: those of the toolkit, and of which images."""
 
 import math
+import typing
 
 import keras
 import numpy as np
@@ -8,11 +9,12 @@ import pytest
 
 from keras_spectral import data, measures
 from keras_spectral.experiments import cell_results, load_recipe
-from keras_spectral.experiments.recipe_settings import Probes
+from keras_spectral.experiments.recipe_settings import Measure, Probes
 from keras_spectral.experiments.recipes import recipe_path
 
 DIGITS = data.load("digits")
-ALL = [name for group in cell_results._GROUPS for name in group]
+OTHER = ("train_", "test_", "epochs_", "gap")
+ALL = [name for name in typing.get_args(Measure) if not name.startswith(OTHER)]
 
 
 def test_of_a_linear_network_they_have_closed_forms(rng):
@@ -60,6 +62,26 @@ def test_of_a_linear_network_they_have_closed_forms(rng):
         assert measured == pytest.approx(np.percentile(noise, percent), rel=0.05)
 
 
+def test_how_fast_a_network_learned():
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
+    history = [
+        {"epoch": n, "accuracy": accuracy, "test_accuracy": n / 10}
+        for n, accuracy in enumerate((0.3, 0.5, 0.4, 0.95), 1)
+    ]
+    names = ["epochs_to_50", "epochs_to_90", "epochs_to_99", "test_accuracy_at_99"]
+    names = ["mean_train_error", *names]
+    arguments = model, DIGITS, names, Probes()
+    found = cell_results.results_of(*arguments, history)
+    assert list(found.values.values()) == [pytest.approx(0.4625), 2, 4, None, None]
+    assert list(found.reasons) == names[3:]
+    history.append({"epoch": 5, "accuracy": 0.99, "test_accuracy": 0.7})
+    found = cell_results.results_of(*arguments, history)
+    assert (
+        list(found.values.values()) == [pytest.approx(0.372), 2, 4, 5, 0.7]
+        and not found.reasons
+    )
+
+
 def test_what_has_no_number_has_a_reason(monkeypatch):
     """All logits are equal, and ties are errors: no image has a logarithm."""
     layers = [keras.layers.Flatten(), keras.layers.Dense(5), keras.layers.Dense(10)]
@@ -70,18 +92,9 @@ def test_what_has_no_number_has_a_reason(monkeypatch):
     assert found.values["misclassified"] == 1
     for name in "log_jacobian_norm_90", "log_spectral_l1_90":
         assert found.values[name] is None
-        assert found.reasons[name] == "it is not finite: nan"
+        assert found.reasons[name] == "there is no such number: nan"
     assert found.reasons["log_lipschitz_bound"].startswith("TypeError")
     assert math.isfinite(found.values["stable_rank_ratio"])
-
-
-def test_how_fast_a_network_learned():
-    curve = [{"accuracy": value} for value in (0.2, 0.9, 0.991, 0.98)]
-    names, probes = ["mean_train_error", "epochs_to_99"], Probes()
-    found = cell_results.results_of(None, DIGITS, names, probes, curve)
-    assert found.values == {"mean_train_error": pytest.approx(0.23225), names[1]: 3}
-    slow = cell_results.results_of(None, DIGITS, names, probes, curve[:2])
-    assert slow.values["epochs_to_99"] is None and "epochs_to_99" in slow.reasons
 
 
 def test_rows_remember_what_they_are_of():

@@ -104,6 +104,24 @@ def test_sizes_and_changes_replace_key_by_key():
     assert msgspec.to_builtins(paper)["schedule"]["epochs"] == 50
 
 
+def test_a_size_may_begin_with_that_of_another_recipe(tmp_path):
+    text = TEXT[: TEXT.index("[small]")]
+    (tmp_path / "base.toml").write_text(TEXT)
+    path = tmp_path / "recipe.toml"
+    path.write_text(text + '[small]\nlike = "base"\nschedule = { epochs = 3 }\n')
+    base, found = (
+        load_recipe(tmp_path / "base.toml", "small"),
+        load_recipe(path, "small"),
+    )
+    assert found.schedule.epochs == 3 != base.schedule.epochs
+    schedule = msgspec.structs.replace(found.schedule, epochs=base.schedule.epochs)
+    assert msgspec.structs.replace(found, schedule=schedule) == base
+    for other in "nothing", "recipe":
+        path.write_text(text + f'[small]\nlike = "{other}"\n')
+        with pytest.raises(ValueError, match=f"`small.like` must .*'{other}'"):
+            load_recipe(path, "small")
+
+
 def test_names():
     with pytest.raises(FileNotFoundError, match="Did you mean 'stable_rank/table_6'"):
         recipe_path("stable_rank/tabel_6")
