@@ -13,7 +13,7 @@ from keras_spectral.experiments.recipe_settings import Measure, Probes
 from keras_spectral.experiments.recipes import recipe_path
 
 DIGITS = data.load("digits")
-OTHER = ("train_", "test_", "epochs_", "gap")
+OTHER = ("train_", "test_", "epochs_", "mean_", "gap")
 ALL = [name for name in typing.get_args(Measure) if not name.startswith(OTHER)]
 
 
