@@ -80,6 +80,9 @@ class RecipeTable(Rows):
         groups: dict = {}
         for row in self.rows:
             groups.setdefault((row.network, row.measure), []).append(row)
+        # Of a run in progress, what has no number yet only hides what has.
+        known = {x: y for x, y in groups.items() if any(r.mean is not None for r in y)}
+        groups = known or groups
         parts = [Text(printable(self.title), style="bold")]
         for (network, measure), rows in groups.items():
             first = rows[0].variant
