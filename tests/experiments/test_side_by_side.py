@@ -1,5 +1,7 @@
 """Threads: the same results to the bit, in order, within a budget of memory."""
 
+import os
+import signal
 import threading
 from types import SimpleNamespace
 
@@ -74,6 +76,21 @@ def test_errors_stand_in_their_place_and_others_end_the_work():
     assert found == ["unread", "even 2", f"even {module.BUDGET + 2}", 1]
     with pytest.raises(ZeroDivisionError):
         run(lambda size: 1 / (size - 1), [1, 2], workers=2)
+
+
+def test_an_interrupt_ends_the_work():
+    before, begun = blas_threads(), []
+
+    def work(size):
+        begun.append(size)
+        if len(begun) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        threading.Event().wait(0.01)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(work, [1] * 1000, workers=2)
+    assert len(begun) < 1000
+    assert blas_threads() == before
 
 
 @pytest.mark.parametrize("convolution", ["reshaped", "slices"])
