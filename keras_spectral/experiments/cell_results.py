@@ -127,9 +127,10 @@ def _accuracies(model, data, names):
             model, data.train.inputs(), data.train.labels
         )
         found["train_error"] = 1 - found["train_accuracy"]
-    if {"test_accuracy", "test_error", "gap"} & set(names):
+    if {"test_accuracy", "test_error", "test_correct", "gap"} & set(names):
         found["test_accuracy"] = accuracy(model, data.test.inputs(), data.test.labels)
         found["test_error"] = 1 - found["test_accuracy"]
+        found["test_correct"] = round(found["test_accuracy"] * len(data.test))
     if "gap" in names:
         found["gap"] = found["train_accuracy"] - found["test_accuracy"]
     return found

@@ -9,6 +9,7 @@ Measure = Literal[
     "train_error",
     "test_accuracy",
     "test_error",
+    "test_correct",
     "gap",
     "parameters",
     # Of the history: how fast it learned, and the first epoch whose train accuracy

@@ -4,10 +4,15 @@ import keras
 from keras import layers
 
 from keras_spectral.layers import SVDConv2D
+from keras_spectral.regularizers import DOptimal
 
 
 def mnist_convnet(
-    rank_ratio=None, orthogonal_factor=0.0, normalize=None, name: str | None = None
+    rank_ratio=None,
+    orthogonal_factor=0.0,
+    normalize=None,
+    name: str | None = None,
+    d_optimal_factor: float = 0.0,
 ) -> keras.Model:
     """Build the low-rank paper's network of three convolutions on 28x28 digits.
 
@@ -17,10 +22,11 @@ def mnist_convnet(
     Args:
         rank_ratio: Float in (0, 1], the paper's S: each kernel is factored with
             k = max(1, floor(S min(inputs, outputs))); `None` for plain convolutions.
-        orthogonal_factor: Float >= 0, weight of the orthogonality penalty.
+        orthogonal_factor: Float >= 0, the paper's lambda, of the orthogonality penalty.
         normalize: Callable, layer to layer, applied to every plain convolution;
             `None` for plain layers.
         name: String, the model's name.
+        d_optimal_factor: Float >= 0, the paper's gamma, of `regularizers.DOptimal`.
 
     Returns:
         A functional `keras.Model` from images (28, 28, 1) to 10 logits.
@@ -42,6 +48,8 @@ def mnist_convnet(
             f"normalize={normalize}"
         )
 
+    regularizer = DOptimal(d_optimal_factor) if d_optimal_factor else None
+
     def convolution(*arguments, name):
         if rank_ratio is None:
             layer = layers.Conv2D(*arguments, name=name)
@@ -50,6 +58,7 @@ def mnist_convnet(
             *arguments,
             rank_ratio=rank_ratio,
             orthogonal_factor=orthogonal_factor,
+            spectrum_regularizer=regularizer,
             name=name,
         )
 

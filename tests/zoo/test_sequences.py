@@ -105,6 +105,26 @@ def test_the_mnist_network(float64, rng):
     check(randomized(Network()), zoo.mnist_convnet(), rng)
 
 
+def test_the_penalties_of_the_mnist_network():
+    """Eq. 5 of the paper, at factors that are no longer orthogonal."""
+    model = zoo.mnist_convnet(
+        rank_ratio=0.5, orthogonal_factor=2.0, d_optimal_factor=0.25
+    )
+    expected = 0.0
+    for layer in model.layers:
+        if not layer.weights:
+            continue
+        first = np.array(layer.first.kernel)
+        layer.first.kernel.assign(1.5 * first)
+        spectrum = np.linspace(1, 0.2, layer.rank)
+        layer.e.assign(spectrum)
+        gram = 1.5**2 * np.eye(layer.rank)
+        expected += 2.0 * ((gram - np.eye(layer.rank)) ** 2).sum()
+        expected -= 0.25 * np.log(spectrum / spectrum.max()).sum()
+    found = sum(float(loss) for loss in model.losses)
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
 def test_every_kernel_of_the_mnist_network_is_normalized():
     model = zoo.mnist_convnet(normalize=SpectralNormalization)
     kinds = [type(layer) for layer in model.layers if layer.weights]
