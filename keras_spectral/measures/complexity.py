@@ -75,7 +75,8 @@ def complexity_measures(
     The product of a deep network overflows, so all is in logarithms. A margin of zero
     or less has no logarithm, and its square would hide that the sample is
     misclassified: such samples are counted, in `misclassified` and as left out, and are
-    in the rows of no measure but the margin.
+    in the rows of no measure but the margin. A sample for which all Jacobians or
+    hidden layers are zero is left out of Jac-Norm.
 
     Spec-Fro and Spec-L1 are of the weights but for the margin, and measures, no bounds:
     constants are left out. Where every norm is one, as under spectral normalization,
@@ -110,8 +111,9 @@ def complexity_measures(
         5's; `.values`, `.layers`, `.misclassified`.
 
     Raises:
-        ValueError: If the model is not built or finite, ends in softmax, or normalizes
-            where nothing can be folded; inputs or labels do not fit, or there are none.
+        ValueError: If the model is not built or finite, ends in softmax, has a zero
+            kernel or normalizes where nothing can be folded; inputs or labels do not
+            fit, or there are none.
 
     Example:
     >>> layers = [keras.layers.Dense(6, "relu"), keras.layers.Dense(3)]
@@ -152,8 +154,9 @@ def complexity_measures(
     if "Spec-L1" in measures:
         values["Spec-L1"] = _spec_l1(kernels) - 2 * log_margin
     if jacobian:
-        with np.errstate(divide="ignore"):
-            values["Jac-Norm"] = np.log(np.concatenate(sums)) - log_margin
+        total = np.concatenate(sums)
+        known = np.log(total, where=total > 0, out=np.full_like(total, np.nan))
+        values["Jac-Norm"] = known - log_margin
     wrong = int((~(gamma > 0)).sum())
     return Complexity(
         values,

@@ -6,11 +6,11 @@ from typing import Literal
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_spectral.measures.affine_layers import affine_copy, affine_layers
 from keras_spectral.measures.extremes import CushionExtremes
 from keras_spectral.measures.jacobians import Linearization
+from keras_spectral.measures.samples import Samples, check_model
 from keras_spectral.models.graph import check_graph
 from keras_spectral.results import Rows
 from keras_spectral.validation import (
@@ -94,6 +94,7 @@ def cushions(
     probes: int = 128,
     seed: int = 0,
     variant: str = "corrected",
+    progress: bool = True,
 ) -> Cushions:
     """Measure the cushions of a network on some inputs.
 
@@ -132,8 +133,10 @@ def cushions(
             DepthwiseConv1D/2D; others with a kernel (recurrent ones, attention) may
             come before the first and after the last of them. This package's wrappers
             are measured by their effective kernels.
-        x: Float array (samples, ...), the inputs; all are measured.
-        batch_size: Integer >= 1, samples at a time. It changes memory, not results.
+        x: Float array (samples, ...), the inputs, or a stream of batches of x or
+            (x, y), such as a `tf.data.Dataset`; all are measured.
+        batch_size: Integer >= 1, samples at a time. It changes memory, not results. A
+            stream keeps its own batches.
         delta: Float in (0, 1], the probability that the smoothness leaves out. It
             is the quantile of `draws`; below 1 / `draws` it is the worst of them.
         noise: Float > 0, |eta| / |x^i|. Directions are uniform on the sphere, one
@@ -147,6 +150,7 @@ def cushions(
         seed: Integer >= 0, of noise and probes.
         variant: `"corrected"`, or `"as_printed"`: both papers define the smoothness
             as the smallest number with its inequality, which always is 0.
+        progress: Boolean, whether a terminal shows a bar.
 
     Returns:
         `Cushions`: rows with name, kind, norm, outputs, stable rank, layer cushion,
@@ -178,39 +182,23 @@ def cushions(
     check_integer("seed", seed, least=0)
     check_choice("variant", variant, Variant)
     check_graph(model)
+    check_model(model)
     if len(model.inputs) != 1:
         raise ValueError(
             "`model` must have one input. Received: "
             f"'{model.name}' with {len(model.inputs)}."
         )
-    x = _inputs(model, x)
+    samples = Samples(model, x, batch_size=batch_size)
     at = Linearization(affine_copy(model))
     layers = affine_layers(at.program)
     measured = CushionExtremes(at, layers, noise, draws, probes, seed)
-    for start in range(0, len(x), batch_size):
-        if not measured.add(x[start : start + batch_size]):
+    for (batch,), _ in samples.each("Cushions", progress):
+        if not measured.add(batch):
             raise ValueError(
                 "`x` must give finite outputs. Received: samples for which "
                 f"'{model.name}' overflows. Scale them as in training."
             )
     return _table(model, measured, delta, variant)
-
-
-def _inputs(model, x):
-    x = ops.convert_to_numpy(x)
-    # A model that a batch built may know no shape; several inputs have a list.
-    shape = getattr(model, "input_shape", None)
-    shape = shape if isinstance(shape, tuple) else x.shape
-    fits = x.ndim == len(shape) and all(
-        size in (None, given)
-        for size, given in zip(shape[1:], x.shape[1:], strict=True)
-    )
-    if not fits or not len(x) or not np.isfinite(x).all():
-        raise ValueError(
-            f"`x` must hold finite samples of shape {shape[1:]}. Received: "
-            f"x.shape={x.shape}" + (", with NaN or infinity" if fits and len(x) else "")
-        )
-    return x
 
 
 def _quantile(margins, delta):

@@ -12,6 +12,7 @@ from keras_spectral.linalg.differentiation import compiled, gradients
 from keras_spectral.measures.layer_calls import exact_backend
 from keras_spectral.measures.plain_copies import effective_model, plain_copy
 from keras_spectral.measures.programs import Program
+from keras_spectral.measures.samples import check_model
 from keras_spectral.models.graph import check_graph, computes_as_its_graph
 from keras_spectral.models.keras_internals import float64_kept
 from keras_spectral.validation import check_choice, check_integer
@@ -58,8 +59,8 @@ class Linearization:
             network at once. More probes run one part after the other.
 
     Raises:
-        ValueError: If the model is of another kind or not built, or a point is none of
-            its tensors.
+        ValueError: If the model is of another kind, not built or not finite, calls a
+            layer as in training, or a point is none of its tensors.
 
     Example: the Jacobian of a linear layer.
     >>> dense = keras.layers.Dense(2, use_bias=False)
@@ -74,6 +75,7 @@ class Linearization:
         check_choice("dtype", dtype, (None, "own", "float32", "float64"))
         check_integer("batch_size", batch_size, least=1)
         check_graph(model)
+        check_model(model)
         if not computes_as_its_graph(model):
             raise ValueError(
                 "`model` must have no `call` of its own: what it does besides its "

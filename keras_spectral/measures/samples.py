@@ -127,6 +127,8 @@ class Samples:
             arrays = [_array(part) for part in keras.tree.flatten(x)] if several else []
             arrays = arrays or [_array(x)]
             expected = [tuple(tensor.shape[1:]) for tensor in self.inputs]
+        if any(array.ndim and not len(array) for array in arrays):
+            raise self._empty()
         shapes = ", ".join(str(array.shape) for array in arrays)
         fits = len(arrays) == len(expected) and all(
             array.ndim and (shape is None or _fits(array.shape[1:], shape))
@@ -138,8 +140,6 @@ class Samples:
                 f"`{name}` must hold samples of shape {wanted}, the first axis the "
                 f"samples'. Received: {shapes}"
             )
-        if not len(arrays[0]):
-            raise self._empty()
         for array in arrays:
             if array.dtype.kind not in "fiub" or not np.isfinite(array).all():
                 raise ValueError(

@@ -109,8 +109,8 @@ def weights(model: keras.Model, where=None) -> Weights:
         `Weights`, a list of `Weight` with `left_out`.
 
     Raises:
-        ValueError: If a layer is not built, `where` has a name that is none of the
-            model's, or chooses nothing.
+        ValueError: If it is no model, a layer is not built, `where` has a name that is
+            none of the model's, or chooses nothing.
 
     Example:
     >>> import keras
@@ -120,6 +120,8 @@ def weights(model: keras.Model, where=None) -> Weights:
     >>> weights(keras.Sequential(layers), where=["fc"])[0].matrix().shape
     (1, 3)
     """
+    if not isinstance(model, kl.Layer):
+        raise ValueError(f"`model` must be a `keras.Model`. Received: {model!r}")
     found, left_out = [], []
     for layer in dict.fromkeys(leaf_layers(model)):
         reason = _reason(layer)

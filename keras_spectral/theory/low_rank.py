@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_spectral.measures.lipschitz_bound import lipschitz_bound
 from keras_spectral.measures.plain_copies import plain_copy
+from keras_spectral.measures.samples import check_model
 from keras_spectral.models.graph import chain
 from keras_spectral.models.weights import weights
 from keras_spectral.results import Rows
@@ -105,6 +106,7 @@ def low_rank_error_bound(model: keras.Model, ranks, input_norm: float) -> LowRan
     given = ranks.values() if isinstance(ranks, dict) else [ranks]
     for rank in given:
         check_integer("ranks", rank, least=1)
+    check_model(model)
     whole = plain_copy(model)
     _check_zero(whole)
     cut, rest = plain_copy(model), plain_copy(model)
@@ -174,6 +176,8 @@ def _check_zero(model):
             f"{tuple(shape[1:])}."
         )
     for layer in layers:
+        if isinstance(layer, keras.layers.InputLayer):
+            continue
         x = layer(x)
         found = ops.convert_to_numpy(x)
         if np.any(found != 0):

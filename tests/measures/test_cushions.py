@@ -8,7 +8,8 @@ from keras import layers as kl
 
 from keras_spectral import measures, wrap
 from keras_spectral.layers import MaskedConv2D, SpectralNormalization, SVDConv2D
-from keras_spectral.measures import cushions, extremes
+from keras_spectral.measures import Linearization, cushions, extremes
+from keras_spectral.measures.affine_layers import affine_copy, affine_layers
 from keras_spectral.zoo import mnist_convnet
 
 
@@ -202,11 +203,20 @@ def test_the_standard_error_is_that_of_other_seeds(rng):
     model = network(rng, (6, 30, 25))
     x = rng.normal(size=(1, 6))
     exact = cushions(model, x).interlayer_cushions[0, 1]
-    results = [cushions(model, x, probes=20, draws=1, seed=seed) for seed in range(16)]
-    values = np.array([rows.interlayer_cushions[0, 1] for rows in results])
-    stated = np.mean([rows.standard_errors[0, 1] for rows in results])
-    assert 0.5 < values.std(ddof=1) / stated < 1.8
-    assert abs(values.mean() - exact) < 4 * stated / math.sqrt(16) + 0.02 * exact
+    # What is compiled serves all seeds.
+    at = Linearization(affine_copy(model))
+    layers, values, errors = affine_layers(at.program), [], []
+    for seed in range(40):
+        found = extremes.CushionExtremes(at, layers, 0.1, 1, probes=20, seed=seed)
+        found.add(x)
+        values.append(found.cushions[0, 1])
+        errors.append(found.errors[0, 1])
+    rows = cushions(model, x, probes=20, draws=1, seed=39)
+    assert rows.interlayer_cushions[0, 1] == values[-1]
+    assert rows.standard_errors[0, 1] == errors[-1]
+    stated = np.mean(errors)
+    assert 0.6 < np.std(values, ddof=1) / stated < 1.6
+    assert abs(np.mean(values) - exact) < 4 * stated / math.sqrt(40) + 0.02 * exact
 
 
 def test_wrapped_and_adapted_layers(rng):
@@ -335,14 +345,6 @@ def test_broken_numbers(rng):
     model.layers[0].kernel.assign(np.full((3, 4), np.nan))
     with pytest.raises(ValueError, match="NaN or infinity in '.*dense"):
         cushions(model, np.ones((2, 3)))
-
-
-@pytest.mark.parametrize("x", [np.ones((2, 4)), np.ones(3), np.ones((0, 3))])
-def test_bad_inputs(rng, x):
-    with pytest.raises(ValueError, match=r"`x` must hold finite samples of shape \(3,"):
-        cushions(network(rng, (3, 2)), x)
-    with pytest.raises(ValueError, match="with NaN"):
-        cushions(network(rng, (3, 2)), np.full((1, 3), np.nan))
 
 
 BAD = dict(

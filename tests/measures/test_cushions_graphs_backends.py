@@ -16,7 +16,7 @@ from keras_spectral.measures import cushions
 
 JAX = keras.backend.backend() == "jax"
 # On torch Keras computes the block that the reference takes from it in float32.
-DTYPE, TOLERANCE = ("float32", 5e-4) if JAX else ("float64", 1e-7)
+DTYPE, TOLERANCE = ("float32", 5e-4) if JAX else ("float64", 1e-9)
 
 slow_on_jax = pytest.mark.skipif(JAX, reason="compiles each product anew: a minute")
 

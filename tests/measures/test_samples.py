@@ -7,13 +7,19 @@ from keras import layers as kl
 
 import keras_spectral as ks
 from keras_spectral.measures import (
+    Linearization,
     alignment,
+    certify,
     complexity_measures,
+    cushions,
     empirical_lipschitz,
     jacobian_norms,
+    lipschitz_bound,
     noise_sensitivity,
     segment_norms,
+    spectrum,
 )
+from keras_spectral.theory import low_rank_error_bound
 
 X = np.random.default_rng(0).normal(size=(6, 4))
 MEASURES = {
@@ -23,6 +29,15 @@ MEASURES = {
     "jacobians": lambda model, x=X: jacobian_norms(model, x),
     "segments": lambda model, x=X: segment_norms(model, x, x, points=1),
     "alignment": lambda model, x=X: alignment(model, x),
+    "cushions": lambda model, x=X: cushions(model, x, draws=1),
+    "certify": lambda model, x=X: certify(model, x, np.zeros(len(x), int)),
+}
+# They take no samples, or not in batches.
+OF_MODELS = {
+    "low rank": lambda model: low_rank_error_bound(model, 1, 1.0),
+    "bound": lipschitz_bound,
+    "products": lambda model: Linearization(model),
+    "spectrum": spectrum,
 }
 
 
@@ -38,7 +53,7 @@ def unbuilt():
 def broken():
     model = network()
     model.get_layer("head").kernel.assign(np.full((5, 3), np.nan))
-    return model, "finite weights. Received: NaN or infinity in '.*head/kernel'"
+    return model, "must have finite.*Received: NaN or infinity in '.*head"
 
 
 def training():
@@ -46,19 +61,46 @@ def training():
     y = kl.BatchNormalization(name="bn")(kl.Dense(5)(x), training=True)
     inner = keras.Model(x, y)
     model = keras.Model(x, kl.Dense(3)(inner(x)))
-    return model, "'bn' with `training=True`"
+    return model, "'bn'.*`training=True`"
 
 
 def no_model():
-    return kl.Dense(3), "`model` must be a `keras.Model`"
+    return 3, "`model` must be a `keras"
 
 
-@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
+EVERY = {**MEASURES, **OF_MODELS}
+
+
+@pytest.mark.parametrize("measure", EVERY)
 @pytest.mark.parametrize("made", [unbuilt, broken, training, no_model])
 def test_models(measure, made):
+    if (measure, made) == ("spectrum", training):
+        return  # Kernels are the same then.
     model, message = made()
     with pytest.raises(ValueError, match=message):
-        measure(model)
+        EVERY[measure](model)
+
+
+def test_kernels_of_zero():
+    """Where a number has no logarithm the sample is left out, and the rest is zero."""
+    model = network()
+    head = model.get_layer("head")
+    head.kernel.assign(np.zeros((5, 3)))
+    for measure in ("noise", "alignment"):
+        assert {row.left_out for row in MEASURES[measure](model)} == {6}
+    row = MEASURES["cushions"](model)[1]
+    assert np.isnan([row.layer_cushion, row.stable_rank]).all()
+    assert segment_norms(model, X, X + 1, points=1)[0].maximum == 0
+    assert MEASURES["jacobians"](model)[0].maximum == 0
+    assert MEASURES["pairs"](model)[0].maximum == 0
+    with pytest.raises(ValueError, match="not zero.*Received: 'head'"):
+        complexity_measures(model, X, [0] * 6)
+    # All margins are one; nothing that is hidden matters to them.
+    head.bias.assign([1, 0, 0])
+    found = complexity_measures(
+        model, X, [0] * 6, measures="Jac-Norm", where=["hidden"]
+    )
+    assert (found[1].samples, found[1].left_out) == (0, 6) and found.misclassified == 0
 
 
 @pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
@@ -68,10 +110,11 @@ def test_inputs(measure):
         (np.zeros((0, 4)), "must hold at least one sample"),
         (np.zeros((2, 3)), r"must hold samples of shape \(4,\).*Received: \(2, 3\)"),
         (np.zeros(()), "must hold samples of shape"),
+        ([], "must hold at least one sample"),
         (np.full((2, 4), np.nan), "must hold finite numbers"),
         (np.array([["a"] * 4]), "must hold finite numbers"),
     ]:
-        given = x if x.shape else np.zeros((1, 1, 4))
+        given = x if np.ndim(x) else np.zeros((1, 1, 4))
         with pytest.raises(ValueError, match=message):
             measure(model, given)
 
@@ -147,6 +190,11 @@ def test_streams():
         complexity_measures(model, stream.take(0))
     with pytest.raises(ValueError, match="classes from 0 to 2"):
         complexity_measures(model, stream.map(lambda x, y: (x, y + 1)))
+    found = cushions(model, stream, draws=2).to_dicts()
+    assert found == cushions(model, X, batch_size=4, draws=2).to_dicts()
+    assert len(segment_norms(model, stream, stream, points=1)) == 6
+    assert alignment(model, stream)[0].samples == 6
+    assert empirical_lipschitz(model, stream, pairs="same class")[0].samples == 2000
     assert jacobian_norms(model, stream)[0].samples == 6
     assert noise_sensitivity(model, stream.map(lambda x, y: x), draws=2)[0].samples == 6
 
@@ -166,9 +214,6 @@ def test_other_arguments():
     for arguments in (dict(noise=0), dict(draws=1), dict(seed=-1)):
         with pytest.raises(ValueError, match=f"`{next(iter(arguments))}`"):
             noise_sensitivity(model, X, **arguments)
-    model.get_layer("head").kernel.assign(np.zeros((5, 3)))
-    with pytest.raises(ValueError, match="not zero.*Received: 'head'"):
-        complexity_measures(model, X, [0] * 6)
     alone = keras.Sequential([keras.Input((4,)), kl.Dense(3)])
     with pytest.raises(ValueError, match="must have hidden layers"):
         complexity_measures(alone, X, [0] * 6)

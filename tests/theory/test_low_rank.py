@@ -55,6 +55,18 @@ def test_truncation_never_exceeds_the_bound(rank):
     assert 10 < np.median(looseness) < 1000
 
 
+def test_functional_and_nested_models():
+    """The same layers, in a graph with an input of its own, and a model inside."""
+    model = dense()
+    inputs = keras.Input((6,))
+    inner = keras.Sequential([keras.Input((6,)), *model.layers[:2]])
+    x = inner(inputs)
+    for layer in model.layers[2:]:
+        x = layer(x)
+    found = low_rank_error_bound(keras.Model(inputs, x), 2, 1.0)
+    assert found.bound == low_rank_error_bound(model, 2, 1.0).bound
+
+
 def test_it_is_attained_by_one_layer():
     """One layer, and an input along what is cut off: nothing is lost."""
     model = dense((5, 4))
