@@ -25,7 +25,8 @@ def tables():
     """Return a dict from recipes to their tables of the rows that are there."""
     found = {}
     for name in list_recipes():
-        if "[evidence" not in recipe_path(name).read_text(encoding="utf-8"):
+        text = recipe_path(name).read_text(encoding="utf-8")
+        if "[evidence" not in text or "[[networks]]" not in text:
             continue
         table = run_recipe(
             name, "evidence", output=FOLDER, train=False, console=Console(quiet=True)

@@ -63,7 +63,7 @@ def sweep(
         str | None,
         typer.Option(
             help="Test data: a folder with cifar10.npz, cifar100.npz, svhn.npz, or "
-            "one .npz file or `digits` for all networks."
+            "for all networks one .npz file or a name such as fashion_mnist."
         ),
     ] = None,
     output: Annotated[
@@ -182,7 +182,7 @@ def run(
             "`--small` and `--evidence` exclude each other. Received: both."
         )
     console = Console(stderr=as_json)
-    from keras_spectral.experiments import run_recipe
+    from keras_spectral.experiments import RecipeTable, run_recipe
 
     size = "small" if small else "evidence" if evidence else None
     try:
@@ -202,6 +202,11 @@ def run(
         _interrupted(
             "finished epochs are kept, and the same command goes on from there"
         )
+    if not isinstance(table, RecipeTable):
+        typer.echo(table.to_json()) if as_json else console.print(table)
+        if any(getattr(row, "error", None) for row in table):
+            raise typer.Exit(1)
+        return
     if as_json:
         claims = table.claims.to_dicts()
         typer.echo(json.dumps({"rows": table.to_dicts(), "claims": claims}))

@@ -6,6 +6,7 @@ import hashlib
 import re
 from pathlib import Path
 
+from keras_spectral import data as sets
 from keras_spectral import zoo
 from keras_spectral.experiments.checkpoint_task import CheckpointTask, file_digest
 
@@ -70,8 +71,8 @@ def find_checkpoints(models, folder=None, data=None, trials=10, seed=0):
             of either, `"paper"` (the 43 of `zoo.heavy_tail_models`) or `"all"`,
             whatever is in the folder.
         folder: Path to search, with the folders in it; `None` for bundled ones alone.
-        data: `"digits"`, the path of an `.npz` file, or a folder with files such as
-            `cifar10.npz`; see `run_sweep`.
+        data: A name of `data.names()`, the path of an `.npz` file, or a folder with
+            files such as `cifar10.npz`; see `run_sweep`.
         trials: Integer >= 2.
         seed: Integer >= 0.
 
@@ -194,16 +195,19 @@ class _Data:
         self.digests = {}
         if data is None:
             return
-        if str(data) == "digits":
-            self.one = "digits"
+        if str(data) in sets.names():
+            self.one = str(data)
+            if self.one != "digits":  # The others are missing, or change.
+                self.digests[self.one] = sets.load(self.one).test.sha256()
         elif Path(data).is_dir():
             self.folder = Path(data).absolute()
         elif Path(data).suffix == ".npz" and Path(data).is_file():
             self.one = str(Path(data).absolute())
         else:
             raise ValueError(
-                "`data` must be 'digits', an .npz file, or a folder with files such as "
-                f"cifar10.npz. Received: data={data}, which is none of them."
+                f"`data` must be one of {sets.names()}, an .npz file, or a folder with "
+                f"files such as cifar10.npz. Received: data={data}, which is none of "
+                "them."
             )
 
     def of(self, name):
@@ -212,7 +216,7 @@ class _Data:
         dataset = dataset if dataset in _DATASETS else None
         data, note = self.one, None
         if data is not None:
-            dataset = Path(data).stem
+            dataset = data if data in sets.names() else Path(data).stem
         elif dataset == "digits":
             data = "digits"
         elif dataset is None:
@@ -225,6 +229,7 @@ class _Data:
             note = f"no data: there is no {self.folder / dataset}.npz"
         digest = None
         if data not in (None, "digits"):
-            digest = self.digests.setdefault(data, None) or file_digest(data)
-            self.digests[data] = digest
+            if data not in self.digests:
+                self.digests[data] = file_digest(data)
+            digest = self.digests[data]
         return {"dataset": dataset, "data": data, "data_sha256": digest, "note": note}

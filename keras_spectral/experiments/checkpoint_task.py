@@ -57,8 +57,8 @@ class CheckpointTask:
         registered: Boolean, whether the file holds weights of the registered network
             `model`; else it is a `.keras` file, which knows its network.
         dataset: String, name of the data set, or `None` if unknown.
-        data: `"digits"`, the path of an `.npz` file, or `None`.
-        data_sha256: String, of that file.
+        data: A name of `data.names()`, the path of an `.npz` file, or `None`.
+        data_sha256: String, of that file, or of the named images; of digits `None`.
         note: String, why there is no data, or `None`.
         trials: Integer >= 2, compressions a rule and replacement.
         seed: Integer >= 0, of the noise.

@@ -11,11 +11,13 @@ import keras_spectral
 from keras_spectral.experiments.cell_results import missing_measures
 from keras_spectral.experiments.cells import Cell, failed_cell, train_in_worker
 from keras_spectral.experiments.engine import computing, shown
+from keras_spectral.experiments.recipe_measures import run_measures
+from keras_spectral.experiments.recipe_settings import MeasureRecipe
 from keras_spectral.experiments.recipe_table import RecipeTable, recipe_table
 from keras_spectral.experiments.recipes import load_recipe, recipe_path
 from keras_spectral.files import claimed, output_folder, replacing, write_json
 from keras_spectral.interrupts import interrupts_heeded
-from keras_spectral.results import RunStatus
+from keras_spectral.results import Rows, RunStatus
 from keras_spectral.terminal import Console
 from keras_spectral.validation import check_integer
 
@@ -34,7 +36,7 @@ def run_recipe(
     scheduler: str | None = None,
     train: bool = True,
     console=None,
-) -> RecipeTable:
+) -> RecipeTable | Rows:
     """Run an experiment of a paper: each network, variant and seed.
 
     A cell is trained by `fit` in a process of its own. It is saved after each epoch,
@@ -60,7 +62,7 @@ def run_recipe(
         console: Optional `rich.console.Console`.
 
     Returns:
-        A `RecipeTable`.
+        A `RecipeTable`; of a recipe for which nothing is trained other `Rows`.
 
     Raises:
         ValueError: On a recipe that cannot be.
@@ -79,16 +81,27 @@ def run_recipe(
     """
     path = recipe_path(recipe)
     found = load_recipe(path, size, changes)
+    console = console or Console()
+    name = "-".join([path.parent.name, path.stem, size or "paper"])
+    output = Path(output or Path("keras-spectral-runs") / name)
+    if workers is not None:
+        check_integer("workers", workers, least=0)
+    if isinstance(found, MeasureRecipe):
+        if seeds is not None:
+            raise ValueError(
+                f"`seeds` must be left out where nothing is trained, as by {path}. "
+                f"Received: seeds={seeds}"
+            )
+        with claimed(output_folder(output)):
+            return run_measures(
+                *(found, path, name, output, directory), workers, scheduler, console
+            )
     if seeds is not None:
         check_integer("seeds", seeds, least=1)
         found = msgspec.structs.replace(found, seeds=list(range(seeds)))
-    if workers is not None:
-        check_integer("workers", workers, least=0)
     if train:
         _check_data(found, directory)
-    console = console or Console()
-    name = "-".join([path.parent.name, path.stem, size or "paper"])
-    output = output_folder(output or Path("keras-spectral-runs") / name)
+    output = output_folder(output)
     folders = {part: output_folder(output / part) for part in _FOLDERS}
     plain = msgspec.to_builtins(found)
     where = None if directory is None else str(Path(directory).resolve())

@@ -149,6 +149,51 @@ class Recipe(_Table):
     notes: str = ""
 
 
+class SweepSettings(_Table):
+    """What `run_sweep` is given.
+
+    Without `checkpoints` it is the networks that recipes left in the output's folder,
+    or else those that the package brings.
+    """
+
+    models: list[str]
+    checkpoints: str | None = None
+    data: str | None = None
+    trials: int = 10
+    seed: int = 0
+
+
+class FigureSettings(_Table):
+    """A figure of formulas alone: a function of `report`, and its arguments."""
+
+    function: Literal["figure_1", "figure_2"]
+    arguments: dict[str, Any] = {}
+
+
+class PublishedCheckpoint(_Table):
+    """A row of the heavy-tail paper's Table 1; accuracies and their deviation in %."""
+
+    model: str
+    alpha: float
+    original_accuracy: float
+    compressed_accuracy: float
+    standard_deviation: float
+
+
+class MeasureRecipe(_Table):
+    """A figure or table for which nothing is trained: it has `sweep` or `figure`."""
+
+    title: str
+    source: str
+    item: str
+    shows: str
+    assumed: list[str]
+    sweep: SweepSettings | None = None
+    figure: FigureSettings | None = None
+    published: list[PublishedCheckpoint] = []
+    notes: str = ""
+
+
 def settings_of(recipe, network, variant) -> tuple:
     """Return the `OptimizerSettings` and the `Schedule` of a network and a variant."""
     optimizer, schedule = (

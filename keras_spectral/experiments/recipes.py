@@ -9,7 +9,11 @@ from typing import Any
 
 import msgspec
 
-from keras_spectral.experiments.recipe_settings import Recipe, settings_of
+from keras_spectral.experiments.recipe_settings import (
+    MeasureRecipe,
+    Recipe,
+    settings_of,
+)
 
 SIZES = ("small", "evidence")
 
@@ -73,7 +77,7 @@ def recipe_path(name) -> Path:
     )
 
 
-def load_recipe(path, size=None, changes=()) -> Recipe:
+def load_recipe(path, size=None, changes=()) -> Recipe | MeasureRecipe:
     """Read a recipe and check it.
 
     Args:
@@ -84,7 +88,7 @@ def load_recipe(path, size=None, changes=()) -> Recipe:
         changes: List of strings such as `"optimizer.learning_rate=0.01"`, in TOML.
 
     Returns:
-        A `Recipe`.
+        A `Recipe`, or a `MeasureRecipe` where the file has a table `sweep` or `figure`.
 
     Raises:
         ValueError: On what is no TOML, an unknown key or a value of another type, with
@@ -111,11 +115,22 @@ def load_recipe(path, size=None, changes=()) -> Recipe:
         content = _merged(content, sizes[size])
     for change in changes:
         content = _merged(content, _change(change))
+    measures = {"sweep", "figure"} & content.keys()
+    kind = MeasureRecipe if measures else Recipe
     try:
-        recipe = msgspec.convert(content, Recipe)
+        recipe = msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
-        raise ValueError(_located(path, text, size, str(error))) from error
-    _check(path, text, recipe)
+        raise ValueError(_located(path, text, size, str(error), kind)) from error
+    if len(measures) > 1:
+        raise ValueError(f"{path} must have [sweep] or [figure], not both.")
+    if isinstance(recipe, Recipe):
+        _check(path, text, recipe)
+    for name in recipe.assumed:
+        if not _has(msgspec.to_builtins(recipe), name.split(".")):
+            place = f"{path}, line {_line(text, ['assumed'])}"
+            raise ValueError(
+                f"{place}: `assumed` must name keys of the recipe. Received: '{name}'"
+            )
     return recipe
 
 
@@ -159,7 +174,7 @@ def _change(change):
     return functools.reduce(lambda inner, key: {key: inner}, reversed(keys), found)
 
 
-def _located(path, text, size, message):
+def _located(path, text, size, message, recipe):
     """Return a message of `msgspec` with the line that it is about."""
     where = re.search(r" - at `\$\.?([^`]*)`", message)
     keys = re.findall(r"\w+", where[1]) if where else []
@@ -167,7 +182,7 @@ def _located(path, text, size, message):
     unknown = re.search(r"unknown field `([^`]*)`", reason)
     hint = ""
     if unknown:
-        kind: Any = Recipe
+        kind: Any = recipe
         for key in keys:
             kind = kind if key.isdecimal() else _kind_of(kind, key)
         known = [field.name for field in msgspec.structs.fields(kind)]
@@ -262,9 +277,6 @@ def _check(path, text, recipe):
             fail(["claims", "measure"], f"must be one of `measures`: '{claim.name}'")
         if missing := set(claim.order) - set(variants):
             fail(["claims", "order"], f"must name variants, not {sorted(missing)}")
-    for name in recipe.assumed:
-        if not _has(msgspec.to_builtins(recipe), name.split(".")):
-            fail(["assumed"], f"must name keys of the recipe. Received: '{name}'")
 
 
 def _has(value, keys):

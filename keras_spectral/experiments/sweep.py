@@ -55,7 +55,8 @@ def run_sweep(
         output: Folder for rows, tables and the figure.
         data: Folder with `cifar10.npz`, `cifar100.npz`, `svhn.npz`, `imagenet.npz`:
             arrays `x` (images, height, width, channels), as the networks take them,
-            and `y` (images,). Or one such file, or `"digits"`, for every checkpoint.
+            and `y` (images,). Or for every checkpoint one such file, or a name that
+            `data.load` knows, such as `"fashion_mnist"`.
             Networks named `..._digits` need none. Without data there are no accuracies.
         trials: Integer >= 2, compressions a rule and replacement.
         seed: Integer >= 0, of the noise.

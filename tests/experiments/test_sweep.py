@@ -186,7 +186,9 @@ def test_files_are_found_by_the_names_of_networks(tmp_path):
     assert some.missing == ["resnet20_cifar100"] and len(some.tasks) == 2
 
 
-def test_where_the_data_is(tmp_path):
+def test_where_the_data_is(tmp_path, monkeypatch):
+    for name in "KERAS_SPECTRAL_DATA", "TFDS_DATA_DIR":
+        monkeypatch.setenv(name, str(tmp_path / "empty"))
     (tmp_path / "resnet20_cifar10.pth").write_text("weights")
     (tmp_path / "net.keras").write_text("network")
     folder = tmp_path / "data"
@@ -205,6 +207,13 @@ def test_where_the_data_is(tmp_path):
     assert fields(["net"], one) == ("cifar10", one, None)
     assert fields(["net"], "digits") == ("digits", "digits", None)
     assert fields(["net"], None)[:2] == (None, None)
+    with pytest.raises(FileNotFoundError, match="'cifar10' is not here"):
+        fields(["net"], "cifar10")
+    digits = data.load("digits")
+    monkeypatch.setattr(data, "load", lambda name: digits)
+    assert fields(["net"], "fashion_mnist") == ("fashion_mnist", "fashion_mnist", None)
+    (named,) = find_checkpoints(["net"], tmp_path, "fashion_mnist").tasks
+    assert named.data_sha256 == digits.test.sha256()
     (before,) = find_checkpoints(["net"], tmp_path, one).tasks
     np.savez(one, x=np.ones((2, 32, 32, 3)), y=np.array([0, 1]))
     (after,) = find_checkpoints(["net"], tmp_path, one).tasks
