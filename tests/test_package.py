@@ -121,18 +121,23 @@ def test_the_first_example_of_a_page(page, shown, capsys):
     assert shown in capsys.readouterr().out
 
 
-@pytest.mark.slow
-def test_a_wheel_outside_any_checkout_has_its_data(tmp_path):
-    """The wheel is unpacked, not installed: its dependencies are here already."""
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A wheel outside any checkout: unpacked, as its dependencies are here already."""
+    folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", tmp_path, ROOT],
+        [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", folder, ROOT],
         check=True,
         env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
     )
-    (wheel,) = tmp_path.glob("*.whl")
-    site = tmp_path / "site"
+    (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(site)
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+@pytest.mark.slow
+def test_a_wheel_has_its_data(site, tmp_path):
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import keras_spectral;"
         "assert keras_spectral.__file__.startswith(sys.argv[1]);"
@@ -147,6 +152,35 @@ def test_a_wheel_outside_any_checkout_has_its_data(tmp_path):
     )
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["status"] == "complete"
+
+
+def test_a_wheel_brings_the_recipes(site, tmp_path):
+    names = keras_spectral.experiments.list_recipes()
+    recipes = site / "keras_spectral" / "_recipes"
+    found = [
+        path.relative_to(recipes).with_suffix("").as_posix()
+        for path in recipes.rglob("*.toml")
+    ]
+    assert sorted(found) == names
+    program = (
+        "from keras_spectral.experiments import recipes as r; print(r.list_recipes())"
+    )
+
+    def listed():
+        return subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(site), "PATH": ""},
+            capture_output=True,
+            text=True,
+        )
+
+    assert listed().stdout.strip() == str(names)
+    recipes.rename(tmp_path / "away")
+    try:
+        assert "installed without its recipes" in listed().stderr
+    finally:
+        (tmp_path / "away").rename(recipes)
 
 
 def test_no_file_is_too_long():

@@ -39,7 +39,7 @@ class GAN(keras.Model):
 
     Example:
     >>> from keras_spectral import zoo
-    >>> gan = zoo.sn_resnet_gan(width=16, generator_width=16)
+    >>> gan = zoo.sn_resnet_gan(width=8, generator_width=8, discriminator_steps=2)
     >>> gan.compile()
     >>> images = np.random.default_rng(0).uniform(-1, 1, (10, 32, 32, 3))
     >>> history = gan.fit(images.astype("float32"), batch_size=10, verbose=0)

@@ -21,6 +21,15 @@ def small(seed=0, classes=10):
     )
 
 
+def checkpoints(folder):
+    """Save two networks with other weights, and a file that is no network."""
+    (folder / "deeper").mkdir(parents=True)
+    small(0).save(folder / "small_digits-a.keras")
+    small(1).save(folder / "deeper" / "small_digits-b.keras")
+    (folder / "broken_digits.keras").write_bytes(b"no zip")
+    return folder
+
+
 def sweeping(tmp_path, folder, models=("all",), **arguments):
     return run_sweep(
         list(models), folder, tmp_path / "out", trials=2,

@@ -67,7 +67,7 @@ def test_a_model_that_is_not_its_card_is_an_error(tmp_path, monkeypatch):
 def test_ctrl_c_keeps_what_was_finished(tmp_path):
     """The first classifier is finished, the second one interrupted."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "keras_spectral.cli", "demo", "--epochs", "200"]
+        [sys.executable, "-m", "keras_spectral.cli", "demo", "--epochs", "60"]
         + ["--output", str(tmp_path)],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

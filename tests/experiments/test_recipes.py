@@ -1,11 +1,6 @@
 """Recipes as files: what is in them, and what is said of mistakes."""
 
 import re
-import shutil
-import subprocess
-import sys
-import zipfile
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -16,7 +11,6 @@ from keras_spectral.experiments.recipe_settings import MeasureRecipe
 from keras_spectral.experiments.recipes import SIZES, recipe_path, recipes_folder
 from tests.test_references import REFERENCES
 
-ROOT = Path(__file__).parents[2]
 TEXT = recipe_path("stable_rank/table_6").read_text(encoding="utf-8")
 
 
@@ -132,42 +126,3 @@ def test_names():
     with pytest.raises(FileNotFoundError, match="Did you mean 'stable_rank/table_6'"):
         recipe_path("table_6")
     assert recipe_path("stable_rank/table_6").parent == recipes_folder() / "stable_rank"
-
-
-def test_the_wheel_brings_the_recipes(tmp_path):
-    """And finds them, unpacked outside of any checkout."""
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", tmp_path, ROOT],
-        check=True,
-    )
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "site")
-    found = {
-        path.relative_to(tmp_path / "site" / "keras_spectral" / "_recipes")
-        .with_suffix("")
-        .as_posix()
-        for path in (tmp_path / "site" / "keras_spectral" / "_recipes").rglob("*.toml")
-    }
-    assert sorted(found) == list_recipes()
-    program = (
-        "from keras_spectral.experiments import recipes as r; print(r.list_recipes())"
-    )
-    printed = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(tmp_path / "site"), "PATH": ""},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert printed.stdout.strip() == str(list_recipes())
-    shutil.rmtree(tmp_path / "site" / "keras_spectral" / "_recipes")
-    failed = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(tmp_path / "site"), "PATH": ""},
-        capture_output=True,
-        text=True,
-    )
-    assert "installed without its recipes" in failed.stderr

@@ -20,8 +20,8 @@ from keras_spectral.layers import SpectralNormalization
 from tests.experiments.sweeps import QUIET, small, sweeping
 
 
-def test_a_row_is_what_the_parts_say(tmp_path, folder):
-    rows = sweeping(tmp_path, folder, ["small_digits"])
+def test_a_row_is_what_the_parts_say(swept):
+    rows = [row for row in swept[0] if row.model == "small_digits"]
     assert [row.name for row in rows] == ["small_digits-b", "small_digits-a"]
     row, model = rows[1], small(0)
     digits = data.load("digits", image_size=8, channels=1)
@@ -86,12 +86,12 @@ def test_what_is_no_row_is_refused(values, message):
         SweepRow.from_dict(values)
 
 
-def test_one_bad_checkpoint_is_a_row(tmp_path, folder):
-    rows = sweeping(tmp_path, folder)
+def test_one_bad_checkpoint_is_a_row(swept):
+    rows, path = swept
     broken = next(row for row in rows if row.model == "broken_digits")
     assert "no Keras model" in broken.error and broken.alpha_pdf is None
     assert len(rows) == 3 and sum(row.error is None for row in rows) == 2
-    out = tmp_path / "out"
+    out = path / "out"
     table = json.loads((out / "table.json").read_text())
     assert table["status"] == "complete" and table["rows"] == rows.to_dicts()
     text = (out / "table.md").read_text()
@@ -392,8 +392,13 @@ def test_a_file_that_cannot_be_read_is_a_row(tmp_path, folder, monkeypatch):
             raise PermissionError(13, "Permission denied", str(path))
         return opened(path, *arguments, **keywords)
 
+    def measure(task):
+        locked = task.model == "locked_digits"
+        return (checkpoint_row.measure_checkpoint if locked else fake_row)(task)
+
     # Of root nothing can be locked.
     monkeypatch.setattr("builtins.open", refusing)
+    monkeypatch.setattr(sweep, "measure_checkpoint", measure)
     rows = sweeping(tmp_path, folder, ["small_digits", "locked_digits"])
     assert len({row.name for row in rows}) == len(rows) == 4
     for row in rows:

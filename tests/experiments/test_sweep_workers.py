@@ -41,9 +41,9 @@ def test_a_worker_that_dies_is_a_row(tmp_path, folder, monkeypatch):
 
 @pytest.mark.slow
 def test_a_killed_sweep_goes_on(tmp_path, folder):
-    """Ctrl-C after the first of 12 rows; the rerun leaves that one as it is."""
+    """Ctrl-C after the first of 6 rows; the rerun leaves that one as it is."""
     pytest.importorskip("distributed")
-    for seed in range(10):
+    for seed in range(2, 6):
         small(seed).save(folder / f"small_digits-{seed:02}.keras")
     out = tmp_path / "out"
     command = [sys.executable, "-m", "keras_spectral.cli", "sweep"]
@@ -68,7 +68,7 @@ def test_a_killed_sweep_goes_on(tmp_path, folder):
     assert process.returncode == 130
     assert "interrupted" in error and "Traceback" not in error
     finished = {path: path.stat().st_mtime_ns for path in out.glob("rows/*.json")}
-    assert 1 <= len(finished) < 12
+    assert 1 <= len(finished) < 6
     assert json.loads((out / "table.json").read_text())["status"] == "interrupted"
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert f"{len(finished)} rows are there already" in result.stdout

@@ -12,10 +12,12 @@ from keras_spectral.layers import SpectralNormalization, StableRankNormalization
 from tests.linalg import reference
 from tests.linalg.reference import (
     gradient,
+    gradient_of,
     gradient_of_squared_gradient,
     penalty,
     relative_error,
     slope_by_differences,
+    squared_gradient_by_differences,
     with_spectrum,
 )
 
@@ -217,13 +219,8 @@ def test_the_remedy_of_the_refusal_is_right(rng):
     kernel = ops.convert_to_numpy(layer.kernel)
     loss, inputs = loss_of(layer), ops.convert_to_tensor(x)
     found = gradient_of_squared_gradient(lambda w: loss(inputs, w), kernel)
-
-    def squared(kernel):
-        slope = gradient(lambda w: loss(inputs, w), kernel)
-        return (slope**2).sum()
-
     # Keras' `Dense` on torch has the precision of float32.
-    expected = slope_by_differences(squared, kernel, 1e-3)
+    expected = squared_gradient_by_differences(lambda w: loss(inputs, w), kernel, 1e-3)
     assert relative_error(found, expected) <= 1e-3
 
 
@@ -321,14 +318,12 @@ def test_third_derivative(rng):
         slope = recorded_gradient(lambda w: loss(inputs, w), kernel)
         return ops.sum(slope**2)
 
-    def squared_again(kernel):
-        return (gradient(squared, kernel) ** 2).sum()
-
+    first = gradient_of(squared)
     found = gradient(lambda w: ops.sum(recorded_gradient(squared, w) ** 2), kernel)
     direction = rng.standard_normal(kernel.shape)
     # Keras' `Dense` on torch has the precision of float32.
     step, tolerance = (1e-3, 1e-3) if BACKEND == "torch" else (1e-5, 1e-5)
-    ahead, behind = (squared_again(kernel + h * direction) for h in (step, -step))
+    ahead, behind = ((first(kernel + h * direction) ** 2).sum() for h in (step, -step))
     expected = (ahead - behind) / (2 * step)
     assert (found * direction).sum() == pytest.approx(expected, rel=tolerance)
 

@@ -59,6 +59,11 @@ compiled_by_default = False
 
 def gradient(function, x, compiled=None):
     """The gradient of a scalar function of a tensor, as a NumPy array."""
+    return gradient_of(function, compiled)(x)
+
+
+def gradient_of(function, compiled=None):
+    """Return x -> `gradient(function, x)`: compiled once, for many x."""
     compiled = compiled_by_default if compiled is None else compiled
     if BACKEND == "tensorflow":
         import tensorflow as tf
@@ -71,17 +76,29 @@ def gradient(function, x, compiled=None):
 
         if compiled:
             slope = tf.function(slope, jit_compile=compiled == "xla")
-        return slope(tf.constant(x)).numpy()
+        return lambda x: slope(tf.constant(x)).numpy()
     if BACKEND == "jax":
         import jax
 
         slope = jax.grad(function)
-        return np.asarray((jax.jit(slope) if compiled else slope)(ops.array(x)))
+        if compiled:
+            slope = jax.jit(slope)
+        return lambda x: np.asarray(slope(ops.array(x)))
     import torch
 
-    x = torch.tensor(x, requires_grad=True)
-    function(x).backward()
-    return x.grad.numpy()
+    def slope(x):
+        x = torch.tensor(x, requires_grad=True)
+        function(x).backward()
+        return x.grad.numpy()
+
+    return slope
+
+
+def squared_gradient_by_differences(function, matrix, step):
+    """What `gradient_of_squared_gradient` is, from differences of first derivatives."""
+    # JAX traces each call anew unless it is compiled.
+    slope = gradient_of(function, compiled_by_default or BACKEND == "jax")
+    return slope_by_differences(lambda x: (slope(x) ** 2).sum(), matrix, step)
 
 
 def gradient_of_squared_gradient(function, x):
