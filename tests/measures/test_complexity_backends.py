@@ -132,15 +132,48 @@ def test_the_operator_of_a_convolution():
     assert row.norm_21 == pytest.approx(np.linalg.norm(w, axis=1).sum(), rel=1e-4)
 
 
-def test_alignment_and_low_rank():
+def test_alignment(case):
+    """Of the parts x to h1, the block h1 to h2, and h2 to the outputs."""
+    model, twin, x, _ = case
+    found = measures.alignment(model, x[:4], batch_size=4)
+    names = ["a to b", "b to c", "whole network", "product bound"]
+    assert [row.name for row in found] == names
+    for at in range(4):
+        point = torch.tensor(x[at])
+        # J_2 J_1 and J_3 J_2 J_1; the factors are what makes the one of the other.
+        to_first, to_second, whole = (
+            torch.autograd.functional.jacobian(lambda x, i=i: twin(x)[i], point)
+            for i in range(3)
+        )
+        head = get_kernel(model, "c").T
+        h = twin(point)[0]
+        slope = 1 - torch.tanh(h @ get_kernel(model, "b") + get_kernel(model, "b", 1))
+        slope = slope * (2 - slope)
+        block = torch.eye(8, dtype=h.dtype) + slope[:, None] * get_kernel(model, "b").T
+        torch.testing.assert_close(block @ to_first, to_second)
+        one, two, three, pair, last, all_of = (
+            float(torch.linalg.matrix_norm(j, 2))
+            for j in (to_first, block, head, to_second, head @ block, whole)
+        )
+        expected = np.log([pair / one / two, last / two / three])
+        actual = [found.values[name][at] for name in names[:2]]
+        np.testing.assert_allclose(actual, expected, atol=2e-3)
+        expected = np.log(all_of / one / two / three)
+        assert found.values["whole network"][at] == pytest.approx(expected, abs=2e-3)
+    assert (found.values["product bound"] < found.values["whole network"]).all()
+
+
+def get_kernel(model, name, index=0):
+    array = keras.ops.convert_to_numpy(model.get_layer(name).weights[index])
+    return torch.tensor(array.astype("float64"))
+
+
+def test_low_rank():
     rng = np.random.default_rng(0)
     layers = [kl.Dense(n, "relu", use_bias=False) for n in (7, 6, 5)]
     model = keras.Sequential([keras.Input((4,)), *layers])
     kernels = [rng.normal(size=w.shape) for w in model.get_weights()]
     model.set_weights(kernels)
-    x = rng.normal(size=(5, 4))
-    found = measures.alignment(model, x)
-    assert all(row.maximum < 1e-4 for row in found)
     bound = low_rank_error_bound(model, 2, 1.0).bound
     values = [np.linalg.svd(kernel, compute_uv=False) for kernel in kernels]
     product = np.prod([v[0] for v in values])

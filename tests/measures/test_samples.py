@@ -131,8 +131,9 @@ def test_inputs(measure):
     ],
 )
 def test_margins_are_of_logits(last):
-    with pytest.raises(ValueError, match="must end in logits, of which margins are"):
-        complexity_measures(network(last), X, [0] * 6)
+    for measure in ("complexity", "certify"):
+        with pytest.raises(ValueError, match="must end in logits, of which margins ar"):
+            MEASURES[measure](network(last))
 
 
 def test_a_wrapped_softmax_and_one_that_only_its_outputs_show():
@@ -167,8 +168,9 @@ def test_labels():
         ([0, 1, 2, 3, 0, 0], "classes from 0 to 2.*from 0 to 3"),
         ([-1] * 6, "classes from 0 to 2"),
     ]:
-        with pytest.raises(ValueError, match=message):
-            complexity_measures(model, X, y)
+        for measure in (complexity_measures, certify):
+            with pytest.raises(ValueError, match=message):
+                measure(model, X, y)
     column = np.array([[0]] * 6)
     assert complexity_measures(model, X, column)[0].samples == 6
 
