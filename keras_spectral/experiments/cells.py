@@ -185,6 +185,8 @@ def train_cell(cell) -> dict:
     model = _model(network, variant, data)
     state = Checkpoint(Path(cell.folder) / "state" / f"{cell.key}.npz", environment())
     history, seconds = _trained(cell, model, data, state)
+    # What is kept loads without our optimizer, and is half as large.
+    model.compiled, model.optimizer = False, None
     with replacing(trained) as temporary:
         model.save(temporary)
     layers = [

@@ -31,7 +31,9 @@ def start_keras(console):
     with console.status("Starting Keras ..."), _native_messages_kept():
         import keras
 
-        import keras_spectral.layers  # noqa: F401  (registers the layers)
+        # Registered by their modules: what files of models may name.
+        import keras_spectral.experiments.optimizers
+        import keras_spectral.layers  # noqa: F401
 
         # The first operation is what looks for devices.
         keras.ops.zeros(())
