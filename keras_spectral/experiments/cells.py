@@ -174,17 +174,20 @@ def train_cell(cell) -> dict:
     """Train a cell from where its checkpoint is, and measure it."""
     import keras
 
-    from keras_spectral import convert, measures
+    from keras_spectral import measures
+    from keras_spectral.experiments.inputs import load_keras
 
     recipe, network, variant = cell.parts()
     data = _data(recipe, cell)
     trained = Path(cell.folder) / "models" / f"{cell.key}.keras"
     if cell.row is not None and trained.is_file():
-        return measured(cell.row, convert.load_model(trained), data, recipe)
+        return measured(cell.row, load_keras(trained), data, recipe)
     keras.utils.set_random_seed(cell.seed)
     model = _model(network, variant, data)
     state = Checkpoint(Path(cell.folder) / "state" / f"{cell.key}.npz", environment())
     history, seconds = _trained(cell, model, data, state)
+    # What is kept loads without our optimizer, and is half as large.
+    model.compiled, model.optimizer = False, None
     with replacing(trained) as temporary:
         model.save(temporary)
     layers = [

@@ -7,10 +7,11 @@ import keras
 import msgspec
 import numpy as np
 
-from keras_spectral import compression, convert
+from keras_spectral import compression, convert, surgery
 from keras_spectral.compression.heavy_tail import CompressionRow
 from keras_spectral.experiments import inputs
 from keras_spectral.experiments.checkpoint_task import file_digest
+from keras_spectral.layers.reparametrization import Reparametrization
 from keras_spectral.linalg.arrays import stable_rank_of
 from keras_spectral.measures import fit_power_law
 from keras_spectral.measures.power_law import FitStatus
@@ -151,6 +152,9 @@ def _measure(task):
         model = convert.from_torch(path, task.model)
     else:
         model = inputs.load_keras(path)
+        if any(isinstance(x.layer, Reparametrization) for x in weights(model)):
+            # What is compressed is what the network computes with.
+            model = surgery.unwrap(model)
     evaluate = None
     if task.data is not None:
         dataset = inputs.test_data(task.data, model)
@@ -193,7 +197,7 @@ def _measure(task):
 def _final_dense(model):
     """Return the `models.Weight` of the layer that the paper compresses.
 
-    One in a wrapper counts, and is then refused: not an earlier layer in its place.
+    One in another layer counts, and is then refused: not an earlier one in its place.
     """
     layers = [
         layer

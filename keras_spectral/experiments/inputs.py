@@ -39,6 +39,9 @@ def start_keras(console):
 
 def load_keras(source, name=None):
     """Return the model of a `.keras` file."""
+    # Registered by their modules: what a file may name.
+    import keras_spectral.experiments.optimizers
+    import keras_spectral.layers  # noqa: F401
     from keras_spectral import convert
 
     if name is not None:

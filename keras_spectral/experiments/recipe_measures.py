@@ -140,8 +140,9 @@ def _sweep(recipe, output, directory, workers, scheduler, console):
     return Rows(
         [_compared(row, printed.get(row.model)) for row in found],
         title=f"{recipe.item}: {recipe.title}",
-        caption="The paper's number stands before ours. Rule: w <= sd, the paper's words. Tables of both rules and the "
-        f"figure of stable ranks are in {output / 'sweep'}",
+        caption="The paper's number stands before ours. Rule: w <= sd, the paper's "
+        "words. Tables of both rules and the figure of stable ranks are in "
+        f"{output / 'sweep'}",
     )
 
 

@@ -173,6 +173,8 @@ def _finished(folder, cell):
 
 
 def _keep(folders, cell, row):
+    if row["error"] is not None and cell.row is not None:
+        return  # What was trained stays, and is measured again by the next run.
     write_json(folders["cells"] / f"{cell.key}.json", row)
     if row["error"] is not None:
         return

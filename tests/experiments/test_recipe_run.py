@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 
 import keras
 import numpy as np
@@ -144,6 +145,16 @@ def test_recipes_share_cells_and_networks(one, tmp_path, monkeypatch):
     # The first recipe finds all that it needs, and a table stands for each.
     (third,) = run_recipe(one, **settings).cells
     assert third == second
+    (path,) = (tmp_path / "out" / "models").iterdir()
+    with zipfile.ZipFile(path) as archive:  # It loads where our optimizer is not known.
+        assert b"SGD" not in archive.read("config.json")
+    # A measure that fails does not cost what was trained.
+    (path,) = (tmp_path / "out" / "cells").iterdir()
+    before = path.read_bytes()
+    monkeypatch.setattr(cells, "measured", None)
+    more = 'measures=["margin_50"]'
+    (failed,) = run_recipe(one, changes=[more], **settings).cells
+    assert "TypeError" in failed["error"] and path.read_bytes() == before
     folder = tmp_path.name
     tables = {path.name for path in (tmp_path / "out").glob("*.md")}
     assert tables == {f"{folder}-{name}-paper.md" for name in ("recipe", "other")}

@@ -334,9 +334,13 @@ def test_which_layer_is_the_final_dense_one(tmp_path):
     nested = rows["nested"]
     assert (nested.layer, nested.compressed, nested.error) == ("head", 120, None)
     assert {row.name for row in nested.compressions} == {"head"}
+    # Of a wrapped head the kernel that it computes with, here W / |W|.
+    kernel = np.array(keras.Model(inputs, models["wrapped"]).layers[-1].layer.kernel)
+    norms = np.linalg.norm(kernel), np.linalg.norm(kernel, 2)
+    assert (rows["wrapped"].compressed, rows["wrapped"].error) == (120, None)
+    assert rows["wrapped"].stable_rank == pytest.approx((norms[0] / norms[1]) ** 2)
     assert (rows["timed"].compressed, rows["timed"].classes) == (21, 7)
     for name, match in [
-        ("wrapped", "keras_spectral.unwrap"),
         ("quantized", "'head', which is quantized"),
         ("without", "final dense layer"),
     ]:
