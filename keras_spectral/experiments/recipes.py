@@ -116,7 +116,7 @@ def load_recipe(path, size=None, changes=()) -> Recipe | MeasureRecipe:
     for change in changes:
         content = _merged(content, _change(change))
     measures = {"sweep", "figure"} & content.keys()
-    kind = MeasureRecipe if measures else Recipe
+    kind: Any = MeasureRecipe if measures else Recipe
     try:
         recipe = msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
