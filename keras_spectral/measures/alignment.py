@@ -34,7 +34,8 @@ def alignment(
       |J_(l+1) J_l| / (|J_(l+1)| |J_l|);
     - `"whole network"`, |J_f| / prod |J_l|;
     - `"product bound"`, |J_f| / `lipschitz_bound(model, method="product")`, which adds
-      up the branches of a block, too.
+      up the branches of a block, too. A network that has none, such as one with
+      attention, has no such row, and the caption says why.
 
     Args:
         model: A built `keras.Sequential` or functional `keras.Model` with one output
@@ -47,9 +48,8 @@ def alignment(
         `Distributions`. Norms of large Jacobians come by power iteration, from below.
 
     Raises:
-        ValueError: If the model has no bound, or several kernels and no tensor between
-            them that all paths go through; is not built or not finite, or inputs do not
-            fit.
+        ValueError: If the model has several kernels and no tensor between them that
+            all paths go through, is not built or not finite, or inputs do not fit.
 
     Example: two projections on different axes.
     >>> layers = [keras.layers.Dense(2, use_bias=False) for _ in range(2)]
@@ -63,7 +63,12 @@ def alignment(
     samples = Samples(model, x, batch_size=batch_size)
     norms = JacobianNorms(model, batch_size=batch_size)
     points, names = _points(model, norms)
-    bound = lipschitz_bound(model, method="product")
+    bound, missing = None, ""
+    try:
+        bound = lipschitz_bound(model, method="product").log10_bound * math.log(10)
+    except ValueError as error:  # What else it refuses is refused by now.
+        names.remove("product bound")
+        missing = f" No product bound: {error}"
     values = {name: [] for name in names}
     for inputs, _ in samples.each("Alignment", progress):
         between = [_logs(norms, inputs, *ends) for ends in _pairs(points, 1)]
@@ -77,12 +82,13 @@ def alignment(
             values[name].append(together - one - two)
         whole = _logs(norms, inputs, points[0], points[-1])
         values["whole network"].append(whole - sum(between))
-        values["product bound"].append(whole - bound.log10_bound * math.log(10))
+        if bound is not None:
+            values["product bound"].append(whole - bound)
     return Distributions(
         {name: np.concatenate(parts) for name, parts in values.items()},
         title=f"Alignment of {model.name}, natural logarithms",
         caption=f"0 is perfect alignment. {norms.how}. Left out: samples where a "
-        "Jacobian is zero.",
+        f"Jacobian is zero.{missing}",
     )
 
 
@@ -101,8 +107,8 @@ def _points(model, norms):
         raise ValueError(
             "`model` must have a tensor between its kernels that all paths go through: "
             "alignment is of neighbours in a product. Received: "
-            f"'{model.name}', where {', '.join(*parts.values())} are side by side. "
-            "Take a part of the model, such as a branch."
+            f"'{model.name}', where {', '.join(*parts.values())} have none. Take a "
+            "part of the model, such as a branch."
         )
     names, pairs = [], _pairs([found[0] for found in parts.values()], 1)
     for at, (one, two) in enumerate(pairs):

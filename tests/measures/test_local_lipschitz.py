@@ -231,11 +231,26 @@ def test_alignment_where_layers_are_used_again(rng):
         np.testing.assert_allclose(found.values[name], value, atol=1e-5)
 
 
+def test_alignment_where_there_is_no_bound(rng):
+    """Labels stay as they are; their embedding has no Lipschitz constant."""
+    x, label = keras.Input((4,)), keras.Input((), dtype="int32")
+    h = kl.Dense(5, use_bias=False, name="one")(x)
+    h = kl.Concatenate()([h, kl.Embedding(3, 2, name="class")(label)])
+    model = keras.Model([x, label], kl.Dense(3, use_bias=False, name="two")(h))
+    first, _, second = model.get_weights()
+    found = alignment(model, [rng.normal(size=(3, 4)), np.arange(3)])
+    assert [row.name for row in found] == ["one to two", "whole network"]
+    assert "No product bound" in found.caption and "'class'" in found.caption
+    norms = [np.linalg.norm(w, 2) for w in (first, second, first @ second[:5])]
+    expected = np.log(norms[2] / norms[0] / norms[1])
+    np.testing.assert_allclose(found.values["one to two"], expected, atol=1e-5)
+
+
 def test_branches_side_by_side_have_no_alignment(rng):
     x = keras.Input((4,))
     branches = [kl.Dense(4, name="left")(x), kl.Dense(4, name="right")(x)]
     model = keras.Model(x, kl.Add()(branches))
-    with pytest.raises(ValueError, match="all paths go through.*left, right are side"):
+    with pytest.raises(ValueError, match="all paths go through.*left, right have none"):
         alignment(model, rng.normal(size=(2, 4)))
 
 
