@@ -1,4 +1,4 @@
-"""Hundreds of thousands of tensors in the memory that any file may take."""
+"""A hundred thousand tensors, and more, in the memory that any file may take."""
 
 import io
 import os
@@ -18,21 +18,22 @@ from keras_spectral.convert.files import pickle_memo, pickle_source
 from keras_spectral.convert.files.pickles import read_pickle
 from tests.faults.programs import ORDERED, REBUILD, get, put, storage
 
-COUNT = 300_000
-# Nothing is imported after the limit; what is printed is compared with PyTorch's.
+COUNT = 100_000
+# Nothing is imported after the limit, of less than 1,024 bytes a tensor, with names and
+# all; 64 MiB are too few. What is printed is compared with PyTorch's.
 READER = """
 import pathlib, resource, sys
 import h5py, ml_dtypes, numpy
 from keras_spectral.convert import read_checkpoint
 size = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * 4096
-resource.setrlimit(resource.RLIMIT_AS, (size + 256 * 2**20,) * 2)
+resource.setrlimit(resource.RLIMIT_AS, (size + 96 * 2**20,) * 2)
 state = read_checkpoint(sys.argv[1])
 print(len(state), len(state.aliases), set(state.shapes.values()))
-print(state["layer7.weight"], state["layer299999.weight"])
+print(state["layer7.weight"], state["layer99999.weight"])
 """
 
 
-def test_300_000_tensors(tmp_path):
+def test_100_000_tensors(tmp_path):
     base = torch.arange(2.0 * COUNT).reshape(COUNT, 2)
     torch.save({f"layer{n}.weight": base[n] for n in range(COUNT)}, tmp_path / "w")
     done = subprocess.run(
@@ -41,7 +42,7 @@ def test_300_000_tensors(tmp_path):
         capture_output=True,
         text=True,
     )
-    rows = base[7].numpy(), base[299_999].numpy()
+    rows = base[7].numpy(), base[99_999].numpy()
     expected = f"{COUNT} 0 {{(2,)}}\n{rows[0]} {rows[1]}\n"
     assert done.stdout == expected, done.stderr[-2000:]
 
