@@ -15,14 +15,12 @@ from keras_spectral.measures.lipschitz_activations import (
 )
 from keras_spectral.measures.lipschitz_layers import behaviour, split_activation
 from keras_spectral.measures.lipschitz_operations import operation_behaviour
+from keras_spectral.measures.lipschitz_spread import Spread
 from keras_spectral.measures.logarithms import log, log_norm, log_sum
 from keras_spectral.models.graph import follow
 from keras_spectral.models.keras_internals import functional_graph
 from keras_spectral.models.reasons import Unfit
 
-# How many numbers a tensor may have whose spread is followed.
-LARGEST_SPREAD = 2048
-_IDENTITY = object()
 # A batch that no other size is likely to equal.
 _BATCH = 7919
 
@@ -32,19 +30,12 @@ class Base:
 
     Args:
         logs: Array (inputs,), natural logarithms of the bounds by each input.
-        inverse: Symmetric matrix P with d d' <= P for every difference d of inputs at
-            distance one, over all numbers of the tensor; `_IDENTITY`; or `None`.
     """
 
-    def __init__(self, logs, inverse=None):
-        self.logs, self.inverse = logs, inverse
+    def __init__(self, logs):
+        self.logs = logs
         # On a ball only: how far it moves, and how far rounding has moved its center.
         self.ball = self.error = None
-
-    @property
-    def is_input(self):
-        """Whether it is the network's one input."""
-        return self.inverse is _IDENTITY
 
 
 class Value:
@@ -79,14 +70,16 @@ class Walk:
         Raises:
             ValueError: If layers have no bound, or shapes are not known.
         """
-        self.rows, self.alerts, self.refusals = [], [], []
+        self.rows, self.alerts, self.refusals, self.spreads = [], [], [], []
         shapes = _input_shapes(model, input_shape)
         values = []
         for at, shape in enumerate(shapes):
             logs = np.full(len(shapes), -math.inf)
             logs[at] = 0.0
-            alone = self.merges and len(shapes) == 1
-            base = Base(logs, _IDENTITY if alone else None)
+            base = Base(logs)
+            if self.merges and len(shapes) == 1:
+                size = math.prod(shape)
+                self.spreads = [Spread(base, size, joint) for joint in (False, True)]
             values.append(Value(shape, [(base, LinearMap.identity(shape))]))
             self.begin(values[-1], at)
         self.outputs = outputs = follow(model, values, self._call)
@@ -109,11 +102,9 @@ class Walk:
             rows = map.row_norms()
             rows = map.norm()[0] if rows is None else rows
             total += rows * math.exp(min(log_norm(base.logs), 700.0))
-        spread = self._spread(value)
-        if spread is None or not np.isfinite(spread).all():
-            return total
-        rows = np.sqrt(np.maximum(np.diag(spread), 0.0)).reshape(value.shape)
-        return np.minimum(total, rows)
+        for spread, rows in self._known(value):
+            total = np.fmin(total, spread.deviations(rows).reshape(value.shape))
+        return total
 
     def begin(self, value, at):
         """Tell what is known of an input, which is nothing."""
@@ -180,7 +171,9 @@ class Walk:
             value = self._nonlinear(operation.name, kind, value, found)
             if value.shape == tuple(shape):
                 return value
-            return Value(shape, [(value.terms[0][0], LinearMap.identity(shape))])
+            ((base, _),) = value.terms
+            self._follow(base, math.prod(shape), ())
+            return Value(shape, [(base, LinearMap.identity(shape))])
         self.kinds[operation.name] = kind
         terms = [(base, map.then(found, operation.name)) for base, map in value.terms]
         value = Value(shape, terms)
@@ -210,29 +203,29 @@ class Walk:
         stacked = self._stacked(operation, values, shape)
         if stacked is not None:
             return stacked
-        parts = [self._settled(value).terms[0][0].logs for value in values]
-        logs = log_sum([2 * part for part in parts]) / 2
+        added = self._side_by_side(operation, values, shape)
+        self.parts = [self._settled(value) for value in values]
+        logs = log_sum([2 * part.terms[0][0].logs for part in self.parts]) / 2
         kind = type(operation).__name__
-        return self._new(operation.name, kind, math.nan, "certified", logs, shape)
+        return self._new(
+            operation.name, kind, math.nan, "certified", logs, shape, added
+        )
 
     def _stacked(self, operation, values, shape):
         """Return linear maps of one base side by side as one; `None` for others."""
-        kind = type(operation).__name__
         bases = {id(base): base for value in values for base, _ in value.terms}
-        # Constants between them would have places, too.
-        whole = math.prod(shape) == sum(math.prod(value.shape) for value in values)
-        if not self.merges or len(bases) > 1 or not whole:
+        join = _joiner(operation)
+        if not self.merges or len(bases) > 1 or join is None:
             return None
-        if kind not in ("Concatenate", "Stack"):
+        if not _whole(values, shape):
             return None
-        axis = operation.axis
-        join = np.stack if kind == "Stack" else np.concatenate
         map = LinearMap.stacked(
             [value.terms[0][1] for value in values],
-            lambda arrays: join(arrays, axis=axis),
+            join,
             shape,
             operation.name,
-            kind == "Concatenate" and axis in (-1, len(shape)),
+            type(operation).__name__ == "Concatenate"
+            and operation.axis in (-1, len(shape)),
         )
         return Value(shape, [(*bases.values(), map)])
 
@@ -247,9 +240,11 @@ class Walk:
             kind = self.kinds.get(*names, kind)
         return self._new(" + ".join(names), kind, constant, how, logs, value.shape)
 
-    def _new(self, name, kind, constant, how, logs, shape, inverse=None):
+    def _new(self, name, kind, constant, how, logs, shape, added=None):
         self.rows.append((name, kind, constant, how, log_norm(logs) / math.log(10)))
-        base = Base(logs, inverse)
+        base = Base(logs)
+        if added is not None:
+            self._follow(base, math.prod(shape), added)
         return Value(shape, [(base, LinearMap.identity(shape))])
 
     def _bounds(self, value):
@@ -259,69 +254,67 @@ class Walk:
             constant, how = map.norm()
             parts.append(log(constant) + base.logs)
             self.norms.append(constant)
+        logs = log_sum(parts) if len(parts) > 1 else parts[0]
+        for spread, rows in self._known(value):
+            if spread.matrix is not None and np.isfinite(spread.matrix).all():
+                found = np.array([0.5 * log(matrix_norm(spread.of(rows)))])
+                if found[0] < logs[0]:
+                    logs, how = found, "certified"
+                    constant = math.exp(min(found[0] - base.logs[0], 700.0))
         if len(parts) > 1:
-            return log_sum(parts), math.nan, "certified"
-        spread = None if value.terms[0][0].is_input else self._spread(value)
-        if spread is not None:
-            logs = np.array([0.5 * log(matrix_norm(spread))])
-            if logs[0] < parts[0][0]:
-                return logs, math.exp(logs[0] - base.logs[0]), "certified"
-        return parts[0], constant, how
+            return logs, math.nan, "certified"
+        return logs, constant, how
 
-    def _spread(self, value):
-        """Return A P A' for a value A b, where P is known of its base b."""
-        if len(value.terms) > 1:
-            return None
-        base, map = value.terms[0]
-        matrix = map.factored
-        if base.inverse is None or matrix is None or len(matrix) > LARGEST_SPREAD:
-            return None
-        return matrix @ (matrix.T if base.is_input else base.inverse @ matrix.T)
+    def _known(self, value):
+        """Return pairs of a `Spread` and the value's rows in it, where it has them."""
+        pairs = [(spread, spread.rows(value)) for spread in self.spreads]
+        return [(spread, rows) for spread, rows in pairs if rows is not None]
+
+    def _follow(self, base, size, added):
+        """Name what was added to spreads; begin again where none was."""
+        total = log_norm(base.logs)
+        for spread in self.spreads:
+            if spread in added:
+                spread.named(base)
+            elif not spread.joint and abs(total) < 300:
+                spread.restart(base, size, math.exp(total))
+
+    def _bent(self, value, least, largest):
+        """Return the spreads that hold what slopes between two arrays make of it."""
+        return [
+            spread
+            for spread, rows in self._known(value)
+            if spread.bend(rows, least, largest) is not None
+        ]
+
+    def _side_by_side(self, operation, values, shape):
+        """Return the spreads that hold values of several tensors side by side."""
+        join = _joiner(operation)
+        if join is None or not _whole(values, shape):
+            return []
+        return [spread for spread in self.spreads if spread.stack(values, join)]
 
     def _nonlinear(self, name, kind, value, found):
-        inverse = None
-        if self.merges and found.slopes is not None:
+        base, added = self._settled(value).terms[0][0], ()
+        if found.slopes is not None:
             slopes = (np.full(math.prod(value.shape), end) for end in found.slopes)
-            inverse = self._beyond(value, *slopes)
-        value = self._settled(value)
-        base = value.terms[0][0]
+            added = self._bent(value, *slopes)
         logs = base.logs + log(found.constant)
-        return self._new(
-            name, kind, found.constant, "table", logs, value.shape, inverse
-        )
+        return self._new(name, kind, found.constant, "table", logs, value.shape, added)
 
-    def _beyond(self, value, least, largest):
-        """Return the `inverse` of what slopes between two arrays make of a value.
 
-        What comes out is A v + B z, A and B the least slopes and the ranges, and z some
-        part of v, of the entries u whose slope is not fixed: c z'(v - z) >= 0. With
-        v v' <= S, by the S-procedure (v, z) lies within the matrix
-        [[S + c^2 S_u X S_u', c S_u X], [c X S_u', X]], where
-        X = (2 c I - c^2 S_uu)^-1, for any c below 2 / |S_uu|. ECLipsE-Fast has A = 0,
-        B = I and c = 1 / |S_uu|; where the ranges B are small, a smaller c is better.
-        """
-        spread = self._spread(value)
-        if spread is None or not np.isfinite(spread).all():
-            return None
-        spread = (spread + spread.T) / 2
-        free = np.flatnonzero(largest > least)
-        among = spread[np.ix_(free, free)]
-        norm = matrix_norm(among)
-        result = least[:, None] * spread * least
-        if norm:
-            values, vectors = np.linalg.eigh(among)
-            values = np.clip(values, 0, norm)
-            fixed = least[:, None] * (spread[:, free] @ vectors)
-            ranges = np.zeros_like(fixed)
-            ranges[free] = (largest - least)[free, None] * vectors
-            parts = [
-                (c * fixed + ranges) / np.sqrt(2 * c - c**2 * values)
-                for c in np.logspace(-9, 0, 19) / norm
-            ]
-            part = min(parts, key=np.linalg.norm)
-            result = result + part @ part.T
-        result[np.diag_indices_from(result)] += 1e-12 * np.trace(result)
-        return result
+def _joiner(operation):
+    """Return the function that puts arrays side by side; `None` for what does not."""
+    kind = type(operation).__name__
+    if kind not in ("Concatenate", "Stack"):
+        return None
+    join = np.stack if kind == "Stack" else np.concatenate
+    return lambda arrays: join(arrays, axis=operation.axis)
+
+
+def _whole(values, shape):
+    """Return whether nothing is between values, such as constants, in a tensor."""
+    return math.prod(shape) == sum(math.prod(value.shape) for value in values)
 
 
 def _input_shapes(model, input_shape):

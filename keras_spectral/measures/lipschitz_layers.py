@@ -22,7 +22,13 @@ from keras_spectral.measures.lipschitz_activations import (
     Unbounded,
     activation_of,
 )
-from keras_spectral.measures.lipschitz_slopes import leaky, normalized_near, piecewise
+from keras_spectral.measures.lipschitz_maxima import GLOBAL, POOLINGS
+from keras_spectral.measures.lipschitz_slopes import (
+    grouped_near,
+    leaky,
+    normalized_near,
+    piecewise,
+)
 from keras_spectral.models.slots import check_plain, kernel_slots
 
 # They change nothing in inference, or only where numbers stand.
@@ -52,8 +58,7 @@ _GLOBAL_AVERAGES = (
     kl.GlobalAveragePooling2D,
     kl.GlobalAveragePooling3D,
 )
-_MAXIMA = (kl.MaxPooling1D, kl.MaxPooling2D, kl.MaxPooling3D)
-_GLOBAL_MAXIMA = (kl.GlobalMaxPooling1D, kl.GlobalMaxPooling2D, kl.GlobalMaxPooling3D)
+_SEPARABLE = (kl.SeparableConv1D, kl.SeparableConv2D)
 _UPSAMPLINGS = (kl.UpSampling1D, kl.UpSampling2D, kl.UpSampling3D)
 # Layers that no number bounds, and what to do.
 _REFUSED = {
@@ -292,9 +297,8 @@ def _slope(attribute):
             least = min(least, 0.0)
         slopes = (min(least, 1.0), max(largest, 1.0))
         constant = max(1.0, float(np.abs(slope).max()))
-        on = None
-        if type(layer) is not kl.ELU and least == largest:
-            on = leaky(least)
+        # `PReLU` has a slope of its own for each number.
+        on = None if type(layer) is kl.ELU else leaky(slope)
         return Nonlinearity(constant, slopes, slopes_on=on)
 
     return constant
@@ -320,6 +324,8 @@ def _layer_normalization(layer, shape, output_shape):
     near = None
     if type(layer) is kl.LayerNormalization:
         near = normalized_near(layer.axis, layer.epsilon, gamma, centered=True)
+    if type(layer) is kl.GroupNormalization:
+        near = grouped_near(layer.axis, layer.groups, shape, layer.epsilon, gamma)
     return Nonlinearity(
         gamma / math.sqrt(layer.epsilon),
         constant_near=near,
@@ -362,18 +368,12 @@ def _array(variable):
     return np.asarray(ops.convert_to_numpy(variable), "float64")
 
 
-_WITH_ACTIVATION = (
-    *KERNEL_KINDS,
-    MaskedConv2D,
-    kl.EinsumDense,
-    kl.SeparableConv1D,
-    kl.SeparableConv2D,
-)
+_WITH_ACTIVATION = (*KERNEL_KINDS, MaskedConv2D, kl.EinsumDense, *_SEPARABLE)
 _KINDS: list[tuple[tuple, Callable]] = [
     (tuple(KERNEL_KINDS), _kernel_layer),
     ((MaskedConv2D,), _kernel_layer),
     ((kl.EinsumDense,), _einsum),
-    ((kl.SeparableConv1D, kl.SeparableConv2D), _separable),
+    (_SEPARABLE, _separable),
     ((kl.BatchNormalization,), _batch_normalization),
     ((LipschitzBatchNormalization,), _lipschitz_batch_normalization),
     ((ConditionalBatchNormalization,), _conditional),
@@ -384,8 +384,8 @@ _KINDS: list[tuple[tuple, Callable]] = [
     ((kl.RepeatVector,), lambda layer, _, after: _run(layer, after, layer.n**0.5)),
     (_GLOBAL_AVERAGES, _global_average),
     ((*_AVERAGES, *_UPSAMPLINGS, kl.Resizing), _by_axes),
-    (_MAXIMA, _maximum),
-    (_GLOBAL_MAXIMA, lambda *_: Nonlinearity(1.0)),
+    (POOLINGS, _maximum),
+    (GLOBAL, lambda *_: Nonlinearity(1.0)),
     ((kl.Softmax,), lambda *_: Nonlinearity(0.5)),
     ((kl.LeakyReLU,), _slope("negative_slope")),
     ((kl.ELU,), _slope("alpha")),

@@ -13,6 +13,7 @@ from keras_spectral.measures.linear_maps import LARGEST_MATRIX, Step
 from keras_spectral.measures.lipschitz_activations import Nonlinearity, Unbounded
 from keras_spectral.measures.lipschitz_graph import Value, Walk
 from keras_spectral.measures.lipschitz_layers import split_activation
+from keras_spectral.measures.lipschitz_maxima import GLOBAL, POOLINGS, Maxima, windows
 from keras_spectral.measures.lipschitz_slopes import normalized_near
 from keras_spectral.measures.logarithms import log, log_norm
 
@@ -103,7 +104,44 @@ class LocalWalk(Walk):
             made = operation(*arguments, **keywords)
         return _array(keras.tree.flatten(made)[0])
 
+    def _maxima(self, operation, value, found, shape):
+        """Return what maximum pooling makes: a choice, where each window's is fixed."""
+        name, where = operation.name, value.where
+        maxima = Maxima(windows(operation, value.shape, shape), where)
+        if not np.array_equal(maxima.center[0], self.center.reshape(-1)):
+            raise Unbounded("its windows are not where they were taken to be")
+        size = where.center.size
+        counts = maxima.counts(size)
+        constant = min(found.constant, math.sqrt(counts.max()))
+        radii = maxima.radii.reshape(shape)
+        if maxima.fixed:
+            first = maxima.places[0]
+
+            def chosen(x):
+                return x.reshape(len(x), -1)[:, first].reshape(-1, *shape)
+
+            step = Step(chosen, tuple(shape), constant, "exact", one_sign=True)
+            terms = [(base, map.then(step, name)) for base, map in value.terms]
+            value = Value(shape, terms)
+            self._place(value, self.center, found.constant * where.error, radii)
+            return value
+        kept = (counts > 0).reshape(value.shape)
+        base = self._settled(self._kept(name, value, kept)).terms[0][0]
+        added = [
+            spread
+            for spread, rows in self._known(value)
+            if maxima.add(spread, rows, self.radius)
+        ]
+        logs = base.logs + log(constant)
+        kind = type(operation).__name__
+        new = self._new(name, kind, constant, "table", logs, shape, added)
+        ball = constant * base.ball * (1 + 1e-12)
+        error = found.constant * base.error
+        return self._base(new, self.center, radii, ball, error)
+
     def _applied(self, operation, value, found, shape):
+        if type(operation) in (*POOLINGS, *GLOBAL):
+            return self._maxima(operation, value, found, shape)
         before = value.where
         value = super()._applied(operation, value, found, shape)
         if not isinstance(found, Step):
@@ -139,11 +177,10 @@ class LocalWalk(Walk):
         if all(row is not None for row in rows):
             pairs = list(zip(rows, (base for base, _ in value.terms), strict=True))
             found.append(sum(row * base.ball for row, base in pairs))
-            spread = self._spread(value)
-            if spread is not None:
-                rows = np.sqrt(np.maximum(np.diag(spread), 0.0)).reshape(center.shape)
-                moved = sum(row * base.error for row, base in pairs)
-                found.append(rows * self.radius + moved)
+            moved = sum(row * base.error for row, base in pairs)
+            for spread, rows in self._known(value):
+                reach = spread.deviations(rows).reshape(center.shape)
+                found.append(np.nan_to_num(reach, nan=np.inf) * self.radius + moved)
         radii = np.full(center.shape, math.inf)
         for array in found:
             radii = np.minimum(radii, array * (1 + 1e-9) + error)
@@ -177,10 +214,9 @@ class LocalWalk(Walk):
             error = _norm([v.where.error for v in values])
             self._place(value, self.center, error, radii)
             return value
-        values = [self._settled(value) for value in values]
         value = super()._joined(operation, values, shape)
-        balls = [v.terms[0][0].ball for v in values]
-        errors = [v.terms[0][0].error for v in values]
+        balls = [v.terms[0][0].ball for v in self.parts]
+        errors = [v.terms[0][0].error for v in self.parts]
         return self._base(value, self.center, radii, _norm(balls), _norm(errors))
 
     def _settled(self, value, kind="merged"):
@@ -226,7 +262,7 @@ class LocalWalk(Walk):
             if not math.isfinite(constant):
                 raise Unbounded("the ball holds points where it is not Lipschitz")
             logs = base.logs + log(constant)
-            new = self._new(name, kind, constant, "table", logs, center.shape)
+            new = self._new(name, kind, constant, "table", logs, center.shape, ())
             ball = constant * base.ball + rounding * math.sqrt(center.size)
             radii = np.full(center.shape, ball)
             error = constant * base.error + rounding * math.sqrt(center.size)
@@ -234,14 +270,13 @@ class LocalWalk(Walk):
         if np.array_equal(least, largest):
             return self._linear(name, value, least, center, rounding)
         sizes = np.maximum(np.abs(least), np.abs(largest))
-        inverse = self._beyond(value, least.reshape(-1), largest.reshape(-1))
         kept = sizes > 0
-        value = self._kept(name, value, kept)
-        made = self._settled(value)
+        made = self._settled(self._kept(name, value, kept))
+        added = self._bent(value, least.reshape(-1), largest.reshape(-1))
         base = made.terms[0][0]
         constant = float(sizes.max())
         logs = base.logs + log(constant)
-        new = self._new(name, kind, constant, "table", logs, center.shape, inverse)
+        new = self._new(name, kind, constant, "table", logs, center.shape, added)
         error = constant * base.error + rounding * math.sqrt(center.size)
         ball = constant * base.ball + rounding * math.sqrt(center.size)
         radii = sizes * where.radii * (1 + 1e-9) + rounding
@@ -304,7 +339,7 @@ class LocalWalk(Walk):
             for size, base in zip(sizes, bases, strict=True)
         ]
         logs = np.logaddexp(*parts)
-        made = self._new(operation.name, kind, math.nan, "certified", logs, shape)
+        made = self._new(operation.name, kind, math.nan, "certified", logs, shape, ())
         rounding = 64 * self.epsilon * _norm(first.largest) * _norm(second.largest)
         rounding *= max(1, first.center.size if radii is None else 1)
         pairs = list(zip(sizes, bases, strict=True))

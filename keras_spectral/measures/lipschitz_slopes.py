@@ -57,12 +57,16 @@ def smooth(derivative, turns):
 
 
 def leaky(slope):
-    """Return `piecewise` of a slope below zero and 1 above."""
+    """Return `piecewise` of a slope below zero and 1 above.
+
+    Args:
+        slope: Float, or an array of them, one a number.
+    """
     slopes_on = piecewise([0.0], [slope, 1.0])
-    if slope in (0.0, 1.0):
+    if np.ndim(slope) == 0 and slope in (0.0, 1.0):
         return slopes_on
     # TensorFlow takes the nearest number of float32 for it.
-    most = 1e-7 * abs(slope)
+    most = 1e-7 * np.abs(slope)
 
     def on(low, high):
         least, largest = slopes_on(low, high)
@@ -101,6 +105,25 @@ def normalized_near(axis, epsilon, scale, centered):
             return float(scale / np.sqrt(least**2 / count + epsilon))
 
     return near
+
+
+def grouped_near(axis, groups, shape, epsilon, scale):
+    """Return `normalized_near` of group normalization.
+
+    Args:
+        axis: Integer, of the channels, which counts the batch.
+        groups: Integer.
+        shape: Tuple, of one sample.
+        epsilon: Float.
+        scale: Float.
+    """
+    at = axis - 1 if axis > 0 else axis + len(shape)
+    form = (*shape[:at], groups, shape[at] // groups, *shape[at + 1 :])
+    others = [1 + other for other in range(len(form)) if other != at]
+    near = normalized_near(others, epsilon, scale, centered=True)
+    return lambda center, radii, ball: near(
+        center.reshape(form), radii.reshape(form), ball
+    )
 
 
 def _silu(x):
