@@ -171,6 +171,10 @@ def run(
     ] = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(help="Devices a cell is trained on: a number, or all. Default: 1"),
+    ] = None,
     as_json: AsJson = False,
 ):
     """Run an experiment of a paper; a rerun goes on where it was."""
@@ -192,6 +196,7 @@ def run(
             directory=directory,
             workers=workers,
             scheduler=scheduler,
+            devices=int(devices) if devices and devices.isdecimal() else devices,
             console=console,
         )
     except KeyboardInterrupt:

@@ -1,5 +1,6 @@
 """Runs of recipes: every cell once, then the paper's table with ours beside it."""
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -8,6 +9,7 @@ import msgspec
 
 import keras_spectral
 from keras_spectral.experiments.cells import Cell, failed_cell, train_in_worker
+from keras_spectral.experiments.devices import devices_of, process_of
 from keras_spectral.experiments.engine import computing, shown
 from keras_spectral.experiments.recipe_table import RecipeTable, recipe_table
 from keras_spectral.experiments.recipes import load_recipe, recipe_path
@@ -17,8 +19,8 @@ from keras_spectral.results import RunStatus
 from keras_spectral.terminal import Console
 from keras_spectral.validation import check_integer
 
-# Of an output: rows, learning curves, what unfinished cells go on from, networks.
-_FOLDERS = ("cells", "curves", "state", "models")
+# Of an output: rows, what unfinished cells go on from, networks.
+_FOLDERS = ("cells", "state", "models")
 
 
 def run_recipe(
@@ -30,17 +32,19 @@ def run_recipe(
     directory: str | Path | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
+    devices: int | str | None = None,
     console=None,
 ) -> RecipeTable:
     """Run an experiment of a paper: each network, variant and seed.
 
     A cell is trained by `fit` in a process of its own. It is saved after each epoch,
-    and a run that was killed goes on from there; the numbers are those of an
-    uninterrupted one, bit by bit, with the same versions, device and numbers of
-    threads. Finished cells are kept in `output/cells`, learning curves in
-    `output/curves` as JSON lines, networks in `output/models`. Recipes that are given
-    one folder share the cells that they have in common. A cell that failed has its
-    error in its row, and is tried again by the next run.
+    and each minute within one, and a run that was killed goes on from there; the
+    numbers are those of an uninterrupted one, bit by bit, with the same versions,
+    devices and numbers of threads. Finished cells are kept in `output/cells`, learning
+    curves in `output/curves` as JSON lines and, under TensorFlow, in
+    `output/tensorboard`, networks in `output/models`. Recipes that are given one folder
+    share the cells that they have in common. A cell that failed has its error in its
+    row, and is tried again by the next run.
 
     Args:
         recipe: Name of a recipe, such as `"stable_rank/table_6"`, or path of a file.
@@ -52,6 +56,9 @@ def run_recipe(
         directory: Folder with the data; see `data.load`.
         workers: Integer, local processes; default one a core. 0 computes here.
         scheduler: Address of a Dask scheduler, whose workers see the same paths.
+        devices: Integer, or `"all"`: each cell is trained on so many devices of its
+            process, by `tf.distribute.MirroredStrategy` or JAX's data parallelism, and
+            cells come one after another. Default: one.
         console: Optional `rich.console.Console`.
 
     Returns:
@@ -79,20 +86,37 @@ def run_recipe(
         found = msgspec.structs.replace(found, seeds=list(range(seeds)))
     if workers is not None:
         check_integer("workers", workers, least=0)
+    if devices is not None and workers:
+        raise ValueError(
+            "`devices` and `workers` exclude each other: processes would share the "
+            f"devices. Received: devices={devices}, workers={workers}"
+        )
+    process, _ = process_of(devices)
+    if scheduler is None:
+        devices_of(devices)
     _check_data(found, directory)
     console = console or Console()
     name = "-".join([path.parent.name, path.stem, size or "paper"])
-    output = output_folder(output or Path("keras-spectral-runs") / name)
+    output = Path(output or Path("keras-spectral-runs") / name)
+    output_folder(output, f"{name}.json", f"{name}.md")
     folders = {part: output_folder(output / part) for part in _FOLDERS}
     plain = msgspec.to_builtins(found)
-    where = None if directory is None else str(Path(directory).resolve())
+    common: dict = {
+        "folder": str(output.resolve()),
+        "directory": None if directory is None else str(Path(directory).resolve()),
+        "devices": devices,
+    }
     cells = [
-        Cell(plain, network.name, variant.name, seed, str(output.resolve()), where)
+        Cell(plain, network.name, variant.name, seed, **common)
         for seed in found.seeds
         for network in found.networks
         for variant in found.variants
     ]
-    with claimed(output):
+    if devices is not None and scheduler is None:
+        workers = 0
+    # Of several hosts, all see the folder and one writes.
+    writes = process == 0
+    with claimed(output) if writes else contextlib.nullcontext():
         rows = {cell.key: _finished(folders["cells"], cell) for cell in cells}
         waiting = [
             dataclasses.replace(cell, row=rows.pop(cell.key))
@@ -116,11 +140,13 @@ def run_recipe(
                         check()
                         # As its file has it, wherever it was computed.
                         row = rows[cell.key] = json.loads(json.dumps(row))
-                        _keep(folders, cell, row)
+                        if writes:
+                            _keep(folders, cell, row)
             status = "complete"
         finally:
             table = recipe_table(found, list(rows.values()))
-            _write(output / name, table, found, path, size, status)
+            if writes:
+                _write(output / name, table, found, path, size, status)
     return table
 
 
@@ -153,13 +179,9 @@ def _complete(row, measures):
 
 def _keep(folders, cell, row):
     write_json(folders["cells"] / f"{cell.key}.json", row)
-    if row["error"] is not None:
-        return
-    lines = "".join(json.dumps(epoch) + "\n" for epoch in row["history"])
-    with replacing(folders["curves"] / f"{cell.key}.jsonl") as temporary:
-        temporary.write_text(lines, encoding="utf-8")
-    # Row and network are all that is needed from now on.
-    (folders["state"] / f"{cell.key}.npz").unlink(missing_ok=True)
+    if row["error"] is None:
+        # Row and network are all that is needed from now on.
+        (folders["state"] / f"{cell.key}.npz").unlink(missing_ok=True)
 
 
 def _write(start, table, recipe, path, size, status: RunStatus):
