@@ -24,6 +24,11 @@ if BACKEND == "tensorflow":
         cpu, [tf.config.LogicalDeviceConfiguration()] * 2
     )
 
+if BACKEND == "jax":
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", 2)
+
 
 def pytest_ignore_collect(collection_path, config):
     """Collect only `*_backends.py` when the backend is not TensorFlow."""

@@ -174,6 +174,10 @@ def run(
     show: Annotated[
         bool, typer.Option("--show", help="Train nothing; show what is there by now.")
     ] = False,
+    devices: Annotated[
+        str | None,
+        typer.Option(help="Devices a cell is trained on: a number, or all. Default: 1"),
+    ] = None,
     as_json: AsJson = False,
 ):
     """Run an experiment of a paper; a rerun goes on where it was."""
@@ -196,6 +200,7 @@ def run(
             workers=workers,
             scheduler=scheduler,
             train=not show,
+            devices=int(devices) if devices and devices.isdecimal() else devices,
             console=console,
         )
     except KeyboardInterrupt:

@@ -15,6 +15,8 @@ class Batches(keras.utils.PyDataset):
         seed: Integer >= 0.
         epoch: Integer >= 0.
         augment: Boolean, whether `data.crop_and_flip` is applied.
+        first: Integer, the step to begin at.
+        share: Integers n < m, whether only each m-th row from the n-th on is given.
 
     Example:
     >>> from keras_spectral import data
@@ -24,16 +26,20 @@ class Batches(keras.utils.PyDataset):
     (22, True)
     """
 
-    def __init__(self, split, batch_size, seed, epoch, augment=False):
+    def __init__(
+        self, split, batch_size, seed, epoch, augment=False, first=0, share=(0, 1)
+    ):
         super().__init__()
         self._split, self._batch_size = split, batch_size
         self._place, self._augment = (seed, epoch), augment
+        self._first, self._share = first, slice(share[0], None, share[1])
         self._order = np.random.default_rng([seed, epoch]).permutation(len(split))
 
     def __len__(self):
-        return -(-len(self._order) // self._batch_size)
+        return -(-len(self._order) // self._batch_size) - self._first
 
-    def __getitem__(self, step):
+    def __getitem__(self, index):
+        step = self._first + index
         start = step * self._batch_size
         # In the order of the file: a memory map is read forwards.
         rows = np.sort(self._order[start : start + self._batch_size])
@@ -41,4 +47,5 @@ class Batches(keras.utils.PyDataset):
         if self._augment:
             images = crop_and_flip(batch.images, (*self._place, step))
             batch = type(batch)(images, batch.labels, batch.white)
+        batch = batch[self._share]
         return batch.inputs(), batch.labels

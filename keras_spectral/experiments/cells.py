@@ -3,11 +3,7 @@
 import dataclasses
 import hashlib
 import json
-import os
-import platform
 import time
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +11,18 @@ import msgspec
 
 from keras_spectral.experiments.batches import Batches
 from keras_spectral.experiments.cell_results import accuracy, measured
+from keras_spectral.experiments.curves import write_curves
+from keras_spectral.experiments.devices import copy_state, devices_of, process_of
 from keras_spectral.experiments.recipes import Recipe, settings_of
+from keras_spectral.experiments.training_state import (
+    Checkpoint,
+    WithinEpoch,
+    environment,
+)
 from keras_spectral.files import replacing
 
 # Of checkpoints and rows; another one makes a rerun begin anew.
 FORMAT = 2
-
-# How NumPy tells that a file is missing or is not what was written.
-_DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 # What an epoch of training tells.
 _LOGS = ("loss", "accuracy")
@@ -41,6 +41,7 @@ class Cell:
             in `models`.
         directory: String, where the data lies, or `None`; see `data.load`.
         row: Dict, the row of an earlier run that lacks measures, or `None`.
+        devices: `None`, `"all"` or an integer; see `devices_of`.
     """
 
     recipe: dict
@@ -50,6 +51,7 @@ class Cell:
     folder: str
     directory: str | None = None
     row: dict | None = None
+    devices: int | str | None = None
 
     def parts(self):
         """Return the `Recipe`, its network and its variant."""
@@ -120,32 +122,6 @@ class CellRow:
     probes: dict | None = None
 
 
-def environment() -> dict:
-    """Return what bit-equality depends on: versions, device and numbers of threads."""
-    import keras
-    import numpy
-
-    backend = keras.backend.backend()
-    module = __import__(backend)
-    if backend == "tensorflow":
-        devices = [x.device_type for x in module.config.list_physical_devices()]
-    elif backend == "jax":
-        devices = [x.platform for x in module.devices()]
-    else:
-        devices = ["cuda" if module.cuda.is_available() else "cpu"]
-    names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
-    return {
-        "python": platform.python_version(),
-        "keras": keras.__version__,
-        "numpy": numpy.__version__,
-        backend: module.__version__,
-        "devices": sorted(devices),
-        "machine": platform.machine(),
-        "threads": {name: os.environ.get(name) for name in names},
-        "cores": os.cpu_count(),
-    }
-
-
 def train_in_worker(cell) -> dict:
     """Return the `CellRow` of a cell as a dict; an error becomes a row, too."""
     from keras_spectral.experiments.checkpoint_task import one_at_a_time
@@ -157,6 +133,8 @@ def train_in_worker(cell) -> dict:
         try:
             return train_cell(cell)
         except Exception as error:  # A row tells it, and the others go on.
+            if process_of(cell.devices)[1] > 1:
+                raise  # Other processes wait for this one.
             return failed_cell(cell, error)
 
 
@@ -179,17 +157,30 @@ def train_cell(cell) -> dict:
 
     recipe, network, variant = cell.parts()
     data = _data(recipe, cell)
-    trained = Path(cell.folder) / "models" / f"{cell.key}.keras"
-    if cell.row is not None and trained.is_file():
-        return measured(cell.row, load_keras(trained), data, recipe)
-    keras.utils.set_random_seed(cell.seed)
-    model = _model(network, variant, data)
-    state = Checkpoint(Path(cell.folder) / "state" / f"{cell.key}.npz", environment())
-    history, seconds = _trained(cell, model, data, state)
+    path = Path(cell.folder) / "models" / f"{cell.key}.keras"
+    if cell.row is not None and path.is_file():
+        return measured(cell.row, load_keras(path), data, recipe)
+
+    def build():
+        keras.utils.set_random_seed(cell.seed)
+        return _model(network, variant, data)
+
+    # What is measured and kept is on one device.
+    model = trained = build()
+    where = devices_of(cell.devices)
+    if where.count > 1:
+        trained = where.built(build)
+    state = Checkpoint(
+        Path(cell.folder) / "state" / f"{cell.key}.npz",
+        {**environment(), **where.record()},
+        writes=where.process == 0,
+    )
+    history, seconds = _trained(cell, trained, model, data, state, where)
     # What is kept loads without our optimizer, and is half as large.
     model.compiled, model.optimizer = False, None
-    with replacing(trained) as temporary:
-        model.save(temporary)
+    if state.writes:
+        with replacing(path) as temporary:
+            model.save(temporary)
     layers = [
         {
             "name": row.name,
@@ -216,30 +207,51 @@ def train_cell(cell) -> dict:
     return measured(dataclasses.asdict(row), model, data, recipe)
 
 
-def _trained(cell, model, data, state):
-    """Train to the end; return the history and the seconds, of wall and of CPU."""
+def _trained(cell, model, copy, data, state, where):
+    """Train to the end; return the history and the seconds, of wall and of CPU.
+
+    `copy` has the model's variables after each epoch.
+    """
     recipe, network, variant = cell.parts()
     optimizer, schedule = settings_of(recipe, network, variant)
-    _compile(model, optimizer, schedule, len(data.train))
-    history, seconds = state.restore(model)
-    test, stop = data.test.inputs(), schedule.stop_at_train_accuracy
-    while len(history) < schedule.epochs and not (
-        stop is not None and history and history[-1]["accuracy"] >= stop
-    ):
-        begun, epoch = (time.perf_counter(), time.process_time()), len(history)
+    count, test = len(data.train), data.test.inputs()
+    where.check(count, schedule.batch_size)
+    with where.scope():
+        _compile(model, optimizer, schedule, count)
+        progress = state.restore(model)
+    wall, cpu = time.perf_counter(), time.process_time()
+    before, history = progress.seconds, progress.history
+
+    def seconds():
+        now = time.perf_counter() - wall, time.process_time() - cpu
+        return [one + other for one, other in zip(before, now, strict=True)]
+
+    def ended():
+        stop = schedule.stop_at_train_accuracy
+        enough = stop is not None and history and history[-1]["accuracy"] >= stop
+        return enough or len(history) >= schedule.epochs
+
+    while not ended():
         batches = Batches(
-            data.train, schedule.batch_size, cell.seed, epoch, recipe.data.augment
+            *(data.train, schedule.batch_size, cell.seed, len(history)),
+            augment=recipe.data.augment,
+            first=progress.step,
+            share=(where.process, where.processes),
         )
-        fitted = model.fit(
-            batches, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose=0
-        )
+        # Sums over devices cannot be divided again without rounding.
+        within = [] if where.count > 1 else [WithinEpoch(state, progress, seconds)]
+        with where.scope():
+            fitted = model.fit(batches, shuffle=False, verbose=0, callbacks=within)
+        progress.step = 0
+        copy_state(model, copy)
         logs = {name: float(fitted.history[name][-1]) for name in _LOGS}
-        logs["test_accuracy"] = accuracy(model, test, data.test.labels)
-        history.append({"epoch": epoch + 1, **logs})
-        ended = time.perf_counter(), time.process_time()
-        seconds = [s + e - b for s, e, b in zip(seconds, ended, begun, strict=True)]
-        state.save(model, history, seconds)
-    return history, seconds
+        logs["test_accuracy"] = accuracy(copy, test, data.test.labels)
+        history.append({"epoch": len(history) + 1, **logs})
+        if state.writes:
+            write_curves(Path(cell.folder), cell.key, history)
+        state.save(model, history, seconds())
+    copy_state(model, copy)
+    return history, seconds()
 
 
 def _data(recipe, cell):
@@ -316,62 +328,3 @@ def _compile(model, settings, schedule, count):
         jit_compile=False,
     )
     model.optimizer.build(model.trainable_variables)
-
-
-class Checkpoint:
-    """All that a training depends on, in one file, written whole or not at all.
-
-    Every variable of the model (seeds of dropout and metrics among them) and of its
-    optimizer. A file of other versions or numbers of threads is not used: the numbers
-    would not be those of an uninterrupted run.
-
-    Args:
-        path: `pathlib.Path` of the `.npz` file.
-        environment: Dict, see `environment`.
-    """
-
-    def __init__(self, path, environment):
-        self.path, self.environment = path, environment
-
-    def _variables(self, model):
-        return [*model.variables, *model.optimizer.variables]
-
-    def _kinds(self, model):
-        # Names may have a number that counts the models of the process.
-        return [[list(x.shape), str(x.dtype)] for x in self._variables(model)]
-
-    def save(self, model, history, seconds):
-        """Write the state after an epoch."""
-        import numpy as np
-        from keras import ops
-
-        about = {
-            "environment": self.environment,
-            "history": history,
-            "seconds": seconds,
-            "kinds": self._kinds(model),
-        }
-        arrays = {
-            f"variable_{number}": ops.convert_to_numpy(variable)
-            for number, variable in enumerate(self._variables(model))
-        }
-        with replacing(self.path) as temporary, temporary.open("wb") as file:
-            np.savez(file, about=np.array(json.dumps(about)), **arrays)
-
-    def restore(self, model):
-        """Bring the model to the state of the file; return history and seconds."""
-        import numpy as np
-
-        try:
-            with self.path.open("rb") as raw, np.load(raw) as file:
-                about = json.loads(str(file["about"]))
-                variables = self._variables(model)
-                expected = self.environment, self._kinds(model)
-                if (about["environment"], about["kinds"]) != expected:
-                    return [], (0.0, 0.0)
-                arrays = [file[f"variable_{n}"] for n in range(len(variables))]
-        except _DAMAGED:
-            return [], (0.0, 0.0)
-        for variable, array in zip(variables, arrays, strict=True):
-            variable.assign(array)
-        return about["history"], about["seconds"]

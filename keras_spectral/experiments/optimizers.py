@@ -16,14 +16,12 @@ class _CoupledSGD(keras.optimizers.SGD):
         super().__init__(learning_rate, name=name, **kwargs)
         self.coupled_decay = coupled_decay
 
-    def apply(self, grads, trainable_variables=None):
-        weights = trainable_variables or self._trainable_variables
+    def update_step(self, gradient, variable, learning_rate):
+        # Of several devices, this is the gradient of all.
         if self.coupled_decay:
-            grads = [
-                gradient + ops.cast(self.coupled_decay * weight, gradient.dtype)
-                for gradient, weight in zip(grads, weights, strict=True)
-            ]
-        super().apply(grads, trainable_variables)
+            decay = ops.cast(self.coupled_decay * variable, gradient.dtype)
+            gradient = gradient + decay
+        super().update_step(gradient, variable, learning_rate)
 
     def get_config(self):
         return {**super().get_config(), "coupled_decay": self.coupled_decay}

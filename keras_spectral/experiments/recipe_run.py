@@ -10,6 +10,7 @@ import msgspec
 import keras_spectral
 from keras_spectral.experiments.cell_results import missing_measures
 from keras_spectral.experiments.cells import Cell, failed_cell, train_in_worker
+from keras_spectral.experiments.devices import devices_of, process_of
 from keras_spectral.experiments.engine import computing, shown
 from keras_spectral.experiments.recipe_measures import run_measures
 from keras_spectral.experiments.recipe_settings import MeasureRecipe
@@ -21,8 +22,8 @@ from keras_spectral.results import Rows, RunStatus
 from keras_spectral.terminal import Console
 from keras_spectral.validation import check_integer
 
-# Of an output: rows, learning curves, what unfinished cells go on from, networks.
-_FOLDERS = ("cells", "curves", "state", "models")
+# Of an output: rows, what unfinished cells go on from, networks.
+_FOLDERS = ("cells", "state", "models")
 
 
 def run_recipe(
@@ -34,18 +35,20 @@ def run_recipe(
     directory: str | Path | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
+    devices: int | str | None = None,
     train: bool = True,
     console=None,
 ) -> RecipeTable | Rows:
     """Run an experiment of a paper: each network, variant and seed.
 
     A cell is trained by `fit` in a process of its own. It is saved after each epoch,
-    and a run that was killed goes on from there; the numbers are those of an
-    uninterrupted one, bit by bit, with the same versions, device and numbers of
-    threads. Finished cells are kept in `output/cells`, learning curves in
-    `output/curves` as JSON lines, networks in `output/models`. Recipes that are given
-    one folder share the cells that they have in common. A cell that failed has its
-    error in its row, and is tried again by the next run.
+    and each minute within one, and a run that was killed goes on from there; the
+    numbers are those of an uninterrupted one, bit by bit, with the same versions,
+    devices and numbers of threads. Finished cells are kept in `output/cells`, learning
+    curves in `output/curves` as JSON lines and, under TensorFlow, in
+    `output/tensorboard`, networks in `output/models`. Recipes that are given one folder
+    share the cells that they have in common. A cell that failed has its error in its
+    row, and is tried again by the next run.
 
     Args:
         recipe: Name of a recipe, such as `"stable_rank/table_6"`, or path of a file.
@@ -57,6 +60,9 @@ def run_recipe(
         directory: Folder with the data; see `data.load`.
         workers: Integer, local processes; default one a core. 0 computes here.
         scheduler: Address of a Dask scheduler, whose workers see the same paths.
+        devices: Integer, or `"all"`: each cell is trained on so many devices of its
+            process, by `tf.distribute.MirroredStrategy` or JAX's data parallelism, and
+            cells come one after another. Default: one.
         train: Boolean; `False` computes nothing: the table is of the cells that are
             there, also while another process trains more.
         console: Optional `rich.console.Console`.
@@ -99,19 +105,35 @@ def run_recipe(
     if seeds is not None:
         check_integer("seeds", seeds, least=1)
         found = msgspec.structs.replace(found, seeds=list(range(seeds)))
+    if devices is not None and workers:
+        raise ValueError(
+            "`devices` and `workers` exclude each other: processes would share the "
+            f"devices. Received: devices={devices}, workers={workers}"
+        )
+    process, _ = process_of(devices)
     if train:
+        if scheduler is None:
+            devices_of(devices)
         _check_data(found, directory)
-    output = output_folder(output)
+    output_folder(output, f"{name}.json", f"{name}.md")
     folders = {part: output_folder(output / part) for part in _FOLDERS}
     plain = msgspec.to_builtins(found)
-    where = None if directory is None else str(Path(directory).resolve())
+    common: dict = {
+        "folder": str(output.resolve()),
+        "directory": None if directory is None else str(Path(directory).resolve()),
+        "devices": devices,
+    }
     cells = [
-        Cell(plain, network.name, variant.name, seed, str(output.resolve()), where)
+        Cell(plain, network.name, variant.name, seed, **common)
         for seed in found.seeds
         for network in found.networks
         for variant in found.variants
     ]
-    with claimed(output) if train else contextlib.nullcontext():
+    if devices is not None and scheduler is None:
+        workers = 0
+    # Of several hosts, all see the folder and one writes.
+    writes = process == 0
+    with claimed(output) if train and writes else contextlib.nullcontext():
         rows = {cell.key: _finished(folders["cells"], cell) for cell in cells}
         waiting = [
             dataclasses.replace(cell, row=rows[cell.key])
@@ -139,12 +161,14 @@ def run_recipe(
                         check()
                         # As its file has it, wherever it was computed.
                         row = rows[cell.key] = json.loads(json.dumps(row))
-                        _keep(folders, cell, row)
+                        if writes:
+                            _keep(folders, cell, row)
             if len(rows) == len(cells):
                 status = "complete"
         finally:
             table = recipe_table(found, list(rows.values()))
-            _write(output / name, table, found, path, size, status)
+            if writes:
+                _write(output / name, table, found, path, size, status)
     return table
 
 
@@ -176,13 +200,9 @@ def _keep(folders, cell, row):
     if row["error"] is not None and cell.row is not None:
         return  # What was trained stays, and is measured again by the next run.
     write_json(folders["cells"] / f"{cell.key}.json", row)
-    if row["error"] is not None:
-        return
-    lines = "".join(json.dumps(epoch) + "\n" for epoch in row["history"])
-    with replacing(folders["curves"] / f"{cell.key}.jsonl") as temporary:
-        temporary.write_text(lines, encoding="utf-8")
-    # Row and network are all that is needed from now on.
-    (folders["state"] / f"{cell.key}.npz").unlink(missing_ok=True)
+    if row["error"] is None:
+        # Row and network are all that is needed from now on.
+        (folders["state"] / f"{cell.key}.npz").unlink(missing_ok=True)
 
 
 def _write(start, table, recipe, path, size, status: RunStatus):

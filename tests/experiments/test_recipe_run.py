@@ -2,18 +2,21 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 import zipfile
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from scipy import stats
 
-from keras_spectral.experiments import cells, recipe_run, recipe_table, run_recipe
+from keras_spectral.experiments import (
+    cells,
+    recipe_run,
+    recipe_table,
+    run_recipe,
+    training_state,
+)
 from keras_spectral.experiments.batches import Batches
 from keras_spectral.experiments.optimizers import sgd
 from keras_spectral.files import claimed
@@ -39,7 +42,7 @@ augment = true
 [[networks]]
 name = "tiny"
 builder = "cifar_resnet"
-arguments = { depth = 4, classes = 10, filters = [2], input_shape = [8, 8, 1] }
+arguments = { depth = 8, classes = 10, filters = [4, 4, 4], input_shape = [8, 8, 1] }
 
 [[variants]]
 name = "vanilla"
@@ -85,21 +88,24 @@ def numbers(row):
 
 def test_what_was_interrupted_ends_in_the_same_numbers(one, tmp_path, monkeypatch):
     whole = run_recipe(one, output=tmp_path / "whole", workers=0, console=QUIET)
-    save, saved = cells.Checkpoint.save, []
+    save, saved = training_state.Checkpoint.save, []
 
-    def interrupted(self, model, history, seconds):
-        save(self, model, history, seconds)
-        saved.append(len(history))
-        if len(history) in (1, 3):
+    def interrupted(self, model, history, seconds, step=0):
+        save(self, model, history, seconds, step)
+        saved.append((len(history), step))
+        # After an epoch, and within one.
+        if saved[-1] in ((1, 0), (2, 2)):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(cells.Checkpoint, "save", interrupted)
+    monkeypatch.setattr(training_state.Checkpoint, "save", interrupted)
+    monkeypatch.setattr(training_state, "PERIOD", 0.0)
     begun = {"output": tmp_path / "again", "workers": 0, "console": QUIET}
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             run_recipe(one, **begun)
     again = run_recipe(one, **begun)
-    assert saved == [1, 2, 3, 4]  # Each epoch once.
+    # Each of three batches of each of four epochs once.
+    assert saved == [(n // 3, n % 3) for n in range(1, 13)]
     (first,), (other,) = whole.cells, again.cells
     assert numbers(first) == numbers(other)
     assert len(first["history"]) == 4 and first["error"] is None
@@ -119,6 +125,18 @@ def test_what_was_interrupted_ends_in_the_same_numbers(one, tmp_path, monkeypatc
     curve = (tmp_path / "again" / "curves").glob("*.jsonl")
     lines = [json.loads(line) for line in next(curve).read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+    # What was trained twice is told once, as a reader of TensorFlow's finds it.
+    read = tf.compat.v1.train.summary_iterator
+    (folder,) = (tmp_path / "again" / "tensorboard").iterdir()
+    events = [event for path in sorted(folder.iterdir()) for event in read(str(path))]
+    told = [
+        {"epoch": event.step, **{x.tag: x.simple_value for x in event.summary.value}}
+        for event in events
+        if event.summary.value
+    ]
+    assert told == [
+        {key: np.float32(value) for key, value in line.items()} for line in lines
+    ]
 
 
 def test_recipes_share_cells_and_networks(one, tmp_path, monkeypatch):
@@ -160,42 +178,6 @@ def test_recipes_share_cells_and_networks(one, tmp_path, monkeypatch):
     assert tables == {f"{folder}-{name}-paper.md" for name in ("recipe", "other")}
 
 
-PROGRAM = """
-import sys
-from keras_spectral.experiments import run_recipe
-from keras_spectral.terminal import Console
-
-if __name__ == "__main__":
-    run_recipe(sys.argv[1], output=sys.argv[2], workers=0, console=Console(quiet=True))
-"""
-
-
-@pytest.mark.slow
-def test_what_was_killed_ends_in_the_same_numbers(one, tmp_path):
-    arguments = [sys.executable, "-c", PROGRAM, one]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    output, whole = tmp_path / "killed", tmp_path / "whole"
-    process = subprocess.Popen([*arguments, output], env=environment)
-    # Not before there is something to go on from.
-    until = time.monotonic() + 300
-    while not list(output.glob("state/*.npz")) and time.monotonic() < until:
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not list(output.glob("cells/*.json"))
-    for folder in output, whole:
-        subprocess.run([*arguments, folder], env=environment, check=True)
-    rows = [
-        [
-            numbers(json.loads(path.read_text()))
-            for path in sorted(folder.glob("cells/*"))
-        ]
-        for folder in (output, whole)
-    ]
-    assert rows[0] == rows[1] and len(rows[0]) == 1
-
-
 def model(seed):
     keras.utils.set_random_seed(seed)
     layers = [
@@ -229,11 +211,12 @@ def test_a_checkpoint_has_all_of_the_state(tmp_path):
 
     first = model(0)
     fit(first, 0)
-    checkpoint = cells.Checkpoint(tmp_path / "state.npz", {"versions": 1})
+    checkpoint = training_state.Checkpoint(tmp_path / "state.npz", {"versions": 1})
     checkpoint.save(first, [{"epoch": 1}], [2.0, 1.0])
     fit(first, 1)
     other = model(1)  # Another start: all that counts comes from the file.
-    assert checkpoint.restore(other) == ([{"epoch": 1}], [2.0, 1.0])
+    progress = checkpoint.restore(other)
+    assert (progress.history, progress.seconds) == ([{"epoch": 1}], [2.0, 1.0])
     fit(other, 1)
     compared = 0
     for one, two in zip(state(first), state(other), strict=True):
@@ -241,11 +224,16 @@ def test_a_checkpoint_has_all_of_the_state(tmp_path):
         compared += one.size
     assert compared > 2 * 64 * 32
     # Of other versions, or damaged, it is as if it were not there.
-    assert cells.Checkpoint(checkpoint.path, {"versions": 2}).restore(other)[0] == []
+    assert (
+        training_state.Checkpoint(checkpoint.path, {"versions": 2})
+        .restore(other)
+        .history
+        == []
+    )
     content = checkpoint.path.read_bytes()
     for cut in 0, 100, len(content) // 2, len(content) - 1:
         checkpoint.path.write_bytes(content[:cut])
-        assert checkpoint.restore(other)[0] == []
+        assert checkpoint.restore(other).history == []
 
 
 def test_batches_are_a_function_of_seed_epoch_and_step(rng):

@@ -183,6 +183,7 @@ COMMANDS = {
     "analyze": ("analysis.json", []),
     "sweep": ("table.md", []),
     "demo": ("demo.png", []),
+    "run": ("stable_rank-table_6-small.md", ["stable_rank/table_6", "--small"]),
 }
 
 
@@ -197,7 +198,7 @@ def test_a_wrong_output_is_said_before_the_work(command, wrong, tmp_path, capfd)
     else:
         output.write_text("mine")
     target = output / name if command in ("convert", "export") else output
-    source = [] if command in ("sweep", "demo") else ["no such file"]
+    source = [] if command in ("sweep", "demo", "run") else ["no such file"]
     assert run(command, *source, "--output", target, *more) == 2
     out, error = capfd.readouterr()
     assert error.count("\n") == 1 and "output" in error and str(output) in error
