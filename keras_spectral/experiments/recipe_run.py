@@ -115,7 +115,7 @@ def run_recipe(
         if scheduler is None:
             devices_of(devices)
         _check_data(found, directory)
-    output_folder(output, f"{name}.json", f"{name}.md")
+    output_folder(output, *(f"{name}.{kind}" for kind in ("json", "md", "png")))
     folders = {part: output_folder(output / part) for part in _FOLDERS}
     plain = msgspec.to_builtins(found)
     common: dict = {

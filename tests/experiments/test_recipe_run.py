@@ -42,7 +42,7 @@ augment = true
 [[networks]]
 name = "tiny"
 builder = "cifar_resnet"
-arguments = { depth = 8, classes = 10, filters = [4, 4, 4], input_shape = [8, 8, 1] }
+arguments = { depth = 4, classes = 10, filters = [4], input_shape = [8, 8, 1] }
 
 [[variants]]
 name = "vanilla"
