@@ -200,8 +200,28 @@ def recipe_table(recipe, cells) -> RecipeTable:
         title=f"{recipe.item}: {recipe.title}",
         caption="Paired differences by seed."
         + (assumed if recipe.assumed else "")
+        + _narrow(cells)
         + f" Data: {recipe.data.name}; the paper's numbers are of its own data.",
     )
+
+
+def _narrow(cells):
+    """Name the layers whose target of the stable rank is below 2: nearly rank one."""
+    layers = {
+        f"{cell['variant']}: {layer['name']}"
+        for cell in cells
+        for layer in cell.get("layers", ())
+        if (cell["settings"]["stable_rank_ratio"] or 2) * layer["shorter_side"] < 2
+    }
+    if not layers:
+        return ""
+    return f" Layers whose target of the stable rank is below 2: {_listed(layers)}."
+
+
+def _listed(names, count=10):
+    names = sorted(names)
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
 
 
 def _claim(claim, network, cells):

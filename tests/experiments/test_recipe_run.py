@@ -346,6 +346,23 @@ def test_verdicts_are_of_paired_differences(differences, verdict, rng):
     assert row.verdict == verdict
 
 
+def test_layers_of_nearly_rank_one_are_named():
+    from keras_spectral.experiments import load_recipe
+    from keras_spectral.experiments.recipes import recipe_path
+
+    recipe = load_recipe(recipe_path("stable_rank/table_6"), "small")
+    found = []
+    for variant, ratio in ("vanilla", None), ("SN", None), ("SRN-30", 0.3):
+        sides = {"narrow": 6, "wide": 7}
+        layers = [{"name": x, "shorter_side": side} for x, side in sides.items()]
+        found.append({**cell(variant, 0, 0.5), "layers": layers})
+        found[-1]["settings"] = {"stable_rank_ratio": ratio}
+    caption = recipe_table.recipe_table(recipe, found).caption
+    assert "stable rank is below 2: SRN-30: narrow. Data" in caption
+    found.pop()
+    assert "below 2" not in recipe_table.recipe_table(recipe, found).caption
+
+
 def test_intervals_are_scipys(rng):
     values = rng.standard_normal(7)
     for confidence in 0.95, 0.75:
