@@ -136,6 +136,31 @@ def _accuracies(model, data, names):
     return found
 
 
+def factor_drift(model) -> dict:
+    """Return how far the factors of SVD layers are from what they stand for.
+
+    Args:
+        model: A `keras.Model`.
+
+    Returns:
+        Dict, empty without such layers: `orthogonality_error`, the largest one, and
+        `singular_value_ratio`, the smallest one of the layers' smallest singular
+        value to their largest.
+    """
+    from keras import ops
+
+    from keras_spectral.layers.svd_layer import SVDLayer
+    from keras_spectral.models.keras_internals import flatten_layers
+
+    found = [layer for layer in flatten_layers(model) if isinstance(layer, SVDLayer)]
+    if not found:
+        return {}
+    errors = [float(layer.orthogonality_error()) for layer in found]
+    values = [abs(ops.convert_to_numpy(layer.singular_values())) for layer in found]
+    ratios = [float(x.min() / x.max()) if x.max() else 0.0 for x in values]
+    return {"orthogonality_error": max(errors), "singular_value_ratio": min(ratios)}
+
+
 def _of_history(history):
     """Return how fast a network learned, by its accuracies as it was trained."""
     accuracies = [epoch["accuracy"] for epoch in history]

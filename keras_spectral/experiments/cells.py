@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from keras_spectral.experiments.batches import Batches
-from keras_spectral.experiments.cell_results import accuracy, measured
+from keras_spectral.experiments.cell_results import accuracy, factor_drift, measured
 from keras_spectral.experiments.curves import write_curves
 from keras_spectral.experiments.devices import copy_state, devices_of, process_of
 from keras_spectral.experiments.recipes import Recipe, settings_of
@@ -97,7 +97,7 @@ class CellRow:
         seconds: Float, of the whole training, in all its parts.
         cpu_seconds: Float, the same in CPU time, of all threads.
         history: List of dicts, one an epoch: `epoch`, `loss`, `accuracy` (running, as
-            trained), `test_accuracy` (in inference).
+            trained), `test_accuracy` (in inference); see `factor_drift`, too.
         layers: List of dicts: name, spectral norm, stable rank and shorter side of each
             kernel at the end, flattened.
         settings, environment, provenance: Dicts: what was asked for, with which
@@ -246,6 +246,7 @@ def _trained(cell, model, copy, data, state, where):
         copy_state(model, copy)
         logs = {name: float(fitted.history[name][-1]) for name in _LOGS}
         logs["test_accuracy"] = accuracy(copy, test, data.test.labels)
+        logs |= factor_drift(copy)
         history.append({"epoch": len(history) + 1, **logs})
         if state.writes:
             write_curves(Path(cell.folder), cell.key, history)

@@ -226,12 +226,32 @@ class SVDLayer(kl.Layer):
         Returns:
             Float tensor of the plain layer's kernel shape, in at least float32.
         """
+        v, u = self._factors()
+        (slot,) = kernel_slots(self.first)
+        matrix = ops.matmul(v * self.singular_values(), u)
+        return slot.view.resized(self.outputs).unflatten(matrix)
+
+    def orthogonality_error(self):
+        """Return how far the factors are from orthonormal ones.
+
+        Returns:
+            Float scalar tensor, the larger of ||U'U - I||_F and ||V V' - I||_F; above
+            0 the singular values are not those of the kernel.
+        """
+        v, u = self._factors()
+        grams = ops.stack(
+            [ops.matmul(ops.transpose(v), v), ops.matmul(u, ops.transpose(u))]
+        )
+        excess = grams - ops.eye(self.rank, dtype=grams.dtype)
+        return ops.max(ops.sqrt(ops.sum(ops.square(excess), axis=(1, 2))))
+
+    def _factors(self):
+        """Return both factors as matrices, inputs x k and k x outputs."""
         self._check_built()
         (slot,) = kernel_slots(self.first)
-        v = slot.view.flatten(wide(slot.variable))
         u = wide(kernel_slots(self.second)[0].variable)
-        matrix = ops.matmul(v * self.singular_values(), ops.reshape(u, (self.rank, -1)))
-        return slot.view.resized(self.outputs).unflatten(matrix)
+        v = slot.view.flatten(wide(slot.variable))
+        return v, ops.reshape(u, (self.rank, -1))
 
     def to_layer(self):
         """Return a plain, built Keras layer with the same outputs.

@@ -31,11 +31,22 @@ def test_from_a_layer_train_and_back(make, plain, arguments, x):
         spectrum_regularizer=regularizers.DOptimal(0.01),
     )
     np.testing.assert_allclose(numpy(factored(x)), numpy(layer(x)), atol=1e-5)
+    assert float(factored.orthogonality_error()) < 1e-5
     model = keras.Sequential([keras.Input(x.shape[1:]), factored, kl.Flatten()])
     model.compile(keras.optimizers.Adam(0.01), "mse")
     target = np.ones((4, model.output_shape[1]), "float32")
     loss = model.fit(x, target, epochs=4, verbose=0).history["loss"]
     assert loss[-1] < loss[0]
+    # A transposed convolution has its outputs before its inputs.
+    axis = -2 if plain is kl.Conv2DTranspose else -1
+    first = np.moveaxis(numpy(factored.first.kernel), axis, 0)
+    factors = [
+        x.reshape(factored.rank, -1) for x in (first, numpy(factored.second.kernel))
+    ]
+    grams = [matrix @ matrix.T for matrix in factors]
+    errors = [np.linalg.norm(gram - np.eye(factored.rank)) for gram in grams]
+    assert float(factored.orthogonality_error()) == pytest.approx(max(errors), 1e-3)
+    assert max(errors) > 1e-3
     np.testing.assert_allclose(
         numpy(factored.to_layer()(x)), numpy(factored(x)), atol=1e-5
     )
