@@ -138,9 +138,11 @@ def certify(
     test = test_data(data, network).test[:samples]
     if pixel_scale is None:
         pixel_scale = 2.0 if test.images.dtype == "uint8" else 1.0
-    # The balls have a bar of their own.
-    waiting = contextlib.nullcontext() if method == "local" else console.status("...")
-    with waiting:
+    with contextlib.ExitStack() as shown:
+        if method != "local":  # The balls have a bar of their own.
+            shown.enter_context(
+                console.status("Bounding the network and running it ...")
+            )
         found = measures.certify(
             network,
             test.inputs(),
