@@ -76,6 +76,7 @@ TESTS = {
     "linalg/certificates": "linalg/test_certificates linalg/test_norms "
     "linalg/test_linalg_backends",
     "linalg/certified_norms": "linalg/test_certified_norms",
+    "linalg/frequencies": "linalg/test_certificates linalg/test_linalg_backends",
     "linalg/converged": "linalg/test_converged measures/test_spectrum "
     "layers/test_operator_norms layers/test_bounds_hold layers/test_export",
     "linalg/convolutions": "linalg/test_convolutions linalg/test_spectra "

@@ -12,14 +12,17 @@ import numpy as np
 from keras import ops
 from keras.backend import standardize_dtype
 
+from keras_spectral.linalg.frequencies import largest_eigenvalue, times, transform
 from keras_spectral.linalg.norms import magnitude, spectral_norm, wide
 from keras_spectral.validation import check_choice, check_integer, check_positive
 
 KernelKind = Literal["dense", "convolution", "depthwise", "transposed"]
 
-# The grid's factor along one axis, by the number of axes: three need so many
-# points that a coarser grid must do.
-_TOLERANCE = {1: 1.5e-3, 2: 1.5e-3, 3: 1e-2}
+# By what share the grid may exceed along one axis, by the number of axes: three need
+# so many points that a coarser grid must do.
+_TOLERANCE = {1: 8e-3, 2: 4e-3, 3: 1e-2}
+# The share of a tolerance that the grid gets; squarings may stop within the rest.
+_SHARE_OF_GRID = 0.8
 
 
 def induced_norm(kernel, p=2, kind="dense", tolerance=None):
@@ -60,30 +63,12 @@ def induced_norm(kernel, p=2, kind="dense", tolerance=None):
     check_choice("kind", kind, KernelKind)
     if tolerance is not None:
         check_positive("tolerance", tolerance)
-    kernel = wide(kernel)
-    rank = len(kernel.shape) - 2
-    if rank != 0 if kind == "dense" else rank not in _TOLERANCE:
-        raise ValueError(
-            f"`kernel` must have the axes of a {kind} kernel. Received: "
-            f"kernel.shape={tuple(kernel.shape)}"
-        )
+    kernel = _wide_kernel(kernel, kind)
     if p == 2:
         if kind == "dense" and tolerance is None:
             return spectral_norm(kernel)
-        arguments = {}
-        if kind == "dense":
-            kernel = kernel[None]
-        elif kind == "depthwise":
-            *taps, inputs, multiplier = kernel.shape
-            kernel = ops.reshape(kernel, (*taps, 1, inputs * multiplier))
-            arguments["groups"] = inputs
-        # A transposed convolution has the norm of its adjoint.
-        if tolerance is not None:
-            channels = 1 if kind == "depthwise" else min(kernel.shape[-2:])
-            arguments["iterations"], arguments["tolerance"] = cheapest_bound(
-                kernel.shape[:-2], channels, tolerance
-            )
-        return convolution_norm_bound(kernel, **arguments)
+        return spectral_bound(kernel, kind, tolerance)
+    rank = len(kernel.shape) - 2
     spatial = tuple(range(rank))
     magnitudes = ops.sum(ops.abs(kernel), axis=spatial) if rank else ops.abs(kernel)
     if kind == "depthwise":
@@ -92,6 +77,41 @@ def induced_norm(kernel, p=2, kind="dense", tolerance=None):
     # In y = W x a column of W belongs to an input, a row to an output.
     inputs_axis = 1 if kind == "transposed" else 0
     return ops.max(ops.sum(magnitudes, axis=1 - inputs_axis if p == 1 else inputs_axis))
+
+
+def _wide_kernel(kernel, kind):
+    """Return a kernel in at least float32, after a check of its axes."""
+    kernel = wide(kernel)
+    rank = len(kernel.shape) - 2
+    if rank != 0 if kind == "dense" else rank not in _TOLERANCE:
+        raise ValueError(
+            f"`kernel` must have the axes of a {kind} kernel. Received: "
+            f"kernel.shape={tuple(kernel.shape)}"
+        )
+    return kernel
+
+
+def spectral_bound(kernel, kind, tolerance, differentiable=True):
+    """Return what `induced_norm` does for p = 2 and a kernel that has no exact norm.
+
+    Args:
+        kernel: Float tensor.
+        kind: A `KernelKind`.
+        tolerance: Float > 0, or `None` for a convolution's.
+        differentiable: Boolean; without a gradient it is cheaper.
+    """
+    kernel, groups = _wide_kernel(kernel, kind), 1
+    if kind == "dense":
+        kernel = kernel[None]
+    elif kind == "depthwise":
+        *taps, groups, multiplier = kernel.shape
+        kernel = ops.reshape(kernel, (*taps, 1, groups * multiplier))
+    # A transposed convolution has the norm of its adjoint.
+    if tolerance is None:
+        return convolution_norm_bound(kernel, groups=groups)
+    *taps, inputs, filters = kernel.shape
+    effort = cheapest_bound(taps, min(inputs, filters // groups), tolerance)
+    return _bound(kernel, groups, *effort, differentiable)
 
 
 def unfolding_norm_bound(kernel):
@@ -144,54 +164,6 @@ def frequency_grid(taps, tolerance):
     return points, 1 / math.cos(math.pi * (taps - 1) / (2 * points))
 
 
-def half_grid(points):
-    """Return the grid's points (axes, points), one of each pair +-t.
-
-    A real kernel has conjugate transforms at opposite frequencies.
-    """
-    grid = np.indices(points).reshape(len(points), -1)
-    return grid[:, [tuple(point) <= tuple(-point % points) for point in grid.T]]
-
-
-def _waves(taps, points):
-    """Return cos + sin (frequencies, differences of taps)."""
-    differences = np.indices([2 * size - 1 for size in taps]).reshape(len(taps), -1)
-    differences -= np.array(taps)[:, None] - 1
-    frequencies = half_grid(points) / np.array(points)[:, None]
-    phases = 2 * np.pi * frequencies.T @ differences
-    return np.cos(phases) + np.sin(phases)
-
-
-def _gram_kernel(kernel):
-    """Return the taps of K*K: (differences of taps, groups, n, n).
-
-    The kernel (groups, m, *taps, n) correlated with itself: the sum over pairs of
-    taps i - j = d of K_j' K_i.
-    """
-    groups, outer, *taps, n = kernel.shape
-    axes = range(2, 2 + len(taps))
-    size = math.prod(taps)
-    # With the taps of one factor reversed, a difference is a sum of positions.
-    left = ops.reshape(ops.flip(kernel, axis=tuple(axes)), (groups, outer, size * n))
-    right = ops.reshape(kernel, (groups, outer, size * n))
-    pairs = ops.matmul(ops.transpose(left, (0, 2, 1)), right)
-    pairs = ops.reshape(pairs, (groups, *taps, n, *taps, n))
-    order = [axis for i in range(len(taps)) for axis in (1 + i, 2 + len(taps) + i)]
-    pairs = ops.transpose(pairs, (*order, 0, 1 + len(taps), 2 + 2 * len(taps)))
-    done, rest = 1, math.prod(pairs.shape)
-    for taps_of_axis in taps:
-        sums = 2 * taps_of_axis - 1
-        rest //= taps_of_axis**2
-        # Rows padded to one more than `sums` and read in rows of `sums`: row i
-        # moves i places to the right, so that columns hold equal sums.
-        pairs = ops.reshape(pairs, (done, taps_of_axis, taps_of_axis, rest))
-        pairs = ops.pad(pairs, ((0, 0), (0, 0), (0, taps_of_axis), (0, 0)))
-        pairs = ops.reshape(pairs, (done, -1, rest))[:, : taps_of_axis * sums]
-        pairs = ops.sum(ops.reshape(pairs, (done, taps_of_axis, sums, rest)), axis=1)
-        done *= sums
-    return ops.reshape(pairs, (done, groups, n, n))
-
-
 def excess_of(squarings, channels):
     """Return by what share so many squarings exceed a norm at most.
 
@@ -206,40 +178,37 @@ def excess_of(squarings, channels):
 
 
 def cheapest_bound(taps, channels, tolerance):
-    """Return the squarings, and the grid's share along an axis, of the least work.
+    """Return the squarings, the grid's share along an axis and what is left to stop at.
 
-    A coarse grid with more squarings and a fine one with fewer end within the same
-    `tolerance`; in two dimensions the coarse one is often three times cheaper.
+    Frequencies cost all of the work, more squarings a part of it.
 
     Args:
         taps: Tuple of integers, the kernel's spatial axes.
         channels: Integer, the smaller number of channels of a group.
         tolerance: Float > 0, by what share the bound may exceed the norm.
     """
-    axes = max(1, sum(size > 1 for size in taps))
-    choices = []
-    for squarings in itertools.count(1):
-        excess = excess_of(squarings, channels)
-        if excess < tolerance:
-            share = ((1 + tolerance) / (1 + excess)) ** (1 / axes) - 1
-            points = math.prod(frequency_grid(size, share)[0] for size in taps)
-            # Transforming costs about as much as one squaring.
-            choices.append((points * (squarings + 1), squarings, share))
-            if excess < tolerance / 10:
-                return min(choices)[1:]
+    axes = sum(size > 1 for size in taps)
+    share = (1 + _SHARE_OF_GRID * tolerance) ** (1 / max(1, axes)) - 1
+    slack = (1 + tolerance) / (1 + share) ** axes - 1
+    squarings = next(k for k in itertools.count(1) if excess_of(k, channels) <= slack)
+    return squarings, share, slack
 
 
-def convolution_norm_bound(kernel, iterations=6, groups=1, tolerance=None):
+def convolution_norm_bound(kernel, iterations=7, groups=1, tolerance=None):
     """Return a certified upper bound of a convolution's spectral norm.
 
     It holds for every image size, stride, dilation and zero padding. The norm on
     an unbounded image is the largest norm of the kernel's Fourier transform; this
-    samples it on a grid fine enough for a stated factor (0.15 % an axis; 1 % in
-    three dimensions) and bounds each sample from above by repeated squaring of its
-    Gram matrix, shifted as Chebyshev polynomials are, which needs no start vector
-    and cannot fall below. What float32 products lose is allowed for, but not what
-    products in TensorFloat-32 do, TensorFlow's default on GPUs that have it: switch
-    them off by `tf.config.experimental.enable_tensor_float_32_execution(False)`.
+    samples it on a grid fine enough for a stated factor (0.8 %, in three dimensions
+    3 %) and bounds each sample from above by repeated squaring of its Gram matrix,
+    shifted as Chebyshev polynomials are, which needs no start vector and cannot fall
+    below; frequencies that cannot hold the largest are squared twice only. What float32
+    products lose is allowed for, but not what products in TensorFloat-32 do,
+    TensorFlow's default on GPUs that have it: switch them off by
+    `tf.config.experimental.enable_tensor_float_32_execution(False)`.
+
+    Its gradient is that of the norm at the frequency that was found, times the ratio
+    of the bound to that norm.
 
     Args:
         kernel: Float tensor (*spatial, inputs / groups, filters), one to three
@@ -247,19 +216,20 @@ def convolution_norm_bound(kernel, iterations=6, groups=1, tolerance=None):
         iterations: Integer >= 1, squarings. With n = min(inputs, filters) the
             factor by which they can exceed is below
             ((1 + sqrt(n)) / 2) ** (1 / 2 ** (iterations + 1)); the worst that a
-            search over spectra found is far lower: for 6 squarings and 512 channels
-            0.3 %, for 3 squarings 1.8 % with 32 and 5.3 % with 512 channels.
+            search over spectra found is far lower: for 7 squarings and 512 channels
+            0.13 %, for 3 squarings 1.8 % with 32 and 5.3 % with 512 channels.
         groups: Integer >= 1; the norm is the largest of the groups'.
         tolerance: Float > 0, by what share the grid may exceed along one axis. The
-            default is 0.0015, and in three dimensions 0.01: 0.002 is within 1 %
-            there too, and ten times the cost.
+            default is 0.004 (0.008 for one axis of taps), and in three dimensions
+            0.01: 0.0025 is within 1 % there too, and ten times the cost.
 
     Returns:
         Scalar tensor, float32 (float64 for float64 input). NaN for a kernel that
         is not finite. Subnormal entries (below 1.2e-38 in float32) may count as
-        zero, as they do on most devices. Cost: about
-        `3400 * iterations * min(inputs, filters) ** 3` multiply-adds for a 3x3
-        kernel.
+        zero, as they do on most devices. Cost: with m and n the larger and the smaller
+        number of channels about 30 m n^2 + 20,000 n^2 + 400 n^3 multiply-adds for a 3x3
+        kernel, and 80 n^3 a squaring of a sixteenth of the frequencies: two or three
+        for most kernels; a hundred where all frequencies have the same norm.
 
     Raises:
         ValueError: On a kernel with other axes, or an argument out of its range.
@@ -281,103 +251,79 @@ def convolution_norm_bound(kernel, iterations=6, groups=1, tolerance=None):
             f"Received: kernel.shape={tuple(kernel.shape)}"
         )
     check_integer("iterations", iterations, least=1)
-    if tolerance is None:
-        tolerance = _TOLERANCE[len(taps)]
-    check_positive("tolerance", tolerance)
+    if tolerance is not None:
+        check_positive("tolerance", tolerance)
     check_integer("groups", groups, least=1)
     if filters % groups:
         raise ValueError(
             f"`groups` must divide the kernel's {filters} filters. Received: "
             f"groups={groups}"
         )
-    grids = [frequency_grid(size, tolerance) for size in taps]
-    factor = math.prod(factor for _, factor in grids)
-    filters //= groups
-    n = min(inputs, filters)
+    if tolerance is None:
+        axes = sum(size > 1 for size in taps)
+        tolerance = _TOLERANCE[max(1, axes)]
+    slack = excess_of(iterations, min(inputs, filters // groups))
+    return _bound(kernel, groups, iterations, tolerance, slack)
+
+
+def _bound(kernel, groups, squarings, share, slack, differentiable=True):
+    """Return the bound of a kernel (*taps, inputs / groups, filters)."""
+    *taps, inputs, filters = kernel.shape
+    axes, filters = len(taps), filters // groups
+    grids = {size: frequency_grid(size, share) for size in taps}
+    factor = math.prod(grids[size][1] for size in taps)
+    n, outer = sorted((inputs, filters))
     eps = float(np.finfo(standardize_dtype(kernel.dtype)).eps)
-    # What the products below may lose to rounding: for a 1x1 kernel the grid
-    # leaves no room for it.
-    factor *= 1 + eps * (max(16, n) + math.sqrt(math.prod(kernel.shape[:-1])))
+    factor *= 1 + eps * _roundings(math.prod(taps), outer, n)
     scale = magnitude(kernel)
-    scaled = kernel / scale
-    axes = len(taps)
-    scaled_groups = ops.reshape(scaled, (*taps, inputs, groups, filters))
-    # The Gram matrices' side comes last, the smaller one: the adjoint's transform
-    # has the same norms.
-    outer, inner = (axes + 2, axes) if inputs < filters else (axes, axes + 2)
-    order = (axes + 1, outer, *range(axes), inner)
-    gram = _gram_kernel(ops.transpose(scaled_groups, order))
-    waves = ops.convert_to_tensor(
-        _waves(taps, [points for points, _ in grids]), dtype=kernel.dtype
+    scaled = ops.reshape(kernel / scale, (*taps, inputs, groups, filters))
+    # The longest axis, of which half will do, comes first. The Gram matrices' side
+    # comes last, the smaller one: the adjoint's transform has the same norms.
+    spatial = sorted(range(axes), key=lambda axis: -taps[axis])
+    sides = (axes + 2, axes) if inputs < filters else (axes, axes + 2)
+    scaled = ops.transpose(scaled, (*spatial, axes + 1, *sides))
+    largest, *place = largest_eigenvalue(
+        ops.stop_gradient(scaled),
+        points=tuple(grids[taps[axis]][0] for axis in spatial),
+        squarings=squarings if n > 2 else 0,
+        slack=slack,
+        eps=eps,
+        located=differentiable,
     )
-    largest = _largest_eigenvalue(gram, waves, iterations if n > 2 else 0, eps)
-    bound = _root(largest) * factor * scale
+    bound = ops.sqrt(largest) * factor * scale
     nan = ops.full_like(bound, float("nan"))
-    return ops.where(ops.isfinite(ops.sum(scaled)), bound, nan)
+    finite = ops.isfinite(ops.sum(ops.stop_gradient(scaled)))
+    bound = ops.where(finite, bound, nan)
+    return bound * _one_with_gradient(scaled, *place) if differentiable else bound
 
 
-def _root(x):
-    """Return the square root of x >= 0, with a gradient of zero at zero."""
-    positive = ops.not_equal(x, 0)
-    root = ops.sqrt(ops.where(positive, x, ops.ones_like(x)))
-    return ops.where(positive, root, ops.zeros_like(root))
+def _roundings(taps, outer, n):
+    """Return what products lose, as a share of the norm in units of eps.
+
+    In roundoffs u = eps / 2, and with errors that are as random as roundings are, which
+    add as squares do: the entries of a product of matrices (n, k) and (k, n) are off
+    by sqrt(k) u times the norms, so the product itself by 2 sqrt(n k) u. The Gram
+    matrix has k = 2 outer, that is 2.9 sqrt(outer n) u of the square of the norm; its
+    transform loses 2 sqrt(outer taps) u, and interpolations 20 sqrt(n) u. A squaring
+    has k = 2 n, and what it loses counts by half, a quarter of that in the next one:
+    in all 1.9 n u. Half of each is the norm's; 16 is for all that is counted in
+    single roundings.
+    """
+    return 16 + 5 * math.sqrt(n) + 2 * math.sqrt(outer * n) + math.sqrt(outer * taps)
 
 
-def _largest_eigenvalue(gram, waves, squarings, eps):
-    """Return an upper bound of the largest eigenvalue of all transforms of `gram`.
-
-    A Hermitian matrix R + iJ is kept as the real matrix M = R + J, of the same trace
-    and Frobenius norm, whose transpose is R - J; its square is M R + M'J. The taps d
-    of the transform get the weight cos + sin of their phase.
-
-    Each squaring maps Y to (2 Y / g - 1)^2, whose eigenvalues u bound those of Y:
-    y <= g (1 + sqrt(u)) / 2, for any g > 0. It separates best (a Chebyshev polynomial)
-    if g is the largest eigenvalue, and never worse than plain powers if g is below;
-    tr Y^2 / tr Y is.
+def _one_with_gradient(kernel, frequency, group, *vector):
+    """Return 1, with the gradient of the logarithm of the norm at one frequency.
 
     Args:
-        gram: Tensor (differences, groups, n, n).
-        waves: Tensor (frequencies, differences).
-        squarings: Integer >= 0.
-        eps: Float, the rounding of the dtype.
+        kernel: Tensor (*taps, groups, m, n), which the gradient reaches.
+        frequency: Tensor (axes,), radians.
+        group: Integer tensor.
+        *vector: Tensors (n, 1), the singular vector's real and imaginary part.
     """
-    differences, groups, n, _ = gram.shape
-    matrices = ops.matmul(waves, ops.reshape(gram, (differences, -1)))
-    matrices = ops.reshape(matrices, (waves.shape[0] * groups, n, n))
-    if n == 1:
-        return ops.max(matrices)
-
-    def traces(matrices):
-        """Return the trace of each and of its square."""
-        flat = ops.reshape(matrices, (-1, n * n))
-        return ops.sum(flat[:, :: n + 1], axis=1), ops.sum(ops.square(flat), axis=1)
-
-    def positive(x):
-        return ops.where(x > 0, x, ops.ones_like(x))
-
-    # Halved, since the sum and the difference below are twice R and J.
-    half = math.sqrt(0.5)
-    identity = ops.convert_to_tensor(half * np.eye(n), dtype=gram.dtype)
-    guesses = []
-    for _ in range(squarings):
-        trace, squares = traces(matrices)
-        ratios = squares / positive(trace)
-        guess = ops.max(ops.where(trace > 0, ratios, ops.zeros_like(ratios)))
-        guesses.append(guess)
-        shifted = matrices * (2.0 * half / positive(guess)) - identity
-        if differences == 1:
-            # Of one tap: real and symmetric.
-            matrices = ops.matmul(shifted, 2.0 * shifted)
-            continue
-        transposed = ops.transpose(shifted, (0, 2, 1))
-        matrices = ops.matmul(shifted, shifted + transposed)
-        matrices = matrices + ops.matmul(transposed, shifted - transposed)
-    trace, squares = traces(matrices)
-    # Of n real numbers with these sums, and of their squares, none is larger. What the
-    # difference loses to rounding is added.
-    variance = ops.maximum(squares - ops.square(trace) / n, 0.0)
-    deviation = _root(variance + (n + 8) * eps * squares)
-    bound = ops.max(trace / n + math.sqrt((n - 1) / n) * deviation)
-    for guess in reversed(guesses):
-        bound = guess * (1.0 + ops.sqrt(bound)) / 2.0
-    return bound
+    frequency, *vector = (ops.stop_gradient(fixed) for fixed in (frequency, *vector))
+    image = times(*transform(kernel, frequency, group), *vector)
+    square = sum(ops.sum(ops.square(part)) for part in image)
+    fixed = ops.stop_gradient(square)
+    divisor = ops.where(fixed > 0, fixed, ops.ones_like(fixed))
+    return 1.0 + 0.5 * (square - fixed) / divisor

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse.linalg
 
-from keras_spectral.linalg.certificates import frequency_grid, half_grid
+from keras_spectral.linalg.certificates import frequency_grid
 from keras_spectral.validation import check_positive
 
 _EPSILON = float(np.finfo("float64").eps)
@@ -82,7 +82,7 @@ def certified_norm(kernel, kind="dense", groups=1, tolerance=0.01):
     if len(differences) == 1:
         slack = min(slack, 1e-5)  # One matrix a group: there is nothing to save.
     points = [count for count, _ in grids]
-    frequencies = half_grid(points)
+    frequencies = _half_grid(points)
     # In any order but that of the grid, a new largest one is met a few times only.
     frequencies = np.random.default_rng(0).permutation(frequencies.T).T
     largest = 0.0
@@ -96,6 +96,15 @@ def certified_norm(kernel, kind="dense", groups=1, tolerance=0.01):
     largest += _rounding(kernel, len(differences), largest)
     bound = math.sqrt(largest) * factor * (1 + 8 * _EPSILON)
     return math.nextafter(bound * scale, math.inf)
+
+
+def _half_grid(points):
+    """Return the grid's points (axes, points), one of each pair +-t.
+
+    A real kernel has conjugate transforms at opposite frequencies.
+    """
+    grid = np.indices(points).reshape(len(points), -1)
+    return grid[:, [tuple(point) <= tuple(-point % points) for point in grid.T]]
 
 
 def _gram_taps(kernel, taps):

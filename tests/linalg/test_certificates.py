@@ -17,7 +17,11 @@ from keras_spectral.linalg import (
     transposed_convolution_operator,
     unfolding_norm_bound,
 )
-from keras_spectral.linalg.certificates import cheapest_bound, excess_of
+from keras_spectral.linalg.certificates import (
+    cheapest_bound,
+    excess_of,
+    frequency_grid,
+)
 
 
 @pytest.mark.parametrize(
@@ -188,27 +192,30 @@ def test_what_squarings_exceed_by_on_hard_spectra(rng, n, squarings):
 @pytest.mark.parametrize("taps", [(1,), (3, 3), (5, 1), (2, 3, 3)])
 def test_grid_and_squarings_share_the_tolerance(taps, tolerance):
     for channels in (1, 2, 3, 8, 64, 512):
-        squarings, share = cheapest_bound(taps, channels, tolerance)
+        squarings, share, slack = cheapest_bound(taps, channels, tolerance)
+        assert squarings == 1 or excess_of(squarings - 1, channels) > slack
+        assert excess_of(squarings, channels) <= slack
         axes = sum(size > 1 for size in taps)
-        excess = (1 + share) ** axes * (1 + excess_of(squarings, channels))
-        assert excess <= (1 + tolerance) * (1 + 1e-9)
-        finer = cheapest_bound(taps, channels, tolerance / 2)
-        assert finer[0] > squarings or finer[1] < share
+        assert (1 + share) ** axes * (1 + slack) <= (1 + tolerance) * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("shape", [(3, 3, 4, 5), (3, 2, 2), (1, 1, 6, 3), (3, 3, 1, 2)])
 def test_gradient_of_the_certificate(rng, shape):
-    """It is that of the value, by differences, and zero or finite where it ends."""
+    """It is that of the norm on the grid, as a share; and finite where it ends."""
     kernel, step = rng.standard_normal(shape), rng.standard_normal(shape)
+    taps, axes = shape[:-2], tuple(range(len(shape) - 2))
+    share = 0.008 if sum(size > 1 for size in taps) == 1 else 0.004
+    points = [frequency_grid(size, share)[0] for size in taps]
     with tf.GradientTape() as tape:
         variable = tf.Variable(kernel)
         value = induced_norm(variable, 2, "convolution")
     gradient = tape.gradient(value, variable).numpy()
-    above, below = (
-        float(induced_norm(kernel + sign * 1e-6 * step, 2, "convolution"))
-        for sign in (1, -1)
+    above, here, below = (
+        np.linalg.norm(np.fft.fftn(each, points, axes), 2, axis=(-2, -1)).max()
+        for each in (kernel + 1e-6 * step, kernel, kernel - 1e-6 * step)
     )
-    assert (gradient * step).sum() == pytest.approx((above - below) / 2e-6, rel=1e-4)
+    slope = (gradient * step).sum() * here / float(value)
+    assert slope == pytest.approx((above - below) / 2e-6, rel=1e-4)
     for special in (np.zeros(shape), np.ones(shape)):
         with tf.GradientTape() as tape:
             variable = tf.Variable(special.astype("float32"))
@@ -245,7 +252,7 @@ def test_grouped_kernels_are_bounded_too(seed, groups, strides, p):
 def test_three_dimensions_within_one_percent_where_asked(rng):
     kernel = rng.standard_normal((3, 3, 3, 2, 3))
     exact = circular_convolution_norm(kernel, (64, 64, 64))
-    bound = float(convolution_norm_bound(kernel, tolerance=2e-3))
+    bound = float(convolution_norm_bound(kernel, tolerance=2.5e-3))
     assert exact <= bound <= 1.01 * exact
 
 
