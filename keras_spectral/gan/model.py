@@ -4,20 +4,31 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_spectral.gan.inputs import check_floats, check_labels, checked
 from keras_spectral.gan.objectives import OBJECTIVES
+from keras_spectral.gan.optimizers import BothOptimizers, scaled, update
+from keras_spectral.gan.seeds import SeedOfReplica
+from keras_spectral.models.keras_internals import flatten_layers
 from keras_spectral.validation import check_choice, check_integer
+
+_COMPILED = {"jit_compile", "run_eagerly", "steps_per_execution"}
 
 
 @keras.saving.register_keras_serializable(package="keras_spectral")
 class GAN(keras.Model):
     """A generator and a discriminator that train by plain `fit`.
 
-    A batch of n images is split into `discriminator_steps` parts. Each updates the
-    discriminator once, called with `training=True` on the real and as many generated
-    images together, so that a normalizing wrapper moves its singular vectors once an
-    update; then the generator is updated once, on twice as many latents as a part has
-    images. With 5 steps and a batch of 320 these are the papers' 64 and 128. Parts of a
-    batch of fewer images than steps have one image each, in turns.
+    A batch of n images is split into `discriminator_steps` parts, as equal as they can
+    be. Each updates the discriminator once, called with `training=True` on the real and
+    as many generated images together, so that a normalizing wrapper moves its singular
+    vectors once an update; then the generator is updated once, on twice as many latents
+    as the smallest part has images. So `batch_size` is `discriminator_steps` times the
+    papers' batch: with 5 steps and 320 images these are their 64 and 128. Parts of a
+    batch of fewer images than steps have one image each, some of them twice.
+
+    A discriminator with batch normalization is called on real and on generated images
+    apart, and with `training=True` in the generator's update too, as PyTorch's DCGAN
+    does; each of these calls moves the state of the layers.
 
     Training needs the TensorFlow backend. Building, saving and `generate` do not.
 
@@ -29,6 +40,9 @@ class GAN(keras.Model):
         objective: `"hinge"` or `"logistic"`.
         discriminator_steps: Integer >= 1, discriminator updates a generator update.
         classes: Integer number of labels of a conditional pair, else `None`.
+        seed: Integer of the latents and labels that it trains on; `None` draws one from
+            `keras.utils.set_random_seed`. Where they are is saved with the weights;
+            each replica of a `tf.distribute` strategy has its own.
         **kwargs: What a `keras.Model` takes, such as `name`.
 
     Call arguments:
@@ -58,6 +72,7 @@ class GAN(keras.Model):
         objective="hinge",
         discriminator_steps=5,
         classes=None,
+        seed=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -83,7 +98,8 @@ class GAN(keras.Model):
         self.classes = classes
         self.discriminator_loss = keras.metrics.Mean(name="discriminator_loss")
         self.generator_loss = keras.metrics.Mean(name="generator_loss")
-        self.random = keras.random.SeedGenerator(seed=0)
+        self.seed = seed
+        self.random = SeedOfReplica(seed)
         self.built = True
 
     @property
@@ -109,19 +125,27 @@ class GAN(keras.Model):
                 rate 2e-4, beta 0 and 0.999.
             discriminator_optimizer: Likewise, another instance.
             **kwargs: `jit_compile`, `run_eagerly` and `steps_per_execution`.
+
+        A learning-rate schedule counts the updates of its own optimizer: in n batches
+        the generator makes n, the discriminator n times `discriminator_steps`. With
+        `use_ema=True` a network has its averages once `fit` returns.
         """
+        dropped = sorted(set(kwargs) - _COMPILED)
+        if dropped:
+            raise ValueError(
+                f"`{dropped[0]}` has no place in `compile` of a GAN, which takes "
+                "generator_optimizer, discriminator_optimizer, "
+                f"{', '.join(sorted(_COMPILED))}; its losses are the `objective`. "
+                f"Received: {', '.join(dropped)}"
+            )
         super().compile(optimizer=None, **kwargs)
         self._given = kwargs
-        self.generator_optimizer = _optimizer(generator_optimizer)
-        self.discriminator_optimizer = _optimizer(discriminator_optimizer)
-        if self.generator_optimizer is self.discriminator_optimizer:
-            raise ValueError(
-                "`discriminator_optimizer` must be another instance than "
-                "`generator_optimizer`: each keeps the state of one network."
-            )
+        optimizers = BothOptimizers(generator_optimizer, discriminator_optimizer)
+        self.generator_optimizer, self.discriminator_optimizer = optimizers.whole
         # Built now, so that a loaded model finds where its state belongs.
         self.generator_optimizer.build(self.generator.trainable_variables)
         self.discriminator_optimizer.build(self.discriminator.trainable_variables)
+        self.optimizer = optimizers
 
     def get_compile_config(self):
         if not self.compiled:
@@ -144,18 +168,24 @@ class GAN(keras.Model):
             }
         )
 
-    def fit(self, *args, **kwargs):
+    def fit(self, x=None, y=None, *args, **kwargs):
         """Train, as `keras.Model.fit`; `x` are images in [-1, 1], `y` labels."""
         _check_backend("fit")
-        return super().fit(*args, **kwargs)
+        held_out = kwargs.get("validation_data")
+        if isinstance(held_out, (tuple, list)):
+            checked(*(*held_out, None)[:2], self.classes)
+        x = checked(x, y, self.classes)
+        history = super().fit(x, y, *args, **kwargs)
+        self.optimizer.finalize(self.generator, self.discriminator)
+        return history
 
-    def evaluate(self, *args, **kwargs):
+    def evaluate(self, x=None, y=None, *args, **kwargs):
         """Return both losses on images, as `keras.Model.evaluate`; nothing moves.
 
         The generator is given the same latents for each batch and in each call.
         """
         _check_backend("evaluate")
-        return super().evaluate(*args, **kwargs)
+        return super().evaluate(checked(x, y, self.classes), y, *args, **kwargs)
 
     def test_step(self, data):
         images, labels = self._unpacked(data)
@@ -173,20 +203,26 @@ class GAN(keras.Model):
     def train_step(self, data):
         images, labels = self._unpacked(data)
         count = ops.shape(images)[0]
-        part = _at_least_one(count // self.discriminator_steps)
-        for step in range(self.discriminator_steps):
+        steps = self.discriminator_steps
+        for step in range(steps):
             # The last batch of an epoch may have fewer images than there are parts.
-            start = (step * part) % count
+            start = step * count // steps
+            part = _at_least_one((step + 1) * count // steps - start)
             chosen = slice(start, start + part)
             self._discriminator_step(
                 images[chosen], None if labels is None else labels[chosen], part
             )
-        self._generator_step(2 * part)
+        self._generator_step(2 * _at_least_one(count // steps))
         return {metric.name: metric.result() for metric in self.metrics}
 
     def _unpacked(self, data):
         """Return a batch's images and labels, checked against the networks."""
-        images, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
+        images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+        if weights is not None:
+            raise ValueError(
+                "`sample_weight` has no place in the losses of a GAN, and neither has "
+                "`class_weight`. Received: weights. Leave them out, or choose images."
+            )
         if (labels is None) != (self.classes is None):
             raise ValueError(
                 "`y` must hold labels if and only if the GAN is conditional. Received: "
@@ -203,39 +239,61 @@ class GAN(keras.Model):
                 f"`x` must hold images of the discriminator's shape {wanted}. "
                 f"Received: images of shape {shape}. Resize them."
             )
+        check_floats(images)
         return images, labels
 
     def _latents(self, count):
         return keras.random.normal((count, self.latent), seed=self.random)
 
+    def _labels(self, count):
+        return keras.random.randint((count,), 0, self.classes, seed=self.random)
+
+    @property
+    def _normalizes_batches(self):
+        return any(
+            isinstance(layer, keras.layers.BatchNormalization)
+            for layer in flatten_layers(self.discriminator)
+        )
+
+    def _logits(self, real, fake, labels, count):
+        """Return what the discriminator makes of real and generated images."""
+        if self._normalizes_batches:
+            return [
+                ops.cast(self.discriminator(_with(x, labels), training=True), "float32")
+                for x in (real, fake)
+            ]
+        both = ops.concatenate([real, fake], axis=0)
+        twice = None if labels is None else ops.concatenate([labels, labels], axis=0)
+        logits = self.discriminator(_with(both, twice), training=True)
+        logits = ops.cast(logits, "float32")
+        return logits[:count], logits[count:]
+
     def _discriminator_step(self, images, labels, count):
         import tensorflow as tf
 
         generated = self.generator(_with(self._latents(count), labels), training=True)
-        both = ops.concatenate([ops.cast(images, generated.dtype), generated], axis=0)
-        twice = None if labels is None else ops.concatenate([labels, labels], axis=0)
+        images = ops.cast(images, generated.dtype)
         with tf.GradientTape() as tape:
-            logits = self.discriminator(_with(both, twice), training=True)
-            logits = ops.cast(logits, "float32")
-            objective = OBJECTIVES[self.objective].discriminator
-            loss = objective(logits[:count], logits[count:])
-            scaled = _scaled(loss, self.discriminator, self.discriminator_optimizer)
-        _update(tape, scaled, self.discriminator, self.discriminator_optimizer)
+            real, fake = self._logits(images, generated, labels, count)
+            loss = OBJECTIVES[self.objective].discriminator(real, fake)
+            total = scaled(loss, self.discriminator, self.discriminator_optimizer)
+        update(tape, total, self.discriminator, self.discriminator_optimizer)
         self.discriminator_loss.update_state(loss)
 
     def _generator_step(self, count):
         import tensorflow as tf
 
-        latents, labels = self._latents(count), None
-        if self.classes is not None:
-            labels = keras.random.randint((count,), 0, self.classes, seed=self.random)
+        latents = self._latents(count)
+        labels = None if self.classes is None else self._labels(count)
         with tf.GradientTape() as tape:
             generated = self.generator(_with(latents, labels), training=True)
             # The singular vectors belong to the discriminator's own updates.
-            logits = self.discriminator(_with(generated, labels), training=False)
+            logits = self.discriminator(
+                _with(generated, labels), training=self._normalizes_batches
+            )
             loss = OBJECTIVES[self.objective].generator(ops.cast(logits, "float32"))
-            scaled = _scaled(loss, self.generator, self.generator_optimizer)
-        _update(tape, scaled, self.generator, self.generator_optimizer)
+            total = scaled(loss, self.generator, self.generator_optimizer)
+        update(tape, total, self.generator, self.generator_optimizer)
         self.generator_loss.update_state(loss)
 
     def generate(self, count, labels=None, seed=None, batch_size=64):
@@ -267,21 +325,14 @@ class GAN(keras.Model):
         else:
             labels = np.arange(count) % self.classes if labels is None else labels
             labels = np.broadcast_to(np.asarray(labels), (count,)).astype("int32")
-            if labels.min() < 0 or labels.max() >= self.classes:
-                raise ValueError(
-                    f"`labels` must be from 0 to {self.classes - 1}. Received: "
-                    f"labels from {labels.min()} to {labels.max()}"
-                )
-        batches = []
-        for start in range(0, count, batch_size):
-            chosen = slice(start, start + batch_size)
-            given = _with(
-                ops.convert_to_tensor(latents[chosen].astype("float32")),
-                None if labels is None else ops.convert_to_tensor(labels[chosen]),
-            )
-            images = self.generator(given, training=False)
-            batches.append(ops.convert_to_numpy(ops.cast(images, "float32")))
-        return np.concatenate(batches)
+            check_labels("labels", labels, self.classes)
+        if not self.generator.compiled:
+            # XLA would take its time for each size of a batch.
+            self.generator.jit_compile = keras.backend.backend() == "jax"
+        images = self.generator.predict(
+            _with(latents.astype("float32"), labels), batch_size=batch_size, verbose=0
+        )
+        return np.asarray(images, "float32")
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
@@ -298,6 +349,7 @@ class GAN(keras.Model):
             "objective": self.objective,
             "discriminator_steps": self.discriminator_steps,
             "classes": self.classes,
+            "seed": self.seed,
             "name": self.name,
         }
 
@@ -328,23 +380,3 @@ def _at_least_one(count):
 
 def _with(tensor, labels):
     return tensor if labels is None else [tensor, labels]
-
-
-def _optimizer(given):
-    if given is None:
-        return keras.optimizers.Adam(2e-4, beta_1=0.0, beta_2=0.999)
-    return keras.optimizers.get(given)
-
-
-def _scaled(loss, network, optimizer):
-    """Add what the layers ask for, and scale for replicas and half precision."""
-    import tensorflow as tf
-
-    loss = loss + sum(ops.cast(extra, "float32") for extra in network.losses)
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    return optimizer.scale_loss(loss / replicas)
-
-
-def _update(tape, loss, network, optimizer):
-    variables = network.trainable_variables
-    optimizer.apply(tape.gradient(loss, variables), variables)

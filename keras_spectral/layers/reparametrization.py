@@ -113,6 +113,11 @@ class Reparametrization(keras.layers.Wrapper):
         """Names of the layer's kernels, one for most layers."""
         return tuple(slot.name for slot in self.slots)
 
+    @property
+    def layers(self):
+        """The wrapped layer; `summary(expand_nested=True)` of a model shows it."""
+        return [self.layer]
+
     def _index(self, name):
         if name is None and len(self.slots) == 1:
             return 0

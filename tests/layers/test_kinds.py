@@ -295,3 +295,14 @@ def test_one_sublayer_inside_time_distributed_is_trained_by_fit():
     model.fit(images(4, 5), np.ones((4, 4, 3)), verbose=0)
     norm = np.linalg.norm(numpy(inner.effective_kernel()), 2)
     assert norm == pytest.approx(1, rel=0.2)
+
+
+def test_a_summary_shows_the_wrapped_layer_and_trains_it_alone():
+    wrapper = SpectralNormalization(kl.Dense(3, name="fc"), method="power_iteration")
+    model = keras.Sequential([keras.Input((4,)), wrapper])
+    lines = []
+    model.summary(expand_nested=True, line_length=99, print_fn=lines.append)
+    text = "".join(lines)
+    assert "fc (SpectralNormalization)" in text and "fc (Dense)" in text
+    # 4 * 3 weights and 3 offsets; u and v are state.
+    assert "Trainable params: 15 " in text

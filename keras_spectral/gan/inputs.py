@@ -1,0 +1,97 @@
+"""What a GAN trains on: images in [-1, 1] and labels of its classes."""
+
+import keras
+import numpy as np
+
+# Rounding, as that of a resized image, is no other scale.
+_LARGEST = 1.001
+_IMAGES = (
+    "`x` must hold images in [-1, 1]; pixels of 0 to 255 get there by "
+    "`x / 127.5 - 1`. Received: "
+)
+
+
+def check_floats(images):
+    """Raise a ValueError for images of integers, which are pixels as they are.
+
+    Args:
+        images: Tensor (batch, height, width, channels), also a symbolic one.
+    """
+    dtype = keras.backend.standardize_dtype(images.dtype)
+    if not keras.backend.is_float_dtype(dtype):
+        raise ValueError(f"{_IMAGES}images of {dtype}")
+
+
+def check_labels(name, labels, classes):
+    """Raise a ValueError unless labels are of a GAN's classes.
+
+    Args:
+        name: String, the argument's name.
+        labels: Array of integers.
+        classes: Integer.
+
+    Example:
+    >>> check_labels("y", [0, 3], classes=3)
+    Traceback (most recent call last):
+    ...
+    ValueError: `y` must hold labels from 0 to 2. Received: labels from 0 to 3
+    """
+    labels = np.asarray(labels)
+    if labels.size and not (labels.min() >= 0 and labels.max() < classes):
+        raise ValueError(
+            f"`{name}` must hold labels from 0 to {classes - 1}. Received: labels "
+            f"from {labels.min()} to {labels.max()}"
+        )
+
+
+def checked(x, y, classes):
+    """Return `x` of `fit`, checked: arrays now, a pipeline's batches as they come.
+
+    What XLA compiles drops assertions, so they are made before.
+
+    Args:
+        x: What `keras.Model.fit` takes.
+        y: Likewise.
+        classes: Integer, or `None` for a GAN without labels.
+
+    Raises:
+        ValueError: If images are not in [-1, 1], or labels not of the classes. A
+            pipeline raises TensorFlow's `InvalidArgumentError`.
+    """
+    if hasattr(x, "__array__"):
+        images = np.asarray(x)
+        if images.size:
+            low, high = images.min(), images.max()
+            # NaN is in no range.
+            if not (low >= -_LARGEST and high <= _LARGEST):
+                raise ValueError(f"{_IMAGES}numbers from {low} to {high}")
+    elif _is_pipeline(x):
+        return x.map(lambda *batch: _asserted(batch, classes))
+    if y is not None and classes is not None:
+        check_labels("y", y, classes)
+    return x
+
+
+def _is_pipeline(x):
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return isinstance(x, tf.data.Dataset)
+
+
+def _asserted(batch, classes):
+    import tensorflow as tf
+
+    # A dataset of images alone has no tuples.
+    batch = batch[0] if len(batch) == 1 else batch
+    images, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
+    largest = tf.reduce_max(tf.abs(tf.cast(images, "float32")))
+    fits = tf.reduce_all(tf.abs(tf.cast(images, "float32")) <= _LARGEST)
+    made = [tf.debugging.Assert(fits, [f"{_IMAGES}numbers of up to", largest])]
+    if labels is not None and classes is not None:
+        fits = tf.reduce_all((labels >= 0) & (labels < classes))
+        wanted = f"`y` must hold labels from 0 to {classes - 1}. Received:"
+        made.append(tf.debugging.Assert(fits, [wanted, labels]))
+    with tf.control_dependencies(made):
+        return tf.nest.map_structure(tf.identity, batch)

@@ -1,0 +1,83 @@
+"""The two optimizers of a GAN, as callbacks of Keras see them."""
+
+import keras
+from keras import ops
+
+from keras_spectral.layers import restart_power_iteration
+
+
+class BothOptimizers:
+    """What `model.optimizer` of a GAN is.
+
+    Keras' `LearningRateScheduler`, `ReduceLROnPlateau` and `SwapEMAWeights` ask it for
+    `optimizers`, and set both; who counts steps counts the generator's.
+
+    Args:
+        generator: A Keras optimizer, its name, or `None` for the stable-rank paper's.
+        discriminator: Likewise, another instance.
+    """
+
+    built = True
+
+    def __init__(self, generator, discriminator):
+        self.whole = _optimizer(generator), _optimizer(discriminator)
+        first, second = self.whole
+        if first is second:
+            raise ValueError(
+                "`discriminator_optimizer` must be another instance than "
+                "`generator_optimizer`: each keeps the state of one network."
+            )
+        if first.name == second.name:
+            # The logs of callbacks have a column for each name.
+            first.name, second.name = (
+                f"{network}_{first.name}" for network in ("generator", "discriminator")
+            )
+
+    @property
+    def optimizers(self):
+        """List of both, without what scales losses around them."""
+        return [getattr(one, "inner_optimizer", one) for one in self.whole]
+
+    @property
+    def iterations(self):
+        """Updates of the generator."""
+        return self.whole[0].iterations
+
+    @property
+    def learning_rate(self):
+        """The generator's."""
+        return self.whole[0].learning_rate
+
+    @property
+    def variables(self):
+        """List of the variables of both."""
+        return [variable for one in self.whole for variable in one.variables]
+
+    def finalize(self, generator, discriminator):
+        """Give the networks their averages, as `fit` of Keras does with `use_ema`."""
+        networks = generator, discriminator
+        for optimizer, network in zip(self.optimizers, networks, strict=True):
+            if optimizer.use_ema:
+                optimizer.finalize_variable_values(network.trainable_variables)
+                restart_power_iteration(network)
+
+
+def _optimizer(given):
+    if given is None:
+        return keras.optimizers.Adam(2e-4, beta_1=0.0, beta_2=0.999)
+    return keras.optimizers.get(given)
+
+
+def scaled(loss, network, optimizer):
+    """Add what the layers ask for, and scale for replicas and half precision."""
+    import tensorflow as tf
+
+    loss = loss + sum(ops.cast(extra, "float32") for extra in network.losses)
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    return optimizer.scale_loss(loss / replicas)
+
+
+def update(tape, loss, network, optimizer):
+    """Let an optimizer move a network by the gradient of its loss."""
+    variables = network.trainable_variables
+    optimizer.apply(tape.gradient(loss, variables), variables)
