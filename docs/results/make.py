@@ -37,16 +37,22 @@ def tables():
 
 
 def claims(found):
-    """Return lines of Markdown: every claim with its verdict."""
-    lines = ["| claim | recipe | network | verdict | paired differences, 95 % |"]
-    lines += ["|---|---|---|---|---|"]
+    """Return lines of Markdown: every claim with its verdict, alike ones once."""
+    recipes = {}
     for name, table in found.items():
         for row in table.claims:
-            link = f"[{name}]({_file(name)}.md)"
-            lines.append(
-                f"| {row.name}: {row.says} | {link} | {row.network} "
-                f"| **{row.verdict}** | {row.differences} |"
-            )
+            if {row.network} & {cell["network"] for cell in table.cells}:
+                what = row.name, row.says, row.network, row.verdict, row.differences
+                recipes.setdefault(what, []).append(
+                    f"[{_item(name)}]({_file(name)}.md)"
+                )
+    lines = ["| claim | network | verdict | paired differences, 95 % | in |"]
+    lines += ["|---|---|---|---|---|"]
+    for (name, says, network, verdict, differences), links in sorted(recipes.items()):
+        lines.append(
+            f"| {name}: {says} | {network} | **{verdict}** | {differences} "
+            f"| {', '.join(links)} |"
+        )
     return lines
 
 
@@ -134,6 +140,10 @@ def machine(found):
             f"TensorFlow {known.get('tensorflow', '-')}, Python {known['python']}"
         )
     return "; ".join(dict.fromkeys(texts))
+
+
+def _item(name):
+    return load_recipe(recipe_path(name)).item
 
 
 def _file(name):

@@ -167,7 +167,7 @@ def run_recipe(
                 status = "complete"
         finally:
             table = recipe_table(found, list(rows.values()))
-            if writes:
+            if writes and (train or rows):
                 _write(output / name, table, found, path, size, status)
     return table
 

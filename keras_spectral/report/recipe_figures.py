@@ -26,11 +26,12 @@ def recipe_figure(table):
     >>> print(recipe_figure(RecipeTable([], Rows([]), [])))
     None
     """
-    networks = list(dict.fromkeys(row.network for row in table))
     variants = list(dict.fromkeys(row.variant for row in table))
     measures = list(dict.fromkeys(row.measure for row in table))
     done = [cell for cell in table.cells if cell["error"] is None and cell["history"]]
-    if not done:
+    known = {cell["network"] for cell in done}
+    networks = [x for x in dict.fromkeys(row.network for row in table) if x in known]
+    if not networks:
         return None
     colours = _colour(variants)
     dashes = {v: "-" if n < len(_COLOURS) else "--" for n, v in enumerate(variants)}

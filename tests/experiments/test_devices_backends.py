@@ -140,7 +140,8 @@ def test_two_processes_have_the_numbers_of_one(tmp_path):
     try:
         for process in processes:
             out, error = process.communicate(timeout=300)
-            assert out.strip() == "None", error[-3000:]
+            # Gloo tells its connections first.
+        assert out.split()[-1] == "None", error[-3000:]
     finally:
         for process in processes:
             process.kill()

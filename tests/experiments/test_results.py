@@ -1,0 +1,52 @@
+"""The committed results: pages say what their rows say; a recipe's figure."""
+
+import runpy
+from pathlib import Path
+
+from keras_spectral.experiments import load_recipe
+from keras_spectral.experiments.recipe_table import recipe_table
+from keras_spectral.experiments.recipes import recipe_path
+from keras_spectral.report import recipe_figure
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+
+
+def test_the_front_page_is_of_the_rows():
+    before = {path: path.read_bytes() for path in RESULTS.glob("*.md")}
+    text = runpy.run_path(str(RESULTS / "make.py"))["page"]()
+    assert text == (RESULTS / "README.md").read_text(encoding="utf-8")
+    # Each table is written anew, to the same bytes.
+    assert {path: path.read_bytes() for path in RESULTS.glob("*.md")} == before
+    cells = list((RESULTS / "cells").glob("*.json"))
+    assert len(cells) >= 20 and "\n| C2" in text
+
+
+def test_a_figure_has_a_row_of_panels_a_network_that_was_run():
+    recipe = load_recipe(recipe_path("stable_rank/table_6"), "evidence")
+    assert recipe_figure(recipe_table(recipe, [])) is None
+    history = [{"epoch": n, "accuracy": n / 4, "test_accuracy": 0.1} for n in (1, 2, 3)]
+    cells = [
+        {
+            "network": "conv net",
+            "variant": variant,
+            "seed": seed,
+            "error": None,
+            "history": history[: 3 - seed],
+            "results": {"train_error": 0.1 * seed, "mean_train_error": None},
+        }
+        for variant in ("vanilla", "SN")
+        for seed in (0, 1)
+    ]
+    figure = recipe_figure(recipe_table(recipe, cells))
+    curves, error, *_ = figure.axes
+    assert len(figure.axes) == 1 + len(recipe.measures)
+    # A network, and the paper's four numbers beside its means.
+    assert curves.get_title(loc="left") == "conv net"
+    mean = curves.get_lines()[0]
+    assert mean.get_xdata().tolist() == [1, 2, 3]
+    assert mean.get_ydata().tolist() == [25, 50, 75]
+    assert [text.get_text() for text in error.get_yticklabels()] == [
+        *("vanilla", "SN", "SRN-50", "SRN-30")
+    ]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["vanilla", "SN", "as trained", "test", "the paper's"]
