@@ -141,7 +141,7 @@ def test_two_processes_have_the_numbers_of_one(tmp_path):
         for process in processes:
             out, error = process.communicate(timeout=300)
             # Gloo tells its connections first.
-        assert out.split()[-1] == "None", error[-3000:]
+            assert out.split()[-1] == "None", error[-3000:]
     finally:
         for process in processes:
             process.kill()
