@@ -21,14 +21,16 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
+import msgspec
 import numpy as np
 import torch
 from pytorchcv.models.resnet_cifar import CIFARResNet
 from torch.nn.utils.parametrizations import spectral_norm
 
-from keras_spectral import convert, data, zoo
+from keras_spectral import convert, zoo
 from keras_spectral.experiments import load_recipe
 from keras_spectral.experiments.batches import Batches
+from keras_spectral.experiments.cells import Cell, images_of
 from keras_spectral.experiments.recipe_table import mean_and_half_width
 from keras_spectral.experiments.recipes import recipe_path, settings_of
 from keras_spectral.files import write_json
@@ -63,11 +65,12 @@ def accuracy(network, x, labels):
     return float(np.mean(logits.argmax(1).numpy() == labels))
 
 
-def train(recipe, network_settings, seed):
+def train(cell):
     """Train one network; return its row."""
-    (variant,) = (x for x in recipe.variants if x.name == VARIANT)
+    recipe, network_settings, variant = cell.parts()
     optimizer, schedule = settings_of(recipe, network_settings, variant)
-    images = data.load(recipe.data.name).subset(recipe.data.count, seed)
+    images, seed = images_of(cell), cell.seed
+    torch.manual_seed(seed)
     keras.utils.set_random_seed(seed)
     start = getattr(zoo, network_settings.builder)(**network_settings.arguments)
     network = plain_network(network_settings.arguments)
@@ -107,7 +110,7 @@ def train(recipe, network_settings, seed):
         "history": history,
         "cpu_seconds": time.process_time() - begun,
         "torch": torch.__version__,
-        "settings": network_settings.name,
+        "settings": cell.settings(),
     }
 
 
@@ -120,24 +123,25 @@ def main():
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     recipe = load_recipe(recipe_path(arguments.recipe), arguments.size)
-    settings = recipe.networks[0]
+    network, plain = recipe.networks[0].name, msgspec.to_builtins(recipe)
+    cells = [
+        Cell(plain, network, VARIANT, seed, str(arguments.output))
+        for seed in range(arguments.seeds)
+    ]
     file = arguments.output / "training_parity.json"
-    rows = json.loads(file.read_text()) if file.exists() else []
-    for seed in range(arguments.seeds):
-        if seed not in [row["seed"] for row in rows]:
-            rows.append(train(recipe, settings, seed))
-            write_json(file, rows)
-    ours = {}
-    for path in (arguments.output / "cells").glob("*.json"):
-        cell = json.loads(path.read_text())
-        wanted = {"data": recipe.data.name, "labels": "true", "decay": 5e-4}
-        found = cell["settings"]
-        if (cell["network"], cell["variant"]) == (settings.name, VARIANT) and {
-            "data": found["data"]["name"],
-            "labels": found["data"]["labels"],
-            "decay": found["optimizer"]["weight_decay"],
-        } == wanted:
-            ours[cell["seed"]] = cell["results"]["test_accuracy"]
+    known = json.loads(file.read_text()) if file.exists() else []
+    rows, ours = [], {}
+    for cell in cells:
+        # A row of other settings is none.
+        found = [row for row in known if row["settings"] == cell.settings()]
+        if not found:
+            found = [train(cell)]
+            known += found
+            write_json(file, known)
+        rows += found
+        path = arguments.output / "cells" / f"{cell.key}.json"
+        if path.is_file():
+            ours[cell.seed] = json.loads(path.read_text())["results"]["test_accuracy"]
     for row in rows:
         mine = ours.get(row["seed"])
         print(f"seed {row['seed']}: PyTorch {row['test_accuracy']:.4f}, ours {mine}")

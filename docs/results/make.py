@@ -11,14 +11,17 @@ import platform
 from pathlib import Path
 
 from keras_spectral.experiments import list_recipes, load_recipe, run_recipe
+from keras_spectral.experiments.recipe_run import write_table
 from keras_spectral.experiments.recipes import recipe_path
 from keras_spectral.measures import rank_correlation
-from keras_spectral.terminal import Console
 
 FOLDER = Path(__file__).parent
 
 # What no trained network can be compared by: accuracies, and counts of parameters.
-_NO_MEASURES = ("accuracy", "error", "gap", "parameters", "misclassified")
+_NO_MEASURES = (
+    *("accuracy", "error", "gap", "parameters", "misclassified", "epochs_to"),
+    "test_correct",
+)
 
 
 def tables():
@@ -28,12 +31,20 @@ def tables():
         text = recipe_path(name).read_text(encoding="utf-8")
         if "[evidence" not in text or "[[networks]]" not in text:
             continue
-        table = run_recipe(
-            name, "evidence", output=FOLDER, train=False, console=Console(quiet=True)
-        )
+        table = run_recipe(name, "evidence", output=FOLDER, train=False)
         if table.cells:
             found[name] = table
     return found
+
+
+def write(found):
+    """Write the tables and figures."""
+    for name, table in found.items():
+        recipe = load_recipe(recipe_path(name), "evidence")
+        whole = len(recipe.seeds) * len(recipe.networks) * len(recipe.variants)
+        status = "complete" if len(table.cells) == whole else "interrupted"
+        start = FOLDER / _file(name)
+        write_table(start, table, recipe, recipe_path(name), "evidence", status)
 
 
 def claims(found):
@@ -81,13 +92,11 @@ def correlation(found):
     kept = []
     for cell in cells.values():
         measures = {
-            name: value
-            for name, value in cell["results"].items()
+            name: _number(cell, name)
+            for name in cell["results"]
             if not any(word in name for word in _NO_MEASURES)
         }
-        if not measures or "gap" not in cell["results"]:
-            continue
-        settings = cell["settings"]
+        settings, last = cell["settings"], cell["history"][-1]
         kept.append(
             {
                 "hyperparameters": {
@@ -97,18 +106,13 @@ def correlation(found):
                     "weight decay": settings["optimizer"]["weight_decay"],
                 },
                 "measures": measures,
-                "gap": cell["results"]["gap"],
+                "gap": last["accuracy"] - last["test_accuracy"],
             }
         )
+    kept = [run for run in kept if "noise_sensitivity_50" in run["measures"]]
     names = set.intersection(*(set(run["measures"]) for run in kept)) if kept else ()
     for run in kept:
-        run["measures"] = {
-            # What was not finite is as large as can be.
-            name: float("inf")
-            if run["measures"][name] is None
-            else run["measures"][name]
-            for name in sorted(names)
-        }
+        run["measures"] = {name: run["measures"][name] for name in sorted(names)}
     if len(kept) < 2 or not names:
         return []
     rows = rank_correlation(kept)
@@ -123,6 +127,14 @@ def correlation(found):
             f"{row.worst_environment} | {row.conditional_information:.2f} |"
         )
     return lines
+
+
+def _number(cell, name):
+    """Return a measure; NaN where it was refused, infinity where it was."""
+    value, reason = cell["results"][name], cell["reasons"].get(name, "")
+    if value is not None:
+        return value
+    return float("inf" if reason.endswith(": inf") else "nan")
 
 
 def machine(found):
@@ -153,6 +165,7 @@ def _file(name):
 def page():
     """Return the front page: what stands by hand in `front.md`, and the tables."""
     found = tables()
+    write(found)
     text = (FOLDER / "front.md").read_text(encoding="utf-8")
     parts = {
         "claims": claims(found),

@@ -156,7 +156,7 @@ def train_cell(cell) -> dict:
     from keras_spectral.experiments.inputs import load_keras
 
     recipe, network, variant = cell.parts()
-    data = _data(recipe, cell)
+    data = images_of(cell)
     path = Path(cell.folder) / "models" / f"{cell.key}.keras"
     if cell.row is not None and path.is_file():
         return measured(cell.row, load_keras(path), data, recipe)
@@ -172,7 +172,7 @@ def train_cell(cell) -> dict:
         trained = where.built(build)
     state = Checkpoint(
         Path(cell.folder) / "state" / f"{cell.key}.npz",
-        {**environment(), **where.record()},
+        {**environment(), **where.record(), "images": list(data.provenance().sha256)},
         writes=where.process == 0,
     )
     history, seconds = _trained(cell, trained, model, data, state, where)
@@ -201,7 +201,7 @@ def train_cell(cell) -> dict:
         history=history,
         layers=layers,
         settings=cell.settings(),
-        environment=state.environment,
+        environment={x: y for x, y in state.environment.items() if x != "images"},
         provenance=dataclasses.asdict(data.provenance()),
     )
     return measured(dataclasses.asdict(row), model, data, recipe)
@@ -255,9 +255,11 @@ def _trained(cell, model, copy, data, state, where):
     return history, seconds()
 
 
-def _data(recipe, cell):
+def images_of(cell):
+    """Return the `data.Data` of a cell."""
     from keras_spectral import data as sets
 
+    recipe, _, _ = cell.parts()
     settings = recipe.data
     data = sets.load(
         settings.name, settings.image_size, settings.channels, cell.directory

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import uuid
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -73,8 +74,12 @@ def computing(tasks, function, failed, workers, scheduler):
                     "`dask scheduler`, and workers with `dask worker ADDRESS`."
                 ) from error
         stack.enter_context(client)
+        # Of this run alone: a scheduler gives equal names one result.
+        run = uuid.uuid4().hex
         futures = {
-            client.submit(function, task, key=f"{function.__name__}-{task.key}"): task
+            client.submit(
+                function, task, key=f"{function.__name__}-{task.key}-{run}"
+            ): task
             for task in tasks
         }
         yield _as_they_finish(distributed, futures, failed)

@@ -9,7 +9,12 @@ import msgspec
 
 import keras_spectral
 from keras_spectral.experiments.cell_results import missing_measures
-from keras_spectral.experiments.cells import Cell, failed_cell, train_in_worker
+from keras_spectral.experiments.cells import (
+    Cell,
+    failed_cell,
+    images_of,
+    train_in_worker,
+)
 from keras_spectral.experiments.devices import devices_of, process_of
 from keras_spectral.experiments.engine import computing, shown
 from keras_spectral.experiments.recipe_measures import run_measures
@@ -93,11 +98,12 @@ def run_recipe(
     if workers is not None:
         check_integer("workers", workers, least=0)
     if isinstance(found, MeasureRecipe):
-        if seeds is not None:
-            raise ValueError(
-                f"`seeds` must be left out where nothing is trained, as by {path}. "
-                f"Received: seeds={seeds}"
-            )
+        for argument, given in ("seeds", seeds), ("train", None if train else False):
+            if given is not None:
+                raise ValueError(
+                    f"`{argument}` must be left out where nothing is trained, as by "
+                    f"{path}. Received: {argument}={given}"
+                )
         with claimed(output_folder(output)):
             return run_measures(
                 *(found, path, name, output, directory), workers, scheduler, console
@@ -105,18 +111,6 @@ def run_recipe(
     if seeds is not None:
         check_integer("seeds", seeds, least=1)
         found = msgspec.structs.replace(found, seeds=list(range(seeds)))
-    if devices is not None and workers:
-        raise ValueError(
-            "`devices` and `workers` exclude each other: processes would share the "
-            f"devices. Received: devices={devices}, workers={workers}"
-        )
-    process, _ = process_of(devices)
-    if train:
-        if scheduler is None:
-            devices_of(devices)
-        _check_data(found, directory)
-    output_folder(output, *(f"{name}.{kind}" for kind in ("json", "md", "png")))
-    folders = {part: output_folder(output / part) for part in _FOLDERS}
     plain = msgspec.to_builtins(found)
     common: dict = {
         "folder": str(output.resolve()),
@@ -129,23 +123,36 @@ def run_recipe(
         for network in found.networks
         for variant in found.variants
     ]
+    if not train:
+        return _shown_table(found, cells, output)
+    if devices is not None and workers:
+        raise ValueError(
+            "`devices` and `workers` exclude each other: processes would share the "
+            f"devices. Received: devices={devices}, workers={workers}"
+        )
+    process, _ = process_of(devices)
+    if scheduler is None:
+        devices_of(devices)
+    _check_data(found, directory)
+    output_folder(output, *(f"{name}.{kind}" for kind in ("json", "md", "png")))
+    folders = {part: output_folder(output / part) for part in _FOLDERS}
     if devices is not None and scheduler is None:
         workers = 0
     # Of several hosts, all see the folder and one writes.
     writes = process == 0
-    with claimed(output) if train and writes else contextlib.nullcontext():
-        rows = {cell.key: _finished(folders["cells"], cell) for cell in cells}
+    with claimed(output) if writes else contextlib.nullcontext():
+        rows, images = {}, _Images()
+        for cell in cells:
+            row = _finished(output, cell)
+            if row is not None and images.are_of(cell, row):
+                rows[cell.key] = row
         waiting = [
-            dataclasses.replace(cell, row=rows[cell.key])
+            dataclasses.replace(cell, row=rows.get(cell.key))
             for cell in cells
-            if train
-            and (rows[cell.key] is None or missing_measures(rows[cell.key], found))
+            if cell.key not in rows or missing_measures(rows[cell.key], found)
         ]
-        for cell in waiting:
-            del rows[cell.key]
-        rows = {key: row for key, row in rows.items() if row is not None}
-        if train and rows:
-            console.print(f"{len(rows)} cells are there already.")
+        if len(waiting) < len(cells):
+            console.print(f"{len(cells) - len(waiting)} cells are there already.")
         status: RunStatus = "interrupted"
         try:
             if waiting:
@@ -160,16 +167,49 @@ def run_recipe(
                     ):
                         check()
                         # As its file has it, wherever it was computed.
-                        row = rows[cell.key] = json.loads(json.dumps(row))
-                        if writes:
+                        row = json.loads(json.dumps(row))
+                        if row["error"] is not None and cell.row is not None:
+                            # What was trained stays, and the next run measures it.
+                            row = {**cell.row, "error": row["error"]}
+                        elif writes:
                             _keep(folders, cell, row)
-            if len(rows) == len(cells):
-                status = "complete"
+                        rows[cell.key] = row
+            status = "complete"
         finally:
             table = recipe_table(found, list(rows.values()))
-            if writes and (train or rows):
-                _write(output / name, table, found, path, size, status)
+            if writes:
+                write_table(output / name, table, found, path, size, status)
     return table
+
+
+def _shown_table(recipe, cells, output):
+    """Return the table of the cells that are there; nothing is written."""
+    if not output.is_dir():
+        raise FileNotFoundError(
+            "`output` must be the folder of a run where nothing is trained. Received: "
+            f"output={output}"
+        )
+    rows = []
+    for cell in cells:
+        row = _finished(output, cell, failed=True)
+        if row is not None:
+            # What is of other probes is not what was asked for.
+            lacking = missing_measures(row, recipe)
+            kept = {x: y for x, y in row["results"].items() if x not in lacking}
+            rows.append({**row, "results": kept})
+    return recipe_table(recipe, rows)
+
+
+class _Images:
+    """Whether rows are of the images that are there now, looked at once a seed."""
+
+    def __init__(self):
+        self._known = {}
+
+    def are_of(self, cell, row):
+        if cell.seed not in self._known:
+            self._known[cell.seed] = list(images_of(cell).provenance().sha256)
+        return row["provenance"]["sha256"] == self._known[cell.seed]
 
 
 def _check_data(recipe, directory):
@@ -184,12 +224,18 @@ def _named(row):
     return f"{row['network']} {row['variant']} seed {row['seed']}"
 
 
-def _finished(folder, cell):
-    """Return the row of an earlier run, or `None`; a damaged file is none."""
-    path = folder / f"{cell.key}.json"
+def _finished(output, cell, failed=False):
+    """Return the row of an earlier run, or `None`; a damaged file is none.
+
+    Args:
+        output: `pathlib.Path` of the run.
+        cell: A `Cell`.
+        failed: Boolean, whether the row of an error counts.
+    """
+    path = output / "cells" / f"{cell.key}.json"
     try:
         row = json.loads(path.read_text(encoding="utf-8"))
-        fits = row["settings"] == cell.settings() and row["error"] is None
+        fits = row["settings"] == cell.settings() and (failed or row["error"] is None)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     # Rows of before had no probes.
@@ -197,15 +243,23 @@ def _finished(folder, cell):
 
 
 def _keep(folders, cell, row):
-    if row["error"] is not None and cell.row is not None:
-        return  # What was trained stays, and is measured again by the next run.
     write_json(folders["cells"] / f"{cell.key}.json", row)
     if row["error"] is None:
         # Row and network are all that is needed from now on.
         (folders["state"] / f"{cell.key}.npz").unlink(missing_ok=True)
 
 
-def _write(start, table, recipe, path, size, status: RunStatus):
+def write_table(start, table, recipe, path, size, status: RunStatus):
+    """Write a table as JSON, text and a figure.
+
+    Args:
+        start: `pathlib.Path` of the files, without their suffix.
+        table: A `RecipeTable`.
+        recipe: The `Recipe`, and `path` its file, and `size` which of its sizes.
+        path: `pathlib.Path`.
+        size: String, or `None`.
+        status: A `RunStatus`.
+    """
     write_json(
         start.with_name(f"{start.name}.json"),
         {

@@ -111,8 +111,11 @@ def _number(value, half_width=None, form=".4f", sign=""):
     if value is None:
         return "-"
     if isinstance(value, int) or abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{sign}{value:{form}}" + (f" +- {half_width:.4f}" if half_width else "")
+        form = form.replace(".4f", ",.0f")
+    around = form.removeprefix("+")
+    return f"{sign}{value:{form}}" + (
+        f" +- {half_width:{around}}" if half_width else ""
+    )
 
 
 def _values(cells, network, variant, measure):
@@ -163,10 +166,10 @@ def recipe_table(recipe, cells) -> RecipeTable:
     rows, claims = [], []
     printed = {(p.network, p.variant, p.measure): p.value for p in recipe.published}
     papers = {p.network for p in recipe.published}
+    own = {network.name for network in recipe.networks}
     for network in (network.name for network in recipe.networks):
         # A smaller network stands beside the paper's, where there is but one.
-        paper = papers if network not in papers and len(papers) == 1 else {network}
-        (paper,) = paper
+        (paper,) = papers if len(papers) == 1 and not papers & own else {network}
         for measure in recipe.measures:
             first = _values(cells, network, recipe.variants[0].name, measure)
             for variant in (variant.name for variant in recipe.variants):

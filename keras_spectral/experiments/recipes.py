@@ -245,13 +245,19 @@ def _check(path, text, recipe):
         raise ValueError(f"{place}: `{'.'.join(keys)}` {expected}")
 
     for keys, names in (["variants"], variants), (["networks"], networks):
-        if not names or len(set(names)) < len(names):
+        # Files of cells are named so.
+        words = {re.sub(r"[^\w.-]", "_", name) for name in names}
+        if not names or len(words) < len(names):
             fail(keys, f"must be one or more, with names of their own: {names}")
-    if not recipe.seeds or min(recipe.seeds) < 0:
-        fail(["seeds"], f"must be integers >= 0. Received: {recipe.seeds}")
-    for name, least in ("images", 1), ("draws", 2):
-        if getattr(recipe.probes, name) < least:
-            fail(["probes", name], f"must be an integer >= {least}")
+    seeds = recipe.seeds
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        fail(["seeds"], f"must be different integers >= 0. Received: {seeds}")
+    if not recipe.measures:
+        fail(["measures"], "must be one or more. Received: []")
+    for name in "count", "test_count":
+        count = getattr(recipe.data, name)
+        if count is not None and count < 1:
+            fail(["data", name], f"must be an integer >= 1. Received: {count}")
     for network in recipe.networks:
         try:
             optimizer, schedule = settings_of(recipe, network, recipe.variants[0])

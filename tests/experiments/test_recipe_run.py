@@ -8,12 +8,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from scipy import stats
 
 from keras_spectral.experiments import (
     cells,
     recipe_run,
-    recipe_table,
     run_recipe,
     training_state,
 )
@@ -156,10 +154,18 @@ def test_recipes_share_cells_and_networks(one, tmp_path, monkeypatch):
     assert first["results"].items() < results.items()
     assert {**second, "results": first["results"]} == first
     # What is there can be shown while another process holds the folder.
+    before = {path: path.read_bytes() for path in settings["output"].rglob("*.*")}
     with claimed(settings["output"]):
         shown = run_recipe(one, seeds=2, train=False, **settings)
         assert shown.cells == [] and shown[0].seeds == 0
         assert run_recipe(other, train=False, **settings).cells == [second]
+    assert before == {path: path.read_bytes() for path in before}
+    with pytest.raises(ValueError, match="`measures` must be one or more"):
+        run_recipe(other, changes=["measures=[]"], train=False, **settings)
+    with pytest.raises(FileNotFoundError, match="folder of a run"):
+        run_recipe(one, train=False, output=tmp_path / "typo", console=QUIET)
+    with pytest.raises(ValueError, match="`train` must be left out"):
+        run_recipe("heavy_tail/figure_1", train=False, **settings)
     # The first recipe finds all that it needs, and a table stands for each.
     (third,) = run_recipe(one, **settings).cells
     assert third == second
@@ -317,57 +323,40 @@ def test_a_cell_that_fails_is_a_row(recipe, tmp_path):
         )  # fmt: skip
 
 
-def cell(variant, seed, value):
-    results = {"test_error": value}
-    return {"network": "n", "variant": variant, "seed": seed, "results": results}
+def test_a_cell_is_of_its_images(one, tmp_path, rng):
+    """Another file of the same name: trained anew, also from a half-way state."""
+
+    def write():
+        images = rng.integers(256, size=(40, 8, 8, 1)).astype("uint8")
+        labels = np.arange(40) % 10
+        np.savez(
+            tmp_path / "my.npz",
+            x_train=images, y_train=labels, x_test=images, y_test=labels,
+        )  # fmt: skip
+
+    changes = [f"data.name={tmp_path / 'my.npz'}", "data.count=40", "schedule.epochs=1"]
+    changes += ["data.test_count=40", "measures=['test_accuracy']"]
+    settings = {"changes": changes, "workers": 0, "console": QUIET}
+    write()
+    (first,) = run_recipe(one, output=tmp_path / "out", **settings).cells
+    (again,) = run_recipe(one, output=tmp_path / "out", **settings).cells
+    assert again == first
+    write()
+    (other,) = run_recipe(one, output=tmp_path / "out", **settings).cells
+    assert other["provenance"]["sha256"] != first["provenance"]["sha256"]
+    assert other["layers"] != first["layers"]
 
 
-@pytest.mark.parametrize(
-    "differences, verdict",
-    [
-        ([0.1, 0.11, 0.12], "holds"),
-        ([-0.1, -0.11, -0.12], "does not hold"),
-        ([0.1, -0.1, 0.05], "undecided"),
-        ([0.1], "undecided"),
-    ],
-)
-def test_verdicts_are_of_paired_differences(differences, verdict, rng):
-    from keras_spectral.experiments.recipe_settings import Claim
+def test_what_was_trained_stays_where_a_measure_fails(one, tmp_path, monkeypatch):
+    less = ["measures=['train_error']", "schedule.epochs=1"]
+    more = ["measures=['train_error','gap']", "schedule.epochs=1"]
+    settings = {"output": tmp_path / "out", "workers": 0, "console": QUIET}
+    run_recipe(one, changes=less, **settings)
 
-    # What varies between seeds is far larger than what is between variants.
-    base = rng.standard_normal(len(differences)) * 10
-    found = [cell("b", seed, value) for seed, value in enumerate(base)]
-    found += [
-        cell("a", seed, value + more)
-        for seed, (value, more) in enumerate(zip(base, differences, strict=True))
-    ]
-    claim = Claim(name="C", says="", measure="test_error", order=["a", "b"])
-    row = recipe_table._claim(claim, "n", found)
-    assert row.verdict == verdict
+    def failing(*arguments):
+        raise OSError("no memory")
 
-
-def test_layers_of_nearly_rank_one_are_named():
-    from keras_spectral.experiments import load_recipe
-    from keras_spectral.experiments.recipes import recipe_path
-
-    recipe = load_recipe(recipe_path("stable_rank/table_6"), "small")
-    found = []
-    for variant, ratio in ("vanilla", None), ("SN", None), ("SRN-30", 0.3):
-        sides = {"narrow": 6, "wide": 7}
-        layers = [{"name": x, "shorter_side": side} for x, side in sides.items()]
-        found.append({**cell(variant, 0, 0.5), "layers": layers})
-        found[-1]["settings"] = {"stable_rank_ratio": ratio}
-    caption = recipe_table.recipe_table(recipe, found).caption
-    assert "stable rank is below 2: SRN-30: narrow. Data" in caption
-    found.pop()
-    assert "below 2" not in recipe_table.recipe_table(recipe, found).caption
-
-
-def test_intervals_are_scipys(rng):
-    values = rng.standard_normal(7)
-    for confidence in 0.95, 0.75:
-        mean, half = recipe_table.mean_and_half_width(values, confidence)
-        low, high = stats.t.interval(
-            confidence, 6, loc=values.mean(), scale=stats.sem(values)
-        )
-        assert (mean - half, mean + half) == pytest.approx((low, high))
+    monkeypatch.setattr(cells, "measured", failing)
+    table = run_recipe(one, changes=more, **settings)
+    assert "no memory" in table.cells[0]["error"]
+    assert {row.measure: row.seeds for row in table} == {"train_error": 1, "gap": 0}
