@@ -272,11 +272,12 @@ def write_table(start, table, recipe, path, size, status: RunStatus):
             "claims": table.claims.to_dicts(),
         },
     )
-    text = f"# {table.title}\n\n{recipe.shows}\n\n```\n{table}\n\n{table.claims}\n```\n"
-    with replacing(start.with_name(f"{start.name}.md")) as temporary:
-        temporary.write_text(text, encoding="utf-8")
     from keras_spectral import report
 
+    text = f"# {table.title}\n\n{recipe.shows}\n\n```\n{table}\n\n{table.claims}\n```\n"
     figure = report.recipe_figure(table)
     if figure is not None:
         report.save(figure, start.with_name(f"{start.name}.png"))
+        text += f"\n![{table.title}]({start.name}.png)\n"
+    with replacing(start.with_name(f"{start.name}.md")) as temporary:
+        temporary.write_text(text, encoding="utf-8")
