@@ -67,8 +67,10 @@ TESTS = {
     "measures/margins": "theory/test_theorems theory/test_bounds",
     "measures/power_law": "measures/test_power_law measures/test_eigenvalues",
     "measures/power_law_search": "measures/test_power_law measures/test_eigenvalues",
-    "measures/lipschitz_local": "measures/test_lipschitz_local",
-    "measures/lipschitz_slopes": "measures/test_lipschitz_local",
+    "measures/lipschitz_local": "measures/test_lipschitz_local "
+    "measures/test_lipschitz_local_kinds",
+    "measures/lipschitz_slopes": "measures/test_lipschitz_local "
+    "measures/test_lipschitz_local_kinds",
     "measures/spectrum": "measures/test_spectrum measures/test_measures_backends",
     "measures/steps": "measures/test_cushions measures/test_cushions_backends",
     "linalg/block_iteration": "linalg/test_block_iteration layers/test_methods "

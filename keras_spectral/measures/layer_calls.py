@@ -1,10 +1,16 @@
 """What layers of a copy compute, wherever the backend runs."""
 
+import math
+
 import numpy as np
 from keras import ops
 from keras.backend import standardize_dtype
 
+from keras_spectral.measures.lipschitz_activations import Unbounded
 from keras_spectral.measures.plain_copies import TRANSPOSED, undilated
+
+# TensorFlow interpolates in float32 whatever it is given: what its weights may lose.
+INTERPOLATED = 1 + 5e-7
 
 
 def exact_backend():
@@ -54,3 +60,45 @@ def stepwise(layer, x):
     finally:
         if bias is not None:
             bias.assign(kept)
+
+
+def axis_maps(layer, shape, channels):
+    """Return what a layer that treats each spatial axis for itself does along it.
+
+    Args:
+        layer: A layer of a copy, whose weights sum to one.
+        shape: Tuple, of one sample.
+        channels: Integer, which axis of it is not spatial.
+
+    Returns:
+        Dict from axes of a sample to arrays (size, size of what comes out).
+
+    Raises:
+        Unbounded: If it mixes its axes.
+    """
+    maps = {}
+    for axis in range(len(shape)):
+        if axis == channels:
+            continue
+        size = shape[axis]
+        # One line a batch entry, constant along the other axes: what comes out is the
+        # line's own map.
+        one = (*shape[:channels], 1, *shape[channels + 1 :])
+        rows = []
+        for some in np.array_split(np.arange(size), 1 + size * math.prod(one) // 2**22):
+            lines = np.zeros((len(some), *one))
+            np.moveaxis(lines, axis + 1, 1)[np.arange(len(some)), some] = 1
+            images = np.moveaxis(stepwise(layer, lines), axis + 1, 1)
+            images = images.reshape(len(some), images.shape[1], -1)
+            if not np.allclose(images, images[:, :, :1], rtol=0, atol=1e-5):
+                raise Unbounded("it mixes its axes")
+            rows.append(images[:, :, 0])
+        maps[axis] = np.concatenate(rows)
+    return maps
+
+
+def along_axes(x, maps):
+    """Return samples with the maps of `axis_maps` done to them, in float64."""
+    for axis, map in maps.items():
+        x = np.moveaxis(np.tensordot(x, map, (axis + 1, 0)), -1, axis + 1)
+    return x

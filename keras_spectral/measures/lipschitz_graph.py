@@ -5,7 +5,6 @@ import math
 import keras
 import numpy as np
 from keras import layers as kl
-from keras import ops
 
 from keras_spectral.measures.linear_maps import LinearMap, matrix_norm
 from keras_spectral.measures.lipschitz_activations import (
@@ -14,15 +13,19 @@ from keras_spectral.measures.lipschitz_activations import (
     activation_of,
 )
 from keras_spectral.measures.lipschitz_layers import behaviour, split_activation
-from keras_spectral.measures.lipschitz_operations import operation_behaviour
+from keras_spectral.measures.lipschitz_operations import (
+    check_apart,
+    operation_behaviour,
+)
+from keras_spectral.measures.lipschitz_shapes import (
+    input_shapes,
+    output_shapes,
+    symbolic,
+)
 from keras_spectral.measures.lipschitz_spread import Spread
 from keras_spectral.measures.logarithms import log, log_norm, log_sum
 from keras_spectral.models.graph import follow
-from keras_spectral.models.keras_internals import functional_graph
 from keras_spectral.models.reasons import Unfit
-
-# A batch that no other size is likely to equal.
-_BATCH = 7919
 
 
 class Base:
@@ -71,7 +74,7 @@ class Walk:
             ValueError: If layers have no bound, or shapes are not known.
         """
         self.rows, self.alerts, self.refusals, self.spreads = [], [], [], []
-        shapes = _input_shapes(model, input_shape)
+        shapes = input_shapes(model, input_shape)
         values = []
         for at, shape in enumerate(shapes):
             logs = np.full(len(shapes), -math.inf)
@@ -112,7 +115,8 @@ class Walk:
     def _call(self, operation, arguments, keywords, _):
         given = keras.tree.flatten((arguments, keywords))
         values = [value for value in given if isinstance(value, Value)]
-        shapes = _output_shapes(operation, arguments, keywords)
+        tensors = keras.tree.map_structure(_symbolic, (arguments, keywords))
+        shapes = output_shapes(operation, *tensors)
         try:
             _check_call(operation, keywords)
             return [
@@ -136,6 +140,8 @@ class Walk:
                 raise Unbounded("it is not one of Keras' operations")
             kind = ""  # Of the user's own, whatever it is called.
         if kind in ("Add", "Subtract", "Average") and len(values) > 1:
+            if kind == "Average" and len(keras.tree.flatten(arguments)) > len(values):
+                raise Unbounded("it averages constants, too; add them behind it")
             return self._sum(operation, values, shape)
         if kind in ("Concatenate", "Stack") and len(values) > 1:
             return self._joined(operation, values, shape)
@@ -153,6 +159,7 @@ class Walk:
             return self._applied(operation, value, found, shape)
         if id(operation) not in self.activations:
             self.activations[id(operation)] = split_activation(operation)
+        check_apart(operation, value.shape)
         value = self._applied(
             operation, value, behaviour(operation, value.shape, shape), shape
         )
@@ -217,7 +224,7 @@ class Walk:
         join = _joiner(operation)
         if not self.merges or len(bases) > 1 or join is None:
             return None
-        if not _whole(values, shape):
+        if not whole(values, shape):
             return None
         map = LinearMap.stacked(
             [value.terms[0][1] for value in values],
@@ -290,7 +297,7 @@ class Walk:
     def _side_by_side(self, operation, values, shape):
         """Return the spreads that hold values of several tensors side by side."""
         join = _joiner(operation)
-        if join is None or not _whole(values, shape):
+        if join is None or not whole(values, shape):
             return []
         return [spread for spread in self.spreads if spread.stack(values, join)]
 
@@ -312,75 +319,13 @@ def _joiner(operation):
     return lambda arrays: join(arrays, axis=operation.axis)
 
 
-def _whole(values, shape):
+def whole(values, shape):
     """Return whether nothing is between values, such as constants, in a tensor."""
     return math.prod(shape) == sum(math.prod(value.shape) for value in values)
 
 
-def _input_shapes(model, input_shape):
-    inputs = functional_graph(model)[0]
-    shapes = [tuple(x.shape[1:]) for x in inputs]
-    if input_shape is not None:
-        several = isinstance(input_shape, list) and not all(
-            size is None or isinstance(size, int) for size in input_shape
-        )
-        given = input_shape if several else [input_shape]
-        given = [tuple(shape) for shape in given]
-        fits = len(given) == len(shapes) and all(
-            len(new) == len(old)
-            and all(o is None or n == o for n, o in zip(new, old, strict=True))
-            for new, old in zip(given, shapes, strict=True)
-        )
-        if not fits:
-            raise ValueError(
-                "`input_shape` must fit the model's inputs, without the batch: "
-                f"{shapes}. Received: input_shape={input_shape}"
-            )
-        shapes = given
-    if any(size is None for shape in shapes for size in shape):
-        raise ValueError(
-            "`input_shape` must be given: the model takes inputs of several sizes, "
-            f"{shapes}. Received: input_shape={input_shape}"
-        )
-    return shapes
-
-
-def _output_shapes(operation, arguments, keywords):
-    def symbolic(value):
-        if isinstance(value, Value):
-            return keras.KerasTensor((_BATCH, *value.shape), dtype="float64")
-        return value
-
-    arguments, keywords = keras.tree.map_structure(symbolic, (arguments, keywords))
-    try:
-        made = operation.compute_output_spec(*arguments, **keywords)
-    except ValueError as error:
-        raise ValueError(
-            "`model` must run on any number of samples. Received: "
-            f"'{operation.name}', which says: {error}"
-        ) from error
-    if any(
-        not x.shape or x.shape[0] not in (None, _BATCH)
-        for x in keras.tree.flatten(made)
-    ):
-        raise ValueError(
-            "`model` must keep its samples apart. Received: "
-            f"'{operation.name}', which mixes or counts them. Work on the other axes."
-        )
-    shapes = [tuple(x.shape[1:]) for x in keras.tree.flatten(made)]
-    if any(size is None for shape in shapes for size in shape):
-        # Some layers infer less than they compute.
-        made = operation(*_zeros(arguments), **_zeros(keywords))
-        shapes = [tuple(x.shape[1:]) for x in keras.tree.flatten(made)]
-    return shapes
-
-
-def _zeros(structure):
-    def made(x):
-        is_tensor = isinstance(x, keras.KerasTensor)
-        return ops.zeros((1, *x.shape[1:]), dtype="float64") if is_tensor else x
-
-    return keras.tree.map_structure(made, structure)
+def _symbolic(x):
+    return symbolic(x.shape) if isinstance(x, Value) else x
 
 
 def _check_call(operation, keywords):

@@ -15,7 +15,12 @@ from keras_spectral.layers import (
     MaskedConv2D,
 )
 from keras_spectral.layers.lipschitz_constants import KERNEL_KINDS
-from keras_spectral.measures.layer_calls import stepwise
+from keras_spectral.measures.layer_calls import (
+    INTERPOLATED,
+    along_axes,
+    axis_maps,
+    stepwise,
+)
 from keras_spectral.measures.linear_maps import Kernel, Step, matrix_norm
 from keras_spectral.measures.lipschitz_activations import (
     Nonlinearity,
@@ -245,27 +250,18 @@ def _global_average(layer, shape, output_shape):
 
 def _by_axes(layer, shape, output_shape):
     """Return the step of a layer that treats each spatial axis for itself."""
-    norm = 1.0
-    channels = _channel_axis(layer, shape)
-    for axis in range(len(shape)):
-        if axis == channels:
-            continue
-        size = shape[axis]
-        # One line a batch entry, constant along the other axes, whose weights sum to
-        # one: what comes out is the line's own map.
-        one = (*shape[:channels], 1, *shape[channels + 1 :])
-        rows = []
-        for some in np.array_split(np.arange(size), 1 + size * math.prod(one) // 2**22):
-            lines = np.zeros((len(some), *one))
-            np.moveaxis(lines, axis + 1, 1)[np.arange(len(some)), some] = 1
-            images = np.moveaxis(stepwise(layer, lines), axis + 1, 1)
-            images = images.reshape(len(some), images.shape[1], -1)
-            if not np.allclose(images, images[:, :, :1], rtol=0, atol=1e-5):
-                raise Unbounded("it mixes its axes")
-            rows.append(images[:, :, 0])
-        norm *= matrix_norm(np.concatenate(rows).T)
+    maps = axis_maps(layer, shape, _channel_axis(layer, shape))
+    norm = math.prod(matrix_norm(map.T) for map in maps.values())
     method = getattr(layer, "interpolation", "nearest")
-    return _run(layer, output_shape, norm, method in ("nearest", "bilinear"))
+    if method == "nearest":
+        return _run(layer, output_shape, norm)
+    return Step(
+        lambda x: along_axes(x, maps) * INTERPOLATED,
+        output_shape,
+        norm * INTERPOLATED,
+        "exact",
+        one_sign=method == "bilinear",
+    )
 
 
 def _channel_axis(layer, shape):

@@ -1,43 +1,24 @@
 """The walk that bounds a network on a ball around one input."""
 
 import math
-from typing import NamedTuple
 
 import keras
 import numpy as np
 from keras import layers as kl
 from keras import ops
 
-from keras_spectral.measures.layer_calls import called, exact_backend
+from keras_spectral.measures.enclosures import Enclosure, factor, least_of, length
+from keras_spectral.measures.layer_calls import INTERPOLATED, called, exact_backend
 from keras_spectral.measures.linear_maps import LARGEST_MATRIX, Step
 from keras_spectral.measures.lipschitz_activations import Nonlinearity, Unbounded
-from keras_spectral.measures.lipschitz_graph import Value, Walk
+from keras_spectral.measures.lipschitz_graph import Value, Walk, whole
 from keras_spectral.measures.lipschitz_layers import split_activation
 from keras_spectral.measures.lipschitz_maxima import GLOBAL, POOLINGS, Maxima, windows
+from keras_spectral.measures.lipschitz_operations import check_apart, einsum_repeats
 from keras_spectral.measures.lipschitz_slopes import normalized_near
 from keras_spectral.measures.logarithms import log, log_norm
 
 _PRODUCTS = ("Multiply", "Dot", "Matmul", "Einsum")
-
-
-class Enclosure(NamedTuple):
-    """Where a tensor lies for all inputs of the ball.
-
-    Args:
-        center: Array, what was computed for the input at its center.
-        radii: Array, how far each number may lie from the center.
-        error: Float, how far, in Euclidean norm, rounding may have moved the center
-            from what the tensor's bases' centers make.
-    """
-
-    center: np.ndarray
-    radii: np.ndarray
-    error: float = 0.0
-
-    @property
-    def largest(self):
-        """The largest magnitude of each number."""
-        return np.abs(self.center) + self.radii
 
 
 class LocalWalk(Walk):
@@ -70,8 +51,10 @@ class LocalWalk(Walk):
         kind = type(operation).__name__
         ours = type(operation).__module__.startswith("keras.src.")
         if ours and kind in _PRODUCTS and len(values) > 1:
-            return self._times(operation, values, shape)
+            given = keras.tree.flatten((arguments, keywords))
+            return self._times(operation, given, values, shape)
         if type(operation) is kl.UnitNormalization:
+            check_apart(operation, values[0].shape)
             near = self._unit_near(operation.axis)
             found = Nonlinearity(math.inf, constant_near=near)
             return self._nonlinear(operation.name, kind, values[0], found)
@@ -147,12 +130,15 @@ class LocalWalk(Walk):
         if not isinstance(found, Step):
             # What moves numbers or leaves some out has made a base.
             return value
+        if getattr(operation, "interpolation", "nearest") != "nearest":
+            if exact_backend():
+                self.center = found.apply(before.center[None])[0] / INTERPOLATED
         center = self.center
         gain = found.gain()
         # A sum of k products is within k eps / 2 of theirs; of the magnitudes' sums
         # the norm is at most the root of their number times that of the matrix.
         error = gain * before.error + self.epsilon * (
-            before.center.size**1.5 * gain * _norm(before.center) + 8 * _norm(center)
+            before.center.size**1.5 * gain * length(before.center) + 8 * length(center)
         )
         radii = None
         if found.one_sign:
@@ -176,20 +162,20 @@ class LocalWalk(Walk):
             rows = [map.norm()[0] if row is None else row for row, (_, map) in pairs]
         if all(row is not None for row in rows):
             pairs = list(zip(rows, (base for base, _ in value.terms), strict=True))
-            found.append(sum(row * base.ball for row, base in pairs))
-            moved = sum(row * base.error for row, base in pairs)
+            with np.errstate(over="ignore", invalid="ignore"):
+                found.append(sum(row * base.ball for row, base in pairs))
+                moved = sum(row * base.error for row, base in pairs)
             for spread, rows in self._known(value):
                 reach = spread.deviations(rows).reshape(center.shape)
-                found.append(np.nan_to_num(reach, nan=np.inf) * self.radius + moved)
-        radii = np.full(center.shape, math.inf)
-        for array in found:
-            radii = np.minimum(radii, array * (1 + 1e-9) + error)
+                found.append(reach * self.radius + moved)
+        found = [array * (1 + 1e-9) + error for array in found]
+        radii = least_of(np.full(center.shape, math.inf), *found)
         value.where = Enclosure(center, radii, error)
 
     def _sum(self, operation, values, shape):
         value = super()._sum(operation, values, shape)
         error = sum(v.where.error for v in values)
-        error += self.epsilon * 8 * sum(_norm(v.where.center) for v in values)
+        error += self.epsilon * 8 * sum(length(v.where.center) for v in values)
         radii = sum(v.where.radii for v in values)
         if type(operation).__name__ == "Average":
             radii = radii / len(values)
@@ -206,18 +192,20 @@ class LocalWalk(Walk):
         radii = [v.where.radii for v in values]
         if type(operation).__name__ in ("Maximum", "Minimum"):
             radii = np.max(radii, axis=0)
+        elif not whole(values, shape):
+            radii = np.full(shape, math.inf)
         else:
             tensors = [ops.convert_to_tensor(array[None]) for array in radii]
             radii = _array(operation(tensors))
         value = self._stacked(operation, values, shape)
         if value is not None:
-            error = _norm([v.where.error for v in values])
+            error = length([v.where.error for v in values])
             self._place(value, self.center, error, radii)
             return value
         value = super()._joined(operation, values, shape)
         balls = [v.terms[0][0].ball for v in self.parts]
         errors = [v.terms[0][0].error for v in self.parts]
-        return self._base(value, self.center, radii, _norm(balls), _norm(errors))
+        return self._base(value, self.center, radii, length(balls), length(errors))
 
     def _settled(self, value, kind="merged"):
         made = super()._settled(value, kind)
@@ -234,9 +222,9 @@ class LocalWalk(Walk):
         base = value.terms[0][0]
         total = log_norm(base.logs)
         reach = math.exp(min(total, 700.0)) * self.radius * (1 + 1e-9) + error
-        base.ball = min(ball, reach, _norm(radii)) * (1 + 1e-12)
+        base.ball = float(least_of(ball, reach, length(radii))) * (1 + 1e-12)
         base.error = error
-        value.where = Enclosure(center, np.minimum(radii, base.ball))
+        value.where = Enclosure(center, least_of(radii, base.ball))
         return value
 
     def _nonlinear(self, name, kind, value, found):
@@ -314,25 +302,36 @@ class LocalWalk(Walk):
         made.where = value.where
         return made
 
-    def _times(self, operation, values, shape):
+    def _times(self, operation, given, values, shape):
         """Return the bounds of a product: of each factor times the others' size."""
         kind = type(operation).__name__
         if getattr(operation, "normalize", False):
             raise Unbounded("with `normalize=True` it is not known here")
-        if len(values) != 2:
+        # Constants are factors, too.
+        if sum(not (x is None or isinstance(x, bool)) for x in given) != 2:
             raise Unbounded("it multiplies more than two tensors; multiply in turn")
+        if self.center.shape != tuple(shape):
+            raise Unbounded("it mixes samples")
+        repeats = 1.0
+        if kind == "Einsum":
+            repeats = einsum_repeats(operation, [value.shape for value in values])
         values = [self._settled(value) for value in values]
         first, second = (value.where for value in values)
         if kind == "Multiply":
             sizes = [
-                _size(second, first.center.shape, shape),
-                _size(first, second.center.shape, shape),
+                factor(second, first.center.shape, shape),
+                factor(first, second.center.shape, shape),
             ]
             radii = first.radii * second.largest
             radii = radii + np.abs(first.center) * second.radii
         else:
-            # A sum of products is at most the product of the norms.
-            sizes, radii = [_norm(second.largest), _norm(first.largest)], None
+            # A sum of products is at most the product of the norms, where nothing is
+            # summed before.
+            sizes = [
+                repeats * length(second.largest),
+                repeats * length(first.largest),
+            ]
+            radii = None
         bases = [value.terms[0][0] for value in values]
         parts = [
             log(size * (1 + 1e-9)) + base.logs
@@ -340,8 +339,9 @@ class LocalWalk(Walk):
         ]
         logs = np.logaddexp(*parts)
         made = self._new(operation.name, kind, math.nan, "certified", logs, shape, ())
-        rounding = 64 * self.epsilon * _norm(first.largest) * _norm(second.largest)
-        rounding *= max(1, first.center.size if radii is None else 1)
+        rounding = 64 * self.epsilon * length(first.largest) * length(second.largest)
+        if radii is None:
+            rounding *= repeats * max(1, first.center.size, second.center.size)
         pairs = list(zip(sizes, bases, strict=True))
         ball = sum(size * base.ball for size, base in pairs) * (1 + 1e-9) + rounding
         error = sum(size * base.error for size, base in pairs) * (1 + 1e-9) + rounding
@@ -351,25 +351,10 @@ class LocalWalk(Walk):
         return self._base(made, self.center, radii, ball, error)
 
 
-def _size(where, shape, output_shape):
-    """Return what a factor of one shape is multiplied by at most, in norm."""
-    squares = np.broadcast_to(np.square(where.largest), output_shape)
-    rank = len(output_shape)
-    form = (1,) * (rank - len(shape)) + tuple(shape)
-    repeated = tuple(
-        axis for axis in range(rank) if form[axis] == 1 and output_shape[axis] != 1
-    )
-    return float(np.sqrt(squares.sum(axis=repeated).max(initial=0.0)))
-
-
 def _scaling(slopes):
     """Return the step that multiplies each number by its own."""
     bound = float(np.abs(slopes).max(initial=0.0))
     return Step(lambda x: x * slopes, slopes.shape, bound, "exact", one_sign=True)
-
-
-def _norm(x):
-    return float(np.linalg.norm(np.ravel(x)))
 
 
 def _array(tensor):

@@ -62,7 +62,8 @@ class Maxima:
         self._reach = np.append(where.radii, 0.0)[self.places] * (1 + 1e-9)
         low = np.where(self.places < 0, -np.inf, self.center - self._reach)
         high = self.center + self._reach
-        self.contends = (high >= low.max(0)) & (self.places >= 0)
+        # What is not a number may be anything.
+        self.contends = ~(high < low.max(0)) & (self.places >= 0)
         self.radii = np.where(self.contends, self._reach, 0.0).max(0)
         self._error = 2 * where.error
 
@@ -97,7 +98,7 @@ class Maxima:
             gaps = self.center[at, active] - self.center[0, active]
             apart = spread.deviations(beyond) * radius + self._error
             apart = np.fmin(apart, reach[active] + self._reach[at, active])
-            wins = gaps + apart * (1 + 1e-9) >= 0
+            wins = ~(gaps + apart * (1 + 1e-9) < 0)
             active, beyond = active[wins], beyond[wins]
             if not len(active):
                 continue

@@ -25,6 +25,8 @@ _MOVES = {
     "Transpose",
 }
 _ACTIVATIONS = {name.replace("_", ""): name for name in ACTIVATIONS}
+# What an activation is told that leaves its largest slope as it is.
+_NO_NUMBERS = ("name", "approximate", "max_value")
 # They work along axes, which may be that of the samples.
 _BY_AXIS = {
     "Flip",
@@ -36,7 +38,26 @@ _BY_AXIS = {
     "Softmax",
     "Sparsemax",
     "Sum",
+    "UnitNormalization",
 }
+
+
+def check_apart(operation, shape):
+    """Return the axes along which an operation or a layer works.
+
+    Args:
+        operation: A `keras.Operation`.
+        shape: Tuple, of one sample.
+
+    Raises:
+        Unbounded: If that of the samples is among them.
+    """
+    axes = getattr(operation, "axis", 1)
+    axes = axes if isinstance(axes, (list, tuple)) else (axes,)
+    kind = type(operation).__name__
+    if kind in _BY_AXIS and any(axis in (None, 0, -1 - len(shape)) for axis in axes):
+        raise Unbounded("it mixes samples")
+    return axes
 
 
 def operation_behaviour(operation, arguments, keywords, value, output_shape):
@@ -61,17 +82,14 @@ def operation_behaviour(operation, arguments, keywords, value, output_shape):
     def run(x):
         return _linear(operation, arguments, keywords, value, x)
 
-    axes = getattr(operation, "axis", 1)
-    axes = axes if isinstance(axes, (list, tuple)) else (axes,)
-    if kind in _BY_AXIS and any(axis in (None, 0, -1 - len(shape)) for axis in axes):
-        raise Unbounded("it mixes samples")
+    axes = check_apart(operation, shape)
     if kind in _MOVES:
         return Step(run, output_shape, 1.0, "exact", one_sign=True)
     if kind in ("Add", "Subtract", "Negative"):
         if tuple(output_shape) != tuple(shape):
             raise Unbounded("it repeats its input")
         # The constant cancels, which numbers of a computer need not.
-        first = bool(arguments) and arguments[0] is value
+        first = keywords.get("x1", *arguments[:1]) is value
         sign = -1.0 if kind == "Negative" or (kind == "Subtract" and not first) else 1.0
         return Step(lambda x: sign * x, output_shape, 1.0, "exact", one_sign=True)
     if kind in ("Multiply", "Divide", "TrueDivide"):
@@ -91,8 +109,7 @@ def operation_behaviour(operation, arguments, keywords, value, output_shape):
     if kind == "Sparsemax":
         return Nonlinearity(1.0)
     if kind == "LogSoftmax":
-        axis = operation.axis
-        size = shape[axis - 1 if axis > 0 else axis]
+        size = math.prod(shape[axis - 1 if axis > 0 else axis] for axis in axes)
         return Nonlinearity(math.sqrt(size))
     if kind == "Pad":
         norm = _padding_norm(operation, shape)
@@ -100,17 +117,76 @@ def operation_behaviour(operation, arguments, keywords, value, output_shape):
     # `Relu`, `ReLU`, `LeakyRelu`: Keras writes them in several ways.
     name = _ACTIVATIONS.get(kind.lower())
     if name is not None:
-        slope = getattr(operation, "negative_slope", getattr(operation, "alpha", None))
-        constant, slopes = ACTIVATIONS[name], activation_slopes(name)
-        on = SLOPES_ON.get(name)
-        if name == "celu" and not float(slope) > 0:
-            raise Unbounded("`alpha` must be above zero")
-        if slope is not None and not 0 <= float(slope) <= 1:
-            constant, slopes = max(1.0, abs(float(slope))), None
-        if slope is not None or getattr(operation, "approximate", False):
-            on = leaky(float(slope)) if name == "leaky_relu" else None
-        return Nonlinearity(constant, slopes, slopes_on=on)
+        return _activation(operation, name)
     raise Unbounded(f"the operation {kind} is not known here; put it into a layer")
+
+
+def _activation(operation, name):
+    """Return an activation with the arguments that it is called with."""
+    names = {at for at in vars(operation) if at[0] != "_" and at not in _NO_NUMBERS}
+    told = {at: _number(operation, at) for at in names}
+    slope = told.pop("negative_slope", told.pop("alpha", None))
+    threshold, b = told.pop("threshold", 0.0), told.pop("b", 0.0)
+    if told:
+        raise Unbounded(f"what `{min(told)}` does is not known here")
+    if name == "relu" and threshold:
+        raise Unbounded("it jumps at its threshold; use `threshold=0`")
+    if threshold < 0:
+        raise Unbounded("it jumps; `threshold` must not be below zero")
+    if b < 0:
+        raise Unbounded("its slope has no limit; `b` must not be below zero")
+    if name == "celu" and not slope > 0:
+        raise Unbounded("`alpha` must be above zero")
+    constant, slopes = ACTIVATIONS[name], activation_slopes(name)
+    on = SLOPES_ON.get(name)
+    if slope is not None and not 0 <= slope <= 1:
+        constant, slopes = max(1.0, abs(slope)), None
+    if slope is not None or getattr(operation, "approximate", False):
+        on = leaky(slope) if name == "leaky_relu" else None
+    return Nonlinearity(constant, slopes, slopes_on=on)
+
+
+def _number(operation, name):
+    try:
+        number = float(getattr(operation, name))
+    except (TypeError, ValueError, RuntimeError):  # Of several numbers, or symbolic.
+        number = math.nan
+    if not math.isfinite(number):
+        raise Unbounded(f"`{name}` must be a finite number")
+    return number
+
+
+def einsum_repeats(operation, shapes):
+    """Return by how much a sum of products may exceed the product of the norms.
+
+    An axis that is summed in one factor alone adds up as many numbers as it has, whose
+    sum is at most the root of their count times their norm.
+
+    Args:
+        operation: A `keras.ops.einsum` of two tensors.
+        shapes: List of tuples, of one sample of each.
+
+    Returns:
+        Float.
+
+    Raises:
+        Unbounded: If the equation does not name its axes, or mixes samples.
+    """
+    inputs, _, output = operation.subscripts.replace(" ", "").partition("->")
+    terms, sample = inputs.split(","), output[:1]
+    if "." in inputs or any(term[:1] != sample or sample in term[1:] for term in terms):
+        raise Unbounded("its equation must name all axes, the samples' first")
+    first, second = (
+        dict(zip(term[1:], shape, strict=True))
+        for term, shape in zip(terms, shapes, strict=True)
+    )
+    alone = [
+        size
+        for mine, other in ((first, second), (second, first))
+        for label, size in mine.items()
+        if label not in output and other.get(label, 1) == 1
+    ]
+    return math.sqrt(math.prod(alone))
 
 
 def _padding_norm(operation, shape):

@@ -26,6 +26,7 @@ def piecewise(knots, slopes):
     ends = [-np.inf, *knots, np.inf]
 
     def on(low, high):
+        low, high = _ends(low, high)
         least, largest = np.full(low.shape, np.inf), np.full(low.shape, -np.inf)
         for start, end, slope in zip(ends[:-1], ends[1:], slopes, strict=True):
             # A point is a part of both sides, and has no slope.
@@ -47,6 +48,8 @@ def smooth(derivative, turns):
     """
 
     def on(low, high):
+        # Where 0 * inf is not met; beyond, each is monotone and near its limit.
+        low, high = (np.clip(end, -1e150, 1e150) for end in _ends(low, high))
         values = [derivative(low), derivative(high)]
         for turn in turns:
             inside = (low <= turn) & (high >= turn)
@@ -54,6 +57,12 @@ def smooth(derivative, turns):
         return np.min(values, axis=0) - _ROUNDING, np.max(values, axis=0) + _ROUNDING
 
     return on
+
+
+def _ends(low, high):
+    """Return intervals' ends, those that overflowed at their widest."""
+    low = np.where(np.isfinite(low), low, -np.inf)
+    return low, np.where(np.isfinite(high), high, np.inf)
 
 
 def leaky(slope):
@@ -100,7 +109,7 @@ def normalized_near(axis, epsilon, scale, centered):
             center = center - center.mean(axis=along, keepdims=True)
         size = np.sqrt(np.square(center).sum(axis=along))
         moved = np.minimum(np.sqrt(np.square(radii).sum(axis=along)), ball)
-        least = np.maximum(size * (1 - 1e-9) - moved, 0.0).min()
+        least = np.fmax(size * (1 - 1e-9) - moved, 0.0).min()
         with np.errstate(divide="ignore"):
             return float(scale / np.sqrt(least**2 / count + epsilon))
 

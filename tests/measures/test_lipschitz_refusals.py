@@ -8,7 +8,7 @@ import pytest
 from keras import layers as kl
 from keras import ops
 
-from keras_spectral.measures import lipschitz_bound, lipschitz_layers
+from keras_spectral.measures import layer_calls, lipschitz_bound
 
 
 def test_what_has_no_bound_is_refused_all_at_once():
@@ -38,6 +38,9 @@ def test_bad_input(method):
     with pytest.raises(ValueError, match="`input_shape` must fit"):
         lipschitz_bound(images, input_shape=(5, 5, 2), method=method)
     assert lipschitz_bound(images, input_shape=(5, 5, 1), method=method).bound > 0
+    for shape in (4, "551", (5, 5, "1"), [5.5, 5, 1], (-1, 5, 1), [4, (5, 5, 1)]):
+        with pytest.raises(ValueError, match="`input_shape` must fit"):
+            lipschitz_bound(images, input_shape=shape, method=method)
     with pytest.raises(ValueError, match="`method`"):
         lipschitz_bound(images, method="sampled")
 
@@ -70,9 +73,44 @@ def test_what_only_has_a_name_of_keras_is_not_taken_for_it():
         (lambda: kl.LayerNormalization(rms_scaling=True, name="rms")(x), "rms"),
         (lambda: ops.maximum(x[:, :1], -np.ones((1, 4))), "repeats"),
         (lambda: ops.celu(x, alpha=-1.0), "alpha"),
+        (lambda: ops.elu(x, alpha=float("nan")), "alpha"),
+        (lambda: kl.Softmax(axis=0)(x), "samples"),
     ]:
         with pytest.raises(ValueError, match=match):
             lipschitz_bound(keras.Model(x, make()))
+
+
+ARGUMENTS = {
+    keras.activations.relu: [
+        dict(threshold=1.0),
+        dict(threshold=-1.0, negative_slope=0.5),
+        dict(max_value=2.0, negative_slope=-3.0),
+        dict(max_value=-1.0),
+    ],
+    ops.leaky_relu: [dict(negative_slope=s) for s in (-2.0, 0.5, 3.0)],
+    ops.elu: [dict(alpha=a) for a in (-2.0, 0.5, 3.0)],
+    ops.celu: [dict(alpha=a) for a in (-2.0, 0.0, 0.5, 3.0)],
+    ops.gelu: [dict(approximate=a) for a in (False, True)],
+    ops.soft_shrink: [dict(threshold=t) for t in (-1.0, 0.0, 2.0)],
+    ops.hard_shrink: [dict(threshold=1.0)],
+    ops.threshold: [dict(threshold=1.0, default_value=5.0)],
+    ops.squareplus: [dict(b=b) for b in (-1, 0, 3.0)],
+}
+
+
+@pytest.mark.parametrize("function", ARGUMENTS, ids=lambda f: f.__name__)
+def test_no_argument_makes_a_slope_larger_than_what_is_told(function):
+    points = np.linspace(-5, 5, 4001)
+    x = keras.Input((2,), dtype="float64")
+    for arguments in ARGUMENTS[function]:
+        rises = np.diff(ops.convert_to_numpy(function(points, **arguments)))
+        largest = np.abs(rises).max() / (points[1] - points[0])
+        try:
+            found = lipschitz_bound(keras.Model(x, function(x, **arguments))).bound
+        except ValueError as error:
+            assert "known and finite" in str(error) and not largest < 10
+        else:
+            assert largest <= found * (1 + 1e-9), arguments
 
 
 def test_a_large_offset_swallows_nothing():
@@ -151,13 +189,13 @@ def test_shapes_and_names_as_users_write_them():
 def test_large_images_are_looked_at_in_parts(monkeypatch):
     """Not one image a pixel of an axis at once."""
     seen = []
-    run = lipschitz_layers.stepwise
+    run = layer_calls.stepwise
 
     def counted(layer, x):
         seen.append(x.size)
         return run(layer, x)
 
-    monkeypatch.setattr(lipschitz_layers, "stepwise", counted)
+    monkeypatch.setattr(layer_calls, "stepwise", counted)
     layer = kl.AveragePooling2D(2)
     model = keras.Sequential([keras.Input((400, 300, 1)), layer])
     assert lipschitz_bound(model).bound == pytest.approx(0.5)
