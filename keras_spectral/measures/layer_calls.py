@@ -1,9 +1,11 @@
 """What layers of a copy compute, wherever the backend runs."""
 
 import numpy as np
+from keras import layers as kl
 from keras import ops
 from keras.backend import standardize_dtype
 
+from keras_spectral.measures.lipschitz_activations import Unbounded
 from keras_spectral.measures.plain_copies import TRANSPOSED, undilated
 
 
@@ -54,3 +56,14 @@ def stepwise(layer, x):
     finally:
         if bias is not None:
             bias.assign(kept)
+
+
+def check_call(operation, keywords):
+    """Refuse what a call asks for that inference of one sample does not."""
+    # Resizing is told that it trains by default, and does the same.
+    if not isinstance(operation, kl.Layer) or type(operation) is kl.Resizing:
+        return
+    if keywords.get("training") is True:
+        raise Unbounded("it is called with `training=True`")
+    if keywords.get("mask") is not None:
+        raise Unbounded("it is called with a mask")

@@ -15,7 +15,7 @@ from keras_spectral.measures.lipschitz_graph import Value, Walk
 from keras_spectral.measures.lipschitz_layers import split_activation
 from keras_spectral.measures.lipschitz_maxima import GLOBAL, POOLINGS, Maxima, windows
 from keras_spectral.measures.lipschitz_slopes import normalized_near
-from keras_spectral.measures.logarithms import log, log_norm
+from keras_spectral.measures.logarithms import exp, log, log_norm
 
 _PRODUCTS = ("Multiply", "Dot", "Matmul", "Einsum")
 
@@ -39,6 +39,15 @@ class Enclosure(NamedTuple):
         """The largest magnitude of each number."""
         return np.abs(self.center) + self.radii
 
+    @classmethod
+    def of(cls, center, radii, error=0.0):
+        """Return it, without limits where floats hold no center, radius or error."""
+        known = np.isfinite(center)
+        if not known.all() or math.isnan(error):
+            error = math.inf
+        radii = np.where(known & ~np.isnan(radii), radii, math.inf)
+        return cls(np.where(known, center, 0.0), radii, error)
+
 
 class LocalWalk(Walk):
     """Follows the calls of a model on a ball.
@@ -54,7 +63,8 @@ class LocalWalk(Walk):
     def __init__(self, input_radius):
         super().__init__("local")
         self.radius = float(input_radius)
-        self.epsilon = float(np.finfo("float64" if exact_backend() else "float32").eps)
+        numbers = np.finfo("float64" if exact_backend() else "float32")
+        self.epsilon, self.tiny = float(numbers.eps), float(numbers.tiny)
         self.center = None
 
     def begin(self, value, at):
@@ -150,10 +160,12 @@ class LocalWalk(Walk):
         center = self.center
         gain = found.gain()
         # A sum of k products is within k eps / 2 of theirs; of the magnitudes' sums
-        # the norm is at most the root of their number times that of the matrix.
+        # the norm is at most the root of their number times that of the matrix. What
+        # is below the range of floats may be taken for zero.
         error = gain * before.error + self.epsilon * (
             before.center.size**1.5 * gain * _norm(before.center) + 8 * _norm(center)
         )
+        error += self.tiny * before.center.size * center.size
         radii = None
         if found.one_sign:
             radii = np.abs(found.apply(before.radii[None])[0])
@@ -170,6 +182,8 @@ class LocalWalk(Walk):
             radii: Array, how far its numbers move at most, rounding aside; or `None`.
         """
         found = [] if radii is None else [radii]
+        if not np.isfinite(center).all() or math.isnan(error):
+            error = math.inf
         rows = [map.row_norms() for _, map in value.terms]
         if radii is None:
             pairs = zip(rows, value.terms, strict=True)
@@ -183,8 +197,8 @@ class LocalWalk(Walk):
                 found.append(np.nan_to_num(reach, nan=np.inf) * self.radius + moved)
         radii = np.full(center.shape, math.inf)
         for array in found:
-            radii = np.minimum(radii, array * (1 + 1e-9) + error)
-        value.where = Enclosure(center, radii, error)
+            radii = np.fmin(radii, array * (1 + 1e-9) + error)
+        value.where = Enclosure.of(center, radii, error)
 
     def _sum(self, operation, values, shape):
         value = super()._sum(operation, values, shape)
@@ -232,11 +246,13 @@ class LocalWalk(Walk):
     def _base(self, value, center, radii, ball, error):
         """Tell where a new base lies, of which a ball and a box are known."""
         base = value.terms[0][0]
-        total = log_norm(base.logs)
-        reach = math.exp(min(total, 700.0)) * self.radius * (1 + 1e-9) + error
-        base.ball = min(ball, reach, _norm(radii)) * (1 + 1e-12)
-        base.error = error
-        value.where = Enclosure(center, np.minimum(radii, base.ball))
+        reach = exp(log_norm(base.logs)) * self.radius * (1 + 1e-9) + error
+        base.ball = np.fmin(np.fmin(ball, reach), _norm(radii)) * (1 + 1e-12)
+        base.error = math.inf if math.isnan(error) else error
+        where = Enclosure.of(center, np.fmin(radii, base.ball))
+        if math.isinf(where.error) or math.isnan(base.ball):
+            base.ball = base.error = math.inf
+        value.where = where._replace(error=0.0)
         return value
 
     def _nonlinear(self, name, kind, value, found):
@@ -291,7 +307,7 @@ class LocalWalk(Walk):
         made = Value(value.shape, terms)
         error = where.error * step.bound + rounding * math.sqrt(center.size)
         radii = np.abs(slopes) * where.radii * (1 + 1e-9) + rounding
-        made.where = Enclosure(center, radii, error)
+        made.where = Enclosure.of(center, radii, error)
         return made
 
     def _kept(self, name, value, kept):
@@ -369,7 +385,12 @@ def _scaling(slopes):
 
 
 def _norm(x):
-    return float(np.linalg.norm(np.ravel(x)))
+    # Squares leave the range of floats long before the norm does.
+    x = np.abs(np.ravel(x))
+    largest = float(x.max(initial=0.0))
+    if not 0 < largest < math.inf:
+        return largest
+    return largest * float(np.linalg.norm(x / largest))
 
 
 def _array(tensor):

@@ -62,7 +62,7 @@ class Maxima:
         self._reach = np.append(where.radii, 0.0)[self.places] * (1 + 1e-9)
         low = np.where(self.places < 0, -np.inf, self.center - self._reach)
         high = self.center + self._reach
-        self.contends = (high >= low.max(0)) & (self.places >= 0)
+        self.contends = ~(high < low.max(0)) & (self.places >= 0)
         self.radii = np.where(self.contends, self._reach, 0.0).max(0)
         self._error = 2 * where.error
 

@@ -26,6 +26,7 @@ def piecewise(knots, slopes):
     ends = [-np.inf, *knots, np.inf]
 
     def on(low, high):
+        low, high = _ends(low, high)
         least, largest = np.full(low.shape, np.inf), np.full(low.shape, -np.inf)
         for start, end, slope in zip(ends[:-1], ends[1:], slopes, strict=True):
             # A point is a part of both sides, and has no slope.
@@ -38,6 +39,11 @@ def piecewise(knots, slopes):
     return on
 
 
+def _ends(low, high):
+    """Return the ends of intervals, infinite where one is not known."""
+    return np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
+
+
 def smooth(derivative, turns):
     """Return the function from intervals to slopes of what has a derivative.
 
@@ -47,6 +53,8 @@ def smooth(derivative, turns):
     """
 
     def on(low, high):
+        # Beyond, derivatives are what they tend to, and may be computed as inf * 0.
+        low, high = (np.clip(end, -1e8, 1e8) for end in _ends(low, high))
         values = [derivative(low), derivative(high)]
         for turn in turns:
             inside = (low <= turn) & (high >= turn)

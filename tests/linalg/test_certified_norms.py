@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from keras_spectral.linalg import convolution_operator, transposed_convolution_operator
 from keras_spectral.linalg.certified_norms import certified_norm
-from keras_spectral.measures.linear_maps import matrix_norm
+from keras_spectral.measures.kernel_certificates import matrix_norm
 
 
 def largest_of_grid(kernel, points):
