@@ -85,7 +85,9 @@ def certified_norm(kernel, kind="dense", groups=1, tolerance=0.01):
     frequencies = _half_grid(points)
     # In any order but that of the grid, a new largest one is met a few times only.
     frequencies = np.random.default_rng(0).permutation(frequencies.T).T
-    largest = 0.0
+    # An entry of one is no more than the norm: the grid's largest is no less than this,
+    # and groups that are zero, or far smaller, are shown at once.
+    largest = factor**-2
     n = kernel.shape[-1]
     for matrices in _transforms(grams, differences, frequencies, points):
         if n == 1:

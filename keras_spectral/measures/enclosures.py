@@ -26,6 +26,15 @@ class Enclosure(NamedTuple):
         """The largest magnitude of each number."""
         return np.abs(self.center) + self.radii
 
+    @classmethod
+    def of(cls, center, radii, error=0.0):
+        """Return it, without limits where floats hold no center, radius or error."""
+        known = np.isfinite(center)
+        if not known.all() or math.isnan(error):
+            error = math.inf
+        radii = np.where(known & ~np.isnan(radii), radii, math.inf)
+        return cls(np.where(known, center, 0.0), radii, error)
+
 
 def factor(where, shape, output_shape):
     """Return what a factor of one shape is multiplied by at most, in norm."""

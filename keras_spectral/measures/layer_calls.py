@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from keras import layers as kl
 from keras import ops
 from keras.backend import standardize_dtype
 
@@ -102,3 +103,14 @@ def along_axes(x, maps):
     for axis, map in maps.items():
         x = np.moveaxis(np.tensordot(x, map, (axis + 1, 0)), -1, axis + 1)
     return x
+
+
+def check_call(operation, keywords):
+    """Refuse what a call asks for that inference of one sample does not."""
+    # Resizing is told that it trains by default, and does the same.
+    if not isinstance(operation, kl.Layer) or type(operation) is kl.Resizing:
+        return
+    if keywords.get("training") is True:
+        raise Unbounded("it is called with `training=True`")
+    if keywords.get("mask") is not None:
+        raise Unbounded("it is called with a mask")

@@ -1,142 +1,25 @@
 """Linear maps of one sample: what a network does between its nonlinearities."""
 
-import contextlib
-import contextvars
-import hashlib
 import math
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_spectral.linalg.certified_norms import certified_norm
-
-# Entries of a matrix that is formed, and the smaller side of one that is factored.
-LARGEST_MATRIX, LARGEST_SIDE = 2**22, 1024
-# By what share a certificate may exceed a kernel's norm, and where the smaller side has
-# at most so many channels, where it costs little.
-_TOLERANCE, _TIGHT, _FEW_CHANNELS = 0.01, 0.002, 128
-# The smaller side up to which singular values are computed without a Gram matrix.
-_SMALL_SIDE = 128
-# What sums and roots of a few numbers may lose.
-_OUTWARDS = 1 + 1e-12
-_KNOWN: contextvars.ContextVar[dict | None] = contextvars.ContextVar(
-    "_KNOWN", default=None
+from keras_spectral.measures.kernel_certificates import (
+    LARGEST_SIDE,
+    Kernel,
+    matrix_norm,
 )
 
-
-@contextlib.contextmanager
-def remembered_norms():
-    """Compute the norm of each kernel once, by its content, until the block ends."""
-    token = _KNOWN.set({})
-    try:
-        yield
-    finally:
-        _KNOWN.reset(token)
-
-
-class Kernel(NamedTuple):
-    """A kernel that is applied at every position, zero padding and stride included.
-
-    Args:
-        array: NumPy array, float64.
-        kind: A `linalg.KernelKind`.
-        keeps_size: Whether it is a convolution without stride, whose output has the
-            size of its input: one more tap at its centre adds the identity.
-        groups: Integer, of a convolution.
-    """
-
-    array: np.ndarray
-    kind: str
-    keeps_size: bool = False
-    groups: int = 1
-
-    def norm(self):
-        """Return a certified bound of the norm, and how it is known."""
-        if self.kind == "dense" and min(self.array.shape) <= LARGEST_SIDE:
-            return matrix_norm(self.array), "exact"
-        known = _KNOWN.get()
-        known = {} if known is None else known
-        content = hashlib.blake2b(np.ascontiguousarray(self.array)).digest()
-        key = (content, self.array.shape, self.kind, self.groups)
-        if key in known:
-            return known[key], "certified"
-        few = self.kind == "depthwise" or min(self.array.shape[-2:]) <= _FEW_CHANNELS
-        tolerance = _TIGHT if few and self.array.ndim < 5 else _TOLERANCE
-        bound = certified_norm(self.array, self.kind, self.groups, tolerance)
-        known[key] = bound
-        return bound, "certified"
-
-    def row_norms(self):
-        """Return bounds of the norms of the map's rows, one a channel of its output."""
-        squares = np.square(self.array)
-        if self.kind == "depthwise":
-            rows = squares.sum(axis=tuple(range(squares.ndim - 2))).reshape(-1)
-        elif self.kind == "transposed":
-            rows = squares.sum(axis=(*range(squares.ndim - 2), -1))
-        else:
-            rows = squares.sum(axis=tuple(range(squares.ndim - 1)))
-        return np.sqrt(rows) * (1 + 1e-12)
-
-    def scaled(self, scale, axis):
-        """Return the kernel with its inputs (axis 0) or outputs (axis 1) scaled."""
-        if self.kind == "dense" or self.kind == "convolution":
-            at = axis - 2
-        elif self.kind == "transposed":
-            at = -1 - axis
-        else:
-            at = -2
-            if axis:
-                shape = self.array.shape[-2:]
-                return self._replace(array=self.array * scale.reshape(shape))
-        shape = [1] * self.array.ndim
-        shape[at] = -1
-        if len(scale) != self.array.shape[at]:
-            return None  # Groups: each input stands for several.
-        return self._replace(array=self.array * scale.reshape(shape))
-
-    def plus(self, other):
-        """Return the sum with another kernel of the same shape; `None` for others."""
-        if self.keeps_size and other.keeps_size and self.kind == other.kind:
-            if self.array.shape == other.array.shape:
-                return self._replace(array=self.array + other.array)
-        return None
-
-    def plus_identity(self):
-        """Return the kernel of x + K x; `None` where there is none."""
-        if not self.keeps_size or self.array.shape[-2] != self.array.shape[-1]:
-            return None
-        array = self.array.copy()
-        # Where the number of taps is even, "same" pads one more behind.
-        centre = tuple((size - 1) // 2 for size in array.shape[:-2])
-        array[centre] += np.eye(array.shape[-1])
-        return self._replace(array=array)
-
-    @classmethod
-    def stacked(cls, maps):
-        """Return the kernel of maps of one tensor side by side; `None` for others."""
-        given = [map.kernel for map in maps]
-        first = next((kernel for kernel in given if kernel is not None), None)
-        if first is None or first.kind not in ("dense", "convolution"):
-            return None
-        if first.kind == "convolution" and not first.keeps_size:
-            return None
-        size = first.array.shape[-2]
-        same = first._replace(
-            array=np.zeros((*first.array.shape[:-1], size)), keeps_size=True
-        ).plus_identity()
-        found = [same if map.is_identity else map.kernel for map in maps]
-        if any(
-            kernel is None
-            or kernel.kind != first.kind
-            or kernel.array.shape[:-1] != first.array.shape[:-1]
-            or not (kernel.keeps_size or first.kind == "dense")
-            for kernel in found
-        ):
-            return None
-        array = np.concatenate([kernel.array for kernel in found], axis=-1)
-        keeps = first.kind == "convolution" or array.shape[0] == array.shape[1]
-        return first._replace(array=array, keeps_size=keeps)
+# Entries of a matrix that is formed.
+LARGEST_MATRIX = 2**22
+# What the steps of a map that is formed may multiply up to, after each of them. A
+# number that has been too small for a float then comes to less than the second.
+_LARGEST_GAIN, _LOST = 1e60, 1e-150
+# What sums and roots of a few numbers may lose.
+_OUTWARDS = 1 + 1e-12
 
 
 class Step(NamedTuple):
@@ -174,7 +57,10 @@ class Step(NamedTuple):
         taps = self.kernel.array.reshape(-1, math.prod(self.kernel.array.shape[-2:]))
         if self.kernel.kind == "dense":
             taps = taps.reshape(1, -1)
-        return float(np.linalg.norm(taps, axis=1).sum())
+        # Squares leave the range of floats long before the norm does.
+        largest = float(np.abs(taps).max(initial=0.0))
+        scale = 1.0 if 1e-60 < largest < 1e60 else largest or 1.0
+        return float(np.linalg.norm(taps / scale, axis=1).sum() * scale)
 
     def norm(self):
         """Return a certified bound of the norm, and how it is known."""
@@ -195,6 +81,7 @@ class LinearMap(NamedTuple):
         kernel: `Kernel` that it consists of, or `None`.
         scale: Array (channels,) or `None`, where it only scales channels.
         names: Tuple of strings, the layers.
+        gain: Float, a bound of the norm from those of its steps, which costs nothing.
     """
 
     shape: tuple
@@ -204,6 +91,7 @@ class LinearMap(NamedTuple):
     kernel: Kernel | None = None
     scale: np.ndarray | None = None
     names: tuple = ()
+    gain: float = 1.0
 
     @classmethod
     def identity(cls, shape):
@@ -215,18 +103,31 @@ class LinearMap(NamedTuple):
         """Whether nothing has been composed yet."""
         return not self.names
 
+    def holds(self, step):
+        """Return whether floats hold the map followed by a step.
+
+        Where they do not, the map is to be followed by another, and their norms
+        multiplied by their logarithms.
+        """
+        return self.is_identity or _held(norm_product(self.gain, step.gain()))
+
     def then(self, step, name):
         """Return the map followed by a step."""
+        gain = norm_product(self.gain, step.gain())
+        held = _held(gain)
         new = LinearMap(
             shape=self.shape,
             output_shape=step.output_shape,
             bounds=(lambda: _product(self.norm(), step.norm()),),
-            matrix=self._rows(step.apply, step.output_shape),
+            matrix=self._rows(step.apply, step.output_shape) if held else None,
             names=(*self.names, name),
+            gain=gain,
         )
         if self.is_identity:
             kernel = step.kernel if step.folds else None
             return new._replace(bounds=(step.norm,), kernel=kernel, scale=step.scale)
+        if not held:
+            return new
         kernel = None
         if step.scale is not None and self.scale is not None:
             scale = self.scale * step.scale
@@ -251,6 +152,7 @@ class LinearMap(NamedTuple):
             bounds=(lambda: (self.norm()[0] + other.norm()[0], "certified"),),
             matrix=matrix,
             names=tuple(names),
+            gain=self.gain + other.gain,
         )
         kernel = self._kernel_of_sum(other, sign)
         if kernel is None:
@@ -275,7 +177,7 @@ class LinearMap(NamedTuple):
 
         def bound():
             norms = [map.norm()[0] for map in maps]
-            return math.sqrt(sum(norm**2 for norm in norms)) * _OUTWARDS, "certified"
+            return math.hypot(*norms) * _OUTWARDS, "certified"
 
         new = cls(
             shape=maps[0].shape,
@@ -283,6 +185,7 @@ class LinearMap(NamedTuple):
             bounds=(bound,),
             matrix=None if any(part is None for part in parts) else join(parts),
             names=tuple(names),
+            gain=sum(map.gain for map in maps),
         )
         kernel = Kernel.stacked(maps) if on_channels else None
         if kernel is None:
@@ -291,34 +194,50 @@ class LinearMap(NamedTuple):
 
     def times(self, factor):
         """Return the map times a number."""
-        matrix, kernel = self.formed(), self.kernel
+        gain = norm_product(self.gain, abs(factor))
+        matrix = self.formed() if _held(gain) else None
         return self._replace(
             bounds=(lambda: _product(self.norm(), (abs(factor), "exact")),),
             matrix=None if matrix is None else matrix * factor,
-            kernel=kernel and kernel._replace(array=kernel.array * factor),
+            kernel=self.kernel and self.kernel.times(factor),
             scale=None if self.scale is None else self.scale * factor,
             names=self.names or (f"{factor:.4g} x",),
+            gain=gain,
         )
 
     def norm(self):
         """Return a bound of the norm, and how it is known."""
         matrix = self.factored
         if matrix is not None:
-            return matrix_norm(matrix), "exact"
-        return min((bound() for bound in self.bounds), key=lambda pair: pair[0])
+            found = matrix_norm(matrix), "exact"
+        else:
+            found = min((bound() for bound in self.bounds), key=lambda pair: pair[0])
+        lost = self._lost()
+        return found if found[0] >= lost else (lost, "certified")
 
     def row_norms(self):
         """Return bounds of the norms of the rows, by output, or `None`."""
         if self.is_identity:
             return np.ones(self.output_shape)
         if self.matrix is not None:
-            return np.linalg.norm(self.matrix, axis=0) * (1 + 1e-12)
-        if self.scale is not None:
-            return np.broadcast_to(np.abs(self.scale), self.output_shape)
-        if self.kernel is not None:
+            rows = np.linalg.norm(self.matrix, axis=0) * (1 + 1e-12)
+        elif self.scale is not None:
+            rows = np.abs(self.scale)
+        elif self.kernel is not None:
             rows = self.kernel.row_norms()
-            return np.broadcast_to(rows, self.output_shape)
-        return None
+        else:
+            return None
+        # Squares are lost, too.
+        lost = _LOST if self.gain else 0.0
+        return np.broadcast_to(rows, self.output_shape) + lost
+
+    def _lost(self):
+        """Return what numbers below the range of floats may have made at most.
+
+        After each step the gain was within the limits, so that those that follow it
+        have multiplied by their ratio at most what it had lost, below 1e-280.
+        """
+        return _LOST if self.gain and _held(self.gain) else 0.0
 
     @property
     def factored(self):
@@ -375,23 +294,13 @@ class LinearMap(NamedTuple):
 
 def _product(first, second):
     how = "exact" if first == (1.0, "exact") else "certified"
-    return first[0] * second[0], second[1] if how == "exact" else how
+    return norm_product(first[0], second[0]), second[1] if how == "exact" else how
 
 
-def matrix_norm(matrix):
-    """Return the largest singular value, its rounding taken outwards."""
-    if not matrix.size or not matrix.any():
-        return 0.0
-    epsilon = np.finfo("float64").eps
-    if min(matrix.shape) <= _SMALL_SIDE:
-        norm = float(np.linalg.norm(matrix, 2))
-        return norm * (1 + 8 * max(matrix.shape) * epsilon)
-    # Several times cheaper. Sums of k products are within k eps / 2 of those of their
-    # magnitudes, all of which together are at most the trace.
-    scale = float(np.abs(matrix).max())
-    matrix = matrix / scale
-    wide = matrix.shape[0] < matrix.shape[1]
-    gram = matrix @ matrix.T if wide else matrix.T @ matrix
-    rounding = (max(matrix.shape) + 8 * len(gram)) * epsilon * np.trace(gram)
-    largest = np.linalg.eigvalsh(gram)[-1] + rounding
-    return float(np.sqrt(largest) * scale * (1 + 8 * epsilon))
+def norm_product(first, second):
+    """Return the product of two norms, zero only if one of them is."""
+    return max(first * second, sys.float_info.min) if first and second else 0.0
+
+
+def _held(gain):
+    return gain == 0 or 1 / _LARGEST_GAIN <= gain <= _LARGEST_GAIN

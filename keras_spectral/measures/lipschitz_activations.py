@@ -43,6 +43,10 @@ class Unbounded(Exception):
     """A layer has no bound; the text says why and what would."""
 
 
+class Refused(ValueError):
+    """A model has layers without a bound; the text names all of them."""
+
+
 def activation_of(activation, shape):
     """Return an activation function as a `Nonlinearity`, for a sample's shape."""
     if activation in _MIXING:

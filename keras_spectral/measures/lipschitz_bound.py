@@ -7,7 +7,8 @@ from typing import Literal
 import keras
 import numpy as np
 
-from keras_spectral.measures.linear_maps import remembered_norms
+from keras_spectral.measures.kernel_certificates import remembered_norms
+from keras_spectral.measures.lipschitz_activations import Refused
 from keras_spectral.measures.lipschitz_graph import Walk
 from keras_spectral.measures.lipschitz_local import LocalWalk
 from keras_spectral.measures.plain_copies import plain_copy
@@ -177,7 +178,7 @@ def _everywhere(model, sample):
     walk = Walk("merged")
     try:
         total = walk.run(plain_copy(model), [array.shape for array in sample])
-    except ValueError:  # Gates, of which a ball has more to say.
+    except Refused:  # Gates, of which a ball has more to say.
         return math.inf, [], []
     return total / math.log(10), walk.rows, walk.alerts
 

@@ -6,9 +6,12 @@ import keras
 import numpy as np
 from keras import layers as kl
 
-from keras_spectral.measures.linear_maps import LinearMap, matrix_norm
+from keras_spectral.measures.kernel_certificates import matrix_norm
+from keras_spectral.measures.layer_calls import check_call
+from keras_spectral.measures.linear_maps import LinearMap
 from keras_spectral.measures.lipschitz_activations import (
     Nonlinearity,
+    Refused,
     Unbounded,
     activation_of,
 )
@@ -23,7 +26,7 @@ from keras_spectral.measures.lipschitz_shapes import (
     symbolic,
 )
 from keras_spectral.measures.lipschitz_spread import Spread
-from keras_spectral.measures.logarithms import log, log_norm, log_sum
+from keras_spectral.measures.logarithms import exp, log, log_norm, log_sum
 from keras_spectral.models.graph import follow
 from keras_spectral.models.reasons import Unfit
 
@@ -67,6 +70,8 @@ class Walk:
         self.activations, self.kinds = {}, {}
         self.centers = []  # On a ball only: the inputs.
 
+    # What overflows is infinite, or not known, and what is known by logarithms holds.
+    @np.errstate(over="ignore", invalid="ignore")
     def run(self, model, input_shape=None):
         """Return the natural logarithm of the bound.
 
@@ -87,24 +92,28 @@ class Walk:
             self.begin(values[-1], at)
         self.outputs = outputs = follow(model, values, self._call)
         if self.refusals:
-            raise ValueError(
+            raise Refused(
                 "`model` must consist of layers whose Lipschitz constant is known and "
                 f"finite. Received: {'; '.join(dict.fromkeys(self.refusals))}."
             )
         # Of the outputs by the inputs: its norm bounds all of them together.
         table = np.stack([self._settled(value).terms[0][0].logs for value in outputs])
         top = table.max()
-        if top == -math.inf:
-            return -math.inf
+        if math.isnan(top):
+            raise ValueError("`model` must have finite constants. Received: NaN")
+        if math.isinf(top):
+            return top
         return top + math.log(matrix_norm(np.exp(table - top)))
 
+    @np.errstate(over="ignore", invalid="ignore")
     def entries(self, value):
         """Return bounds of the constants of each number of a `Value`, an array."""
         total = np.zeros(value.shape)
         for base, map in value.terms:
             rows = map.row_norms()
             rows = map.norm()[0] if rows is None else rows
-            total += rows * math.exp(min(log_norm(base.logs), 700.0))
+            moved = np.maximum(rows * exp(log_norm(base.logs)), exp(-800.0))
+            total += np.where(rows > 0, moved, 0.0)
         for spread, rows in self._known(value):
             total = np.fmin(total, spread.deviations(rows).reshape(value.shape))
         return total
@@ -118,7 +127,7 @@ class Walk:
         tensors = keras.tree.map_structure(_symbolic, (arguments, keywords))
         shapes = output_shapes(operation, *tensors)
         try:
-            _check_call(operation, keywords)
+            check_call(operation, keywords)
             return [
                 self._one(operation, arguments, keywords, values, shape)
                 for shape in shapes
@@ -182,6 +191,8 @@ class Walk:
             self._follow(base, math.prod(shape), ())
             return Value(shape, [(base, LinearMap.identity(shape))])
         self.kinds[operation.name] = kind
+        if not all(map.holds(found) for _, map in value.terms):
+            value = self._settled(value)
         terms = [(base, map.then(found, operation.name)) for base, map in value.terms]
         value = Value(shape, terms)
         return value if self.merges else self._settled(value, kind)
@@ -263,7 +274,7 @@ class Walk:
             self.norms.append(constant)
         logs = log_sum(parts) if len(parts) > 1 else parts[0]
         for spread, rows in self._known(value):
-            if spread.matrix is not None and np.isfinite(spread.matrix).all():
+            if spread.matrix is not None:
                 found = np.array([0.5 * log(matrix_norm(spread.of(rows)))])
                 if found[0] < logs[0]:
                     logs, how = found, "certified"
@@ -283,7 +294,7 @@ class Walk:
         for spread in self.spreads:
             if spread in added:
                 spread.named(base)
-            elif not spread.joint and abs(total) < 300:
+            elif not spread.joint and abs(total) < 138:
                 spread.restart(base, size, math.exp(total))
 
     def _bent(self, value, least, largest):
@@ -326,14 +337,3 @@ def whole(values, shape):
 
 def _symbolic(x):
     return symbolic(x.shape) if isinstance(x, Value) else x
-
-
-def _check_call(operation, keywords):
-    """Refuse what a call asks for that inference of one sample does not."""
-    # Resizing is told that it trains by default, and does the same.
-    if not isinstance(operation, kl.Layer) or type(operation) is kl.Resizing:
-        return
-    if keywords.get("training") is True:
-        raise Unbounded("it is called with `training=True`")
-    if keywords.get("mask") is not None:
-        raise Unbounded("it is called with a mask")

@@ -15,13 +15,14 @@ from keras_spectral.layers import (
     MaskedConv2D,
 )
 from keras_spectral.layers.lipschitz_constants import KERNEL_KINDS
+from keras_spectral.measures.kernel_certificates import Kernel, matrix_norm
 from keras_spectral.measures.layer_calls import (
     INTERPOLATED,
     along_axes,
     axis_maps,
     stepwise,
 )
-from keras_spectral.measures.linear_maps import Kernel, Step, matrix_norm
+from keras_spectral.measures.linear_maps import Step, norm_product
 from keras_spectral.measures.lipschitz_activations import (
     Nonlinearity,
     Unbounded,
@@ -182,9 +183,8 @@ def _separable(layer, shape, output_shape):
     arrays = [np.asarray(ops.convert_to_numpy(s.value), "float64") for s in slots]
     depthwise = Kernel(arrays[0], "depthwise").norm()[0]
     pointwise = Kernel(arrays[1].reshape(arrays[1].shape[-2:]), "dense").norm()[0]
-    return Step(
-        lambda x: stepwise(layer, x), output_shape, depthwise * pointwise, "certified"
-    )
+    norm = norm_product(depthwise, pointwise)
+    return Step(lambda x: stepwise(layer, x), output_shape, norm, "certified")
 
 
 def _normalization_scale(layer):

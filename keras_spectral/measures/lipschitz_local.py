@@ -16,7 +16,7 @@ from keras_spectral.measures.lipschitz_layers import split_activation
 from keras_spectral.measures.lipschitz_maxima import GLOBAL, POOLINGS, Maxima, windows
 from keras_spectral.measures.lipschitz_operations import check_apart, einsum_repeats
 from keras_spectral.measures.lipschitz_slopes import normalized_near
-from keras_spectral.measures.logarithms import log, log_norm
+from keras_spectral.measures.logarithms import exp, log, log_norm
 
 _PRODUCTS = ("Multiply", "Dot", "Matmul", "Einsum")
 
@@ -35,7 +35,8 @@ class LocalWalk(Walk):
     def __init__(self, input_radius):
         super().__init__("local")
         self.radius = float(input_radius)
-        self.epsilon = float(np.finfo("float64" if exact_backend() else "float32").eps)
+        numbers = np.finfo("float64" if exact_backend() else "float32")
+        self.epsilon, self.tiny = float(numbers.eps), float(numbers.tiny)
         self.center = None
 
     def begin(self, value, at):
@@ -136,10 +137,12 @@ class LocalWalk(Walk):
         center = self.center
         gain = found.gain()
         # A sum of k products is within k eps / 2 of theirs; of the magnitudes' sums
-        # the norm is at most the root of their number times that of the matrix.
+        # the norm is at most the root of their number times that of the matrix. What
+        # is below the range of floats may be taken for zero.
         error = gain * before.error + self.epsilon * (
             before.center.size**1.5 * gain * length(before.center) + 8 * length(center)
         )
+        error += self.tiny * before.center.size * center.size
         radii = None
         if found.one_sign:
             radii = np.abs(found.apply(before.radii[None])[0])
@@ -156,6 +159,8 @@ class LocalWalk(Walk):
             radii: Array, how far its numbers move at most, rounding aside; or `None`.
         """
         found = [] if radii is None else [radii]
+        if not np.isfinite(center).all() or math.isnan(error):
+            error = math.inf
         rows = [map.row_norms() for _, map in value.terms]
         if radii is None:
             pairs = zip(rows, value.terms, strict=True)
@@ -167,10 +172,10 @@ class LocalWalk(Walk):
                 moved = sum(row * base.error for row, base in pairs)
             for spread, rows in self._known(value):
                 reach = spread.deviations(rows).reshape(center.shape)
-                found.append(reach * self.radius + moved)
+                found.append(np.nan_to_num(reach, nan=np.inf) * self.radius + moved)
         found = [array * (1 + 1e-9) + error for array in found]
         radii = least_of(np.full(center.shape, math.inf), *found)
-        value.where = Enclosure(center, radii, error)
+        value.where = Enclosure.of(center, radii, error)
 
     def _sum(self, operation, values, shape):
         value = super()._sum(operation, values, shape)
@@ -220,11 +225,13 @@ class LocalWalk(Walk):
     def _base(self, value, center, radii, ball, error):
         """Tell where a new base lies, of which a ball and a box are known."""
         base = value.terms[0][0]
-        total = log_norm(base.logs)
-        reach = math.exp(min(total, 700.0)) * self.radius * (1 + 1e-9) + error
+        reach = exp(log_norm(base.logs)) * self.radius * (1 + 1e-9) + error
         base.ball = float(least_of(ball, reach, length(radii))) * (1 + 1e-12)
-        base.error = error
-        value.where = Enclosure(center, least_of(radii, base.ball))
+        base.error = math.inf if math.isnan(error) else error
+        where = Enclosure.of(center, least_of(radii, base.ball))
+        if math.isinf(where.error):
+            base.ball = base.error = math.inf
+        value.where = where._replace(error=0.0)
         return value
 
     def _nonlinear(self, name, kind, value, found):
@@ -279,7 +286,7 @@ class LocalWalk(Walk):
         made = Value(value.shape, terms)
         error = where.error * step.bound + rounding * math.sqrt(center.size)
         radii = np.abs(slopes) * where.radii * (1 + 1e-9) + rounding
-        made.where = Enclosure(center, radii, error)
+        made.where = Enclosure.of(center, radii, error)
         return made
 
     def _kept(self, name, value, kept):

@@ -39,6 +39,11 @@ def piecewise(knots, slopes):
     return on
 
 
+def _ends(low, high):
+    """Return the ends of intervals, infinite where one is not known."""
+    return np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
+
+
 def smooth(derivative, turns):
     """Return the function from intervals to slopes of what has a derivative.
 
@@ -48,8 +53,8 @@ def smooth(derivative, turns):
     """
 
     def on(low, high):
-        # Where 0 * inf is not met; beyond, each is monotone and near its limit.
-        low, high = (np.clip(end, -1e150, 1e150) for end in _ends(low, high))
+        # Beyond, derivatives are near their limits, and may be computed as inf * 0.
+        low, high = (np.clip(end, -1e100, 1e100) for end in _ends(low, high))
         values = [derivative(low), derivative(high)]
         for turn in turns:
             inside = (low <= turn) & (high >= turn)

@@ -2,12 +2,15 @@
 
 import numpy as np
 
-from keras_spectral.measures.linear_maps import LARGEST_SIDE, matrix_norm
+from keras_spectral.measures.kernel_certificates import LARGEST_SIDE, matrix_norm
 
 # How many numbers the tensors may have, together, whose spread is followed.
 LARGEST_SPREAD = 2048
 # What sums may lose, as a share of a tensor's trace.
 _ROUNDING = 4e-12
+# The magnitudes of R within which nothing overflows or is too small for a float, those
+# of P being squares; and what the least numbers may add up to then.
+_LEAST, _LARGEST, _LOST = 1e-60, 1e60, 1e-210
 
 
 class Spread:
@@ -50,6 +53,11 @@ class Spread:
             if matrix is None or min(len(matrix), count) > LARGEST_SIDE:
                 return None
             rows[:, place] += matrix.reshape(len(matrix), -1).T
+        sizes = [np.abs(rows).max(initial=0.0)]
+        if self.matrix is not None:  # Its largest number is on its diagonal.
+            sizes.append(np.sqrt(np.diag(self.matrix).max(initial=0.0)))
+        if not all(size == 0 or _LEAST <= size <= _LARGEST for size in sizes):
+            return None
         self._last = (value, rows, self.with_all(rows))
         return rows
 
@@ -64,13 +72,13 @@ class Spread:
         among = rows @ self.with_all(rows)
         among = (among + among.T) / 2
         # By cancellation it may be far below what it is the sum of.
-        among[np.diag_indices_from(among)] += self._lost() * np.sum(rows**2)
+        among[np.diag_indices_from(among)] += self._lost_in(rows)
         return among
 
     def deviations(self, rows):
         """Return how much each number moves at most."""
         squares = np.einsum("ij,ji->i", rows, self.with_all(rows))
-        return np.sqrt(np.maximum(squares, 0.0) + self._lost() * np.sum(rows**2, 1))
+        return np.sqrt(np.maximum(squares, 0.0) + self._lost_in(rows, 1))
 
     def bend(self, rows, least, largest):
         """Add what slopes between two arrays make of a value; return its R, or `None`.
@@ -98,7 +106,9 @@ class Spread:
                 self._multiplied(crossed, spread, least, free, widths, weight)
                 for weight in weights
             ]
-            _, own, before = min(found, key=lambda triple: triple[0])
+            cost, own, before = min(found, key=lambda triple: triple[0])
+            if not np.isfinite(cost):
+                return None
         corner = least[:, None] * spread * least + own @ own.T
         side = crossed * least + before @ own.T
         return self._grown(before, side, corner, rows)
@@ -111,6 +121,8 @@ class Spread:
         roots = np.sqrt(weights / weights.max())
         among = roots[:, None] * spread[np.ix_(free, free)] * roots
         norm = matrix_norm(among)
+        if not _LEAST**2 <= norm <= _LARGEST**2:
+            return np.inf, None, None
         values, vectors = np.linalg.eigh(among)
         values = np.clip(values, 0, norm)
         fixed = least[:, None] * (spread[:, free] @ (roots[:, None] * vectors))
@@ -122,7 +134,7 @@ class Spread:
         parts.append(np.sum(ranges**2, 0))
         share = self._weights() @ earlier**2 if self.joint else 0.0
         scale = np.trace(spread) if self.joint else 1.0
-        best = np.inf
+        best, chosen = np.inf, 1 / norm
         for c in np.logspace(-9, 0, 37) / norm:
             added = c**2 * parts[0] + 2 * c * parts[1] + parts[2]
             added = (added / scale + c**2 * share) / (2 * c - c**2 * values)
@@ -170,6 +182,11 @@ class Spread:
         size = 1.0 if self.matrix is None else np.linalg.norm(self.matrix)
         return count * np.finfo("float64").eps * size
 
+    def _lost_in(self, rows, axis=None):
+        """Return what R P R' may lose, or with axis 1 each number of its diagonal."""
+        lost = self._lost() * np.sum(rows**2, axis)
+        return lost + _LOST if rows.any() else lost
+
     def _weights(self):
         """Return one over the trace of each number's own tensor."""
         if self.matrix is None:
@@ -183,10 +200,10 @@ class Spread:
 
     def _grown(self, before, side, corner, rows):
         count, new = side.shape
-        lost = self._lost()
+        lost, lost_in = self._lost(), self._lost_in(rows)
         if count > LARGEST_SPREAD:  # Too large an input: what follows is for itself.
             self.blocks, before, side = [], before[:0], side[:0]
-            count, rows = 0, rows[:, :0]
+            count = 0
         matrix = np.zeros((count + new, count + new))
         matrix[:count, :count] = np.eye(count) if self.matrix is None else self.matrix
         matrix[:count, :count] += before @ before.T
@@ -195,7 +212,7 @@ class Spread:
         self.blocks = [*self.blocks, (None, new)]
         at, diagonal = 0, matrix.reshape(-1)[:: count + new + 1]
         diagonal[:count] += lost
-        diagonal[count:] += lost * np.sum(rows**2)
+        diagonal[count:] += lost_in
         for _, size in self.blocks:
             diagonal[at : at + size] += _ROUNDING * diagonal[at : at + size].sum()
             at += size

@@ -1,6 +1,7 @@
 """Sums of numbers too large to be written, by their logarithms."""
 
 import math
+import sys
 
 import numpy as np
 
@@ -10,6 +11,16 @@ def log(x):
     if not x >= 0:
         raise ValueError(f"`model` must have finite constants. Received: {x}")
     return math.log(x) if x else -math.inf
+
+
+def exp(x):
+    """Return the exponential, rounded to no less than the least normal number.
+
+    It is zero for `-inf` alone, and infinite where it overflows.
+    """
+    if x > 709:
+        return math.inf
+    return max(math.exp(x), sys.float_info.min) if x > -math.inf else 0.0
 
 
 def log_sum(parts):

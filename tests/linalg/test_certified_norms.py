@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from keras_spectral.linalg import convolution_operator, transposed_convolution_operator
 from keras_spectral.linalg.certified_norms import certified_norm
-from keras_spectral.measures.linear_maps import matrix_norm
+from keras_spectral.measures.kernel_certificates import matrix_norm
 
 
 def largest_of_grid(kernel, points):
@@ -123,6 +123,26 @@ def test_larger_kernels(rng, shape):
     equal += np.eye(*shape[-2:])
     largest = float(math.prod(shape[:-2]))
     assert largest <= certified_norm(equal, kind) <= 1.01 * largest
+
+
+@pytest.mark.parametrize("small", [0.0, 1e-161, 1e-300, 1.0])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_group_of_zeros_or_hardly_more(rng, small, first):
+    kernel = rng.standard_normal((3, 3, 4, 8))
+    exact = largest_of_grid(kernel[..., 4:] if first else kernel[..., :4], 48)
+    kernel[..., :4] *= small if first else 1.0
+    kernel[..., 4:] *= 1.0 if first else small
+    if small == 1.0:
+        exact = max(largest_of_grid(half, 48) for half in np.split(kernel, 2, -1))
+    bound = certified_norm(kernel, "convolution", groups=2)
+    assert exact <= bound <= 1.02 * exact
+    # Of channels in the place of groups, and of a kernel that has few of them.
+    kernel[:, :, 0] *= small
+    exact = largest_of_grid(kernel, 48)
+    assert exact <= certified_norm(kernel, "convolution") <= 1.02 * exact
+    zeros = np.zeros((3, 3, 2, 4))
+    zeros[1, 1, 1, 3] = 1.0
+    assert 1.0 <= certified_norm(zeros, "convolution", groups=2) <= 1.01
 
 
 def test_edges():
