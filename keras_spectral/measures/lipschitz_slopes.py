@@ -39,11 +39,6 @@ def piecewise(knots, slopes):
     return on
 
 
-def _ends(low, high):
-    """Return the ends of intervals, infinite where one is not known."""
-    return np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
-
-
 def smooth(derivative, turns):
     """Return the function from intervals to slopes of what has a derivative.
 
