@@ -133,12 +133,23 @@ class WithinEpoch(keras.callbacks.Callback):
         state: A `Checkpoint`.
         progress: The `Progress` at the epoch's begin, or within it.
         seconds: Callable, returns the seconds of the training so far.
+        seed: Integer >= 0, the cell's.
     """
 
-    def __init__(self, state, progress, seconds):
+    def __init__(self, state, progress, seconds, seed):
         super().__init__()
         self._state, self._progress, self._seconds = state, progress, seconds
-        self._saved = time.monotonic()
+        self._seed, self._saved = seed, time.monotonic()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if keras.backend.backend() == "torch":
+            # Keras' dropout takes torch's own generators there, which no variable has,
+            # and each data loader too: like a batch, a function of epoch and step.
+            import torch
+
+            epoch, step = len(self._progress.history), self._progress.step + batch
+            sequence = np.random.SeedSequence([self._seed, epoch, step])
+            torch.manual_seed(int(sequence.generate_state(1)[0]))
 
     def on_train_batch_end(self, batch, logs=None):
         step = self._progress.step + batch + 1
