@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
+import keras_spectral
 from keras_spectral.files import replacing
 
 # Seconds between two files within an epoch.
@@ -22,18 +23,24 @@ _DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.er
 
 
 def environment() -> dict:
-    """Return what bit-equality depends on: versions, device and numbers of threads."""
+    """Return what bit-equality depends on: versions, devices, numbers of threads."""
     backend = keras.backend.backend()
     module = __import__(backend)
     if backend == "tensorflow":
-        devices = [x.device_type for x in module.config.list_physical_devices()]
+        details = module.config.experimental.get_device_details
+        devices = [
+            details(x).get("device_name", x.device_type)
+            for x in module.config.list_physical_devices()
+        ]
     elif backend == "jax":
-        devices = [x.platform for x in module.devices()]
+        devices = [x.device_kind for x in module.devices()]
     else:
-        devices = ["cuda" if module.cuda.is_available() else "cpu"]
+        count = module.cuda.device_count()
+        devices = [module.cuda.get_device_name(n) for n in range(count)] or ["cpu"]
     names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
     return {
         "python": platform.python_version(),
+        "keras_spectral": keras_spectral.__version__,
         "keras": keras.__version__,
         "numpy": np.__version__,
         backend: module.__version__,

@@ -1,7 +1,11 @@
 """Runs that are interrupted end in the same numbers, on each backend."""
 
+from types import SimpleNamespace
+
+import keras
 import pytest
 
+import keras_spectral
 from keras_spectral.experiments import training_state
 from tests.experiments import tiny
 
@@ -32,3 +36,31 @@ def test_dropout_goes_on_where_it_was(tmp_path, monkeypatch):
     assert whole["error"] is again["error"] is None
     for part in "results", "history", "layers":
         assert whole[part] == again[part]
+
+
+def test_an_environment_names_the_gpus(monkeypatch):
+    backend, name = keras.backend.backend(), "NVIDIA H100"
+    plain = training_state.environment()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        found, experimental = tf.config, tf.config.experimental
+        gpu = SimpleNamespace(device_type="GPU")
+        monkeypatch.setattr(found, "list_physical_devices", lambda: [gpu])
+        monkeypatch.setattr(
+            experimental, "get_device_details", lambda device: {"device_name": name}
+        )
+    elif backend == "jax":
+        import jax
+
+        gpu = SimpleNamespace(platform="gpu", device_kind=name)
+        monkeypatch.setattr(jax, "devices", lambda: [gpu])
+    else:
+        import torch
+
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: name)
+    assert training_state.environment() == {**plain, "devices": [name]}
+    assert {x.lower() for x in plain["devices"]} == {"cpu"}
+    assert plain["keras_spectral"] == keras_spectral.__version__
