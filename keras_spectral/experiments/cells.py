@@ -239,7 +239,9 @@ def _trained(cell, model, copy, data, state, where):
             share=(where.process, where.processes),
         )
         # Sums over devices cannot be divided again without rounding.
-        within = [] if where.count > 1 else [WithinEpoch(state, progress, seconds)]
+        within = []
+        if where.count == 1:
+            within = [WithinEpoch(state, progress, seconds, cell.seed)]
         with where.scope():
             fitted = model.fit(batches, shuffle=False, verbose=0, callbacks=within)
         progress.step = 0

@@ -63,7 +63,7 @@ def network_name(path):
     return re.split(r"[-.]", Path(path).name)[0]
 
 
-def find_checkpoints(models, folder=None, data=None, trials=10, seed=0):
+def find_checkpoints(models, folder=None, data=None, trials=10, seed=0, directory=None):
     """Find the checkpoints of a sweep.
 
     Args:
@@ -75,6 +75,7 @@ def find_checkpoints(models, folder=None, data=None, trials=10, seed=0):
             files such as `cifar10.npz`; see `run_sweep`.
         trials: Integer >= 2.
         seed: Integer >= 0.
+        directory: Folder where data given by a name lies, or `None`.
 
     Returns:
         `Found`.
@@ -90,7 +91,9 @@ def find_checkpoints(models, folder=None, data=None, trials=10, seed=0):
     """
     files = _files(folder)
     names = _names(models, files)
-    place = _Data(data)
+    if directory is not None:
+        directory = str(Path(directory).resolve())
+    place = _Data(data, directory)
     tasks, missing, used, copies = {}, [], set(), []
     for name in names:
         paths = files.get(name, [])
@@ -107,6 +110,7 @@ def find_checkpoints(models, folder=None, data=None, trials=10, seed=0):
                 registered=path.suffix != ".keras",
                 trials=trials,
                 seed=seed,
+                directory=directory,
                 **place.of(name),
             )
             if task.key in tasks:
@@ -190,7 +194,7 @@ def _names(models, files):
 class _Data:
     """Where the test data of a network is."""
 
-    def __init__(self, data):
+    def __init__(self, data, directory):
         self.folder = self.one = None
         self.digests = {}
         if data is None:
@@ -198,7 +202,9 @@ class _Data:
         if str(data) in sets.names():
             self.one = str(data)
             if self.one != "digits":  # The others are missing, or change.
-                self.digests[self.one] = sets.load(self.one).test.sha256()
+                self.digests[self.one] = sets.load(
+                    self.one, directory=directory
+                ).test.sha256()
         elif Path(data).is_dir():
             self.folder = Path(data).absolute()
         elif Path(data).suffix == ".npz" and Path(data).is_file():

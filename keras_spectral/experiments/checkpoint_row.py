@@ -157,7 +157,7 @@ def _measure(task):
             model = surgery.unwrap(model)
     evaluate = None
     if task.data is not None:
-        dataset = inputs.test_data(task.data, model)
+        dataset = inputs.test_data(task.data, model, task.directory)
         evaluate = head_evaluator(model, dataset)
     weight = _final_dense(model)
     # Not by name: in nested models another layer may have it, too.

@@ -62,6 +62,7 @@ class CheckpointTask:
         note: String, why there is no data, or `None`.
         trials: Integer >= 2, compressions a rule and replacement.
         seed: Integer >= 0, of the noise.
+        directory: String, where data given by a name lies, or `None`.
     """
 
     model: str
@@ -74,6 +75,7 @@ class CheckpointTask:
     note: str | None
     trials: int
     seed: int
+    directory: str | None = None
 
     @property
     def settings(self):

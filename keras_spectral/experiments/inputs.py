@@ -78,7 +78,7 @@ def load_model(source, name, **arguments):
     return convert.from_torch(source, name, **arguments)
 
 
-def test_data(name, model):
+def test_data(name, model, directory=None):
     """Return the data set of `name`, checked against the model's input."""
     from keras_spectral import data
 
@@ -90,7 +90,7 @@ def test_data(name, model):
         )
     # Those by name come in other sizes, too; files are what they are.
     sizes = (shape[0], shape[2]) if name in data.names() else ()
-    dataset = data.load(name, *sizes)
+    dataset = data.load(name, *sizes, directory=directory)
     if dataset.test.images.shape[1:] != shape:
         raise ValueError(
             f"`--data` must hold images of the model's input shape {shape}. "

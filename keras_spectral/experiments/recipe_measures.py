@@ -1,6 +1,7 @@
 """Recipes for which nothing is trained: plots of formulas, sweeps over checkpoints."""
 
 import dataclasses
+import inspect
 
 import numpy as np
 
@@ -92,9 +93,16 @@ def _figure(recipe, path):
     from keras_spectral import report
 
     settings = recipe.figure
+    make = {"figure_1": _densities, "figure_2": _brackets}[settings.function]
+    known = list(inspect.signature(make).parameters)
+    for name in settings.arguments:
+        if name not in known:
+            raise ValueError(
+                f"`figure.arguments` of {settings.function} must be of "
+                f"{', '.join(known)}. Received: {name}={settings.arguments[name]!r}"
+            )
     figure = getattr(report, settings.function)(**settings.arguments)
     report.save(figure, path)
-    make = {"figure_1": _densities, "figure_2": _brackets}[settings.function]
     return FigureData(
         make(**settings.arguments),
         title=f"{recipe.item}: {recipe.title}",
@@ -125,9 +133,19 @@ def _sweep(recipe, output, directory, workers, scheduler, console):
     from keras_spectral.experiments.sweep import run_sweep
 
     settings, trained = recipe.sweep, output / "models"
+    checkpoints = settings.checkpoints
+    if checkpoints is None and any(trained.glob("*.keras")):
+        checkpoints = trained
+    if checkpoints is None and "all" in settings.models:
+        raise ValueError(
+            f"`output` must hold trained networks in models/. Received: output={output}"
+            ", which has none. Run a recipe that trains, such as stable_rank/table_1, "
+            "with this --output first, or name a folder by --set "
+            "sweep.checkpoints=FOLDER."
+        )
     found = run_sweep(
         settings.models,
-        settings.checkpoints or (trained if trained.is_dir() else None),
+        checkpoints,
         output_folder(output / "sweep"),
         settings.data or directory,
         settings.trials,
@@ -135,6 +153,7 @@ def _sweep(recipe, output, directory, workers, scheduler, console):
         workers,
         scheduler,
         console,
+        directory,
     )
     printed = {row.model: row for row in recipe.published}
     return Rows(

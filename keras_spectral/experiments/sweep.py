@@ -36,6 +36,7 @@ def run_sweep(
     workers: int | None = None,
     scheduler: str | None = None,
     console=None,
+    directory: str | Path | None = None,
 ) -> Rows:
     """Measure and compress the final dense layer of many checkpoints.
 
@@ -66,6 +67,7 @@ def run_sweep(
             local processes. Its workers must have this package, and see the files
             under the same paths.
         console: Optional `rich.console.Console` to print to.
+        directory: Folder where data given by a name lies; see `data.load`.
 
     Returns:
         `Rows` of `SweepRow`, in the order of `models`.
@@ -92,7 +94,7 @@ def run_sweep(
     if workers is not None:
         check_integer("workers", workers, least=0)
     console = console or Console()
-    found = find_checkpoints(models, checkpoints, data, trials, seed)
+    found = find_checkpoints(models, checkpoints, data, trials, seed, directory)
     _tell(console, found)
     if not found.tasks:
         raise ValueError(

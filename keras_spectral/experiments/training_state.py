@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
+import keras_spectral
 from keras_spectral.files import replacing
 
 # Seconds between two files within an epoch.
@@ -22,18 +23,24 @@ _DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.er
 
 
 def environment() -> dict:
-    """Return what bit-equality depends on: versions, device and numbers of threads."""
+    """Return what bit-equality depends on: versions, devices, numbers of threads."""
     backend = keras.backend.backend()
     module = __import__(backend)
     if backend == "tensorflow":
-        devices = [x.device_type for x in module.config.list_physical_devices()]
+        details = module.config.experimental.get_device_details
+        devices = [
+            details(x).get("device_name", x.device_type)
+            for x in module.config.list_physical_devices()
+        ]
     elif backend == "jax":
-        devices = [x.platform for x in module.devices()]
+        devices = [x.device_kind for x in module.devices()]
     else:
-        devices = ["cuda" if module.cuda.is_available() else "cpu"]
+        count = module.cuda.device_count()
+        devices = [module.cuda.get_device_name(n) for n in range(count)] or ["cpu"]
     names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
     return {
         "python": platform.python_version(),
+        "keras_spectral": keras_spectral.__version__,
         "keras": keras.__version__,
         "numpy": np.__version__,
         backend: module.__version__,
@@ -133,12 +140,23 @@ class WithinEpoch(keras.callbacks.Callback):
         state: A `Checkpoint`.
         progress: The `Progress` at the epoch's begin, or within it.
         seconds: Callable, returns the seconds of the training so far.
+        seed: Integer >= 0, the cell's.
     """
 
-    def __init__(self, state, progress, seconds):
+    def __init__(self, state, progress, seconds, seed):
         super().__init__()
         self._state, self._progress, self._seconds = state, progress, seconds
-        self._saved = time.monotonic()
+        self._seed, self._saved = seed, time.monotonic()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if keras.backend.backend() == "torch":
+            # Keras' dropout takes torch's own generators there, which no variable has,
+            # and each data loader too: like a batch, a function of epoch and step.
+            import torch
+
+            epoch, step = len(self._progress.history), self._progress.step + batch
+            sequence = np.random.SeedSequence([self._seed, epoch, step])
+            torch.manual_seed(int(sequence.generate_state(1)[0]))
 
     def on_train_batch_end(self, batch, logs=None):
         step = self._progress.step + batch + 1

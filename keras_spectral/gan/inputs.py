@@ -1,5 +1,7 @@
 """What a GAN trains on: images in [-1, 1] and labels of its classes."""
 
+import types
+
 import keras
 import numpy as np
 
@@ -37,15 +39,21 @@ def check_labels(name, labels, classes):
     ValueError: `y` must hold labels from 0 to 2. Received: labels from 0 to 3
     """
     labels = np.asarray(labels)
-    if labels.size and not (labels.min() >= 0 and labels.max() < classes):
-        raise ValueError(
-            f"`{name}` must hold labels from 0 to {classes - 1}. Received: labels "
-            f"from {labels.min()} to {labels.max()}"
-        )
+    if not labels.size:
+        return
+    if not (labels.min() >= 0 and labels.max() < classes):
+        received = f"labels from {labels.min()} to {labels.max()}"
+    elif (labels != np.floor(labels)).any():
+        received = f"{labels[labels != np.floor(labels)][0]}"
+    else:
+        return
+    raise ValueError(
+        f"`{name}` must hold labels from 0 to {classes - 1}. Received: {received}"
+    )
 
 
 def checked(x, y, classes):
-    """Return `x` of `fit`, checked: arrays now, a pipeline's batches as they come.
+    """Return `x` of `fit`, checked: arrays now, batches as they come.
 
     What XLA compiles drops assertions, so they are made before.
 
@@ -55,21 +63,65 @@ def checked(x, y, classes):
         classes: Integer, or `None` for a GAN without labels.
 
     Raises:
-        ValueError: If images are not in [-1, 1], or labels not of the classes. A
-            pipeline raises TensorFlow's `InvalidArgumentError`.
+        ValueError: If images are not in [-1, 1], or labels not of the classes, or `x`
+            is of a kind whose batches cannot be checked. Batches raise TensorFlow's
+            `InvalidArgumentError` once training has begun.
     """
-    if hasattr(x, "__array__"):
-        images = np.asarray(x)
-        if images.size:
-            low, high = images.min(), images.max()
-            # NaN is in no range.
-            if not (low >= -_LARGEST and high <= _LARGEST):
-                raise ValueError(f"{_IMAGES}numbers from {low} to {high}")
-    elif _is_pipeline(x):
+    if x is None or hasattr(x, "__array__"):
+        _check_arrays(x, y, classes)
+        return x
+    if _is_pipeline(x):
         return x.map(lambda *batch: _asserted(batch, classes))
+    if isinstance(x, keras.utils.PyDataset):
+        return _CheckedBatches(x, classes)
+    if isinstance(x, types.GeneratorType):
+        return (_checked_batch(batch, classes) for batch in x)
+    raise ValueError(
+        "`x` must be an array, a tf.data.Dataset, a keras.utils.PyDataset or a "
+        f"generator, whose images can be checked. Received: {type(x).__name__}. A "
+        "generator of its batches does: `(batch for batch in x)`"
+    )
+
+
+def _check_arrays(x, y, classes):
+    images = np.asarray(() if x is None else x)
+    if images.size:
+        low, high = images.min(), images.max()
+        # NaN is in no range.
+        if not (low >= -_LARGEST and high <= _LARGEST):
+            raise ValueError(f"{_IMAGES}numbers from {low} to {high}")
     if y is not None and classes is not None:
         check_labels("y", y, classes)
-    return x
+
+
+def _checked_batch(batch, classes):
+    # Of images alone it may be no tuple; Keras says what else it cannot be.
+    images, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
+    _check_arrays(images, labels, classes)
+    return batch
+
+
+class _CheckedBatches(keras.utils.PyDataset):
+    """Another `PyDataset`, whose batches are checked as they come."""
+
+    def __init__(self, batches, classes):
+        super().__init__(
+            batches.workers, batches.use_multiprocessing, batches.max_queue_size
+        )
+        self._batches, self._classes = batches, classes
+
+    @property
+    def num_batches(self):
+        return self._batches.num_batches
+
+    def __getitem__(self, index):
+        return _checked_batch(self._batches[index], self._classes)
+
+    def on_epoch_begin(self):
+        self._batches.on_epoch_begin()
+
+    def on_epoch_end(self):
+        self._batches.on_epoch_end()
 
 
 def _is_pipeline(x):
@@ -91,6 +143,8 @@ def _asserted(batch, classes):
     made = [tf.debugging.Assert(fits, [f"{_IMAGES}numbers of up to", largest])]
     if labels is not None and classes is not None:
         fits = tf.reduce_all((labels >= 0) & (labels < classes))
+        if labels.dtype.is_floating:
+            fits &= tf.reduce_all(labels == tf.floor(labels))
         wanted = f"`y` must hold labels from 0 to {classes - 1}. Received:"
         made.append(tf.debugging.Assert(fits, [wanted, labels]))
     with tf.control_dependencies(made):

@@ -174,6 +174,8 @@ class GAN(keras.Model):
         held_out = kwargs.get("validation_data")
         if isinstance(held_out, (tuple, list)):
             checked(*(*held_out, None)[:2], self.classes)
+        elif held_out is not None:
+            kwargs["validation_data"] = checked(held_out, None, self.classes)
         x = checked(x, y, self.classes)
         history = super().fit(x, y, *args, **kwargs)
         self.optimizer.finalize(self.generator, self.discriminator)

@@ -1,8 +1,8 @@
 """SIGKILL at random points of `run`: `python -m tests.experiments.kills --count 50`.
 
 A recipe is run once to its end. It is then run in other folders, killed again and again
-at random points, and started once more each time. What ends must be what was not
-killed, bit by bit: rows, learning curves and networks.
+at random points once the first state is there, and started once more each time. What
+ends must be what was not killed, bit by bit: rows, learning curves and networks.
 """
 
 import argparse
@@ -36,6 +36,19 @@ CHANGES += ["data.labels=random", "optimizer.nesterov=true"]
 DROPOUT = 'builder = "tiny", arguments = { dropout = 0.3 }'
 
 
+def noted(restore, output):
+    """Return `Checkpoint.restore`, which notes in a file that it found a state."""
+
+    def restoring(self, model):
+        progress = restore(self, model)
+        if progress.history or progress.step:
+            with output.with_suffix(".resumed").open("a") as file:
+                file.write("1")
+        return progress
+
+    return restoring
+
+
 def started(output):
     """Fork a child that runs the recipe; return its number."""
     child = os.fork()
@@ -46,6 +59,8 @@ def started(output):
         warnings.simplefilter("ignore")  # What a network this small is told.
         # Most batches have a file to go on from.
         training_state.PERIOD = 0.02
+        kind = training_state.Checkpoint
+        kind.restore = noted(kind.restore, output)
         error = tiny.run(output, changes=CHANGES)["error"]
         if error is None:
             code = 0
@@ -126,34 +141,57 @@ def ended(child):
         raise AssertionError("a run fails that was not killed")
 
 
+def has_ended(child):
+    """Return whether a child has ended; `waitpid` still tells how."""
+    flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    return os.waitid(os.P_PID, child, flags) is not None
+
+
+def state_comes(child, output):
+    """Wait for the first file of state, or the child's end."""
+    while not list(output.glob("state/*.npz")) and not has_ended(child):
+        time.sleep(0.005)
+
+
 def kill(count, seconds, seed, a_run=10):
-    """Return (kills, runs that ended, numbers compared, kills that left a state)."""
+    """Return (kills, runs that ended, numbers compared, states that went on)."""
     tiny.RECIPE = tiny.RECIPE.replace('builder = "tiny"', DROPOUT)
     end, generator = time.monotonic() + seconds, random.Random(seed)  # noqa: S311
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder, "whole")
         begun = time.monotonic()
-        ended(started(whole))
-        length, expected = time.monotonic() - begun, content(whole)
-        kills = runs = compared = within = 0
-        while kills < count and time.monotonic() < end:
+        child = started(whole)
+        state_comes(child, whole)
+        first = time.monotonic()
+        ended(child)
+        length, trained = (time.monotonic() - since for since in (begun, first))
+        expected = content(whole)
+        kills = runs = compared = resumed = 0
+        # Runs that only ever begin anew would be bit-equal, too.
+        wanted = max(1, count // 2)
+        while (kills < count or resumed < wanted) and time.monotonic() < end:
             output = Path(folder, f"killed-{runs}")
-            for _ in range(min(a_run, count - kills)):
+            for _ in range(max(1, min(a_run, count - kills))):
                 child = started(output)
-                time.sleep(generator.uniform(0, length))
+                # One that goes on may be killed before it has begun to.
+                fresh = not list(output.glob("state/*.npz"))
+                state_comes(child, output)
+                time.sleep(generator.uniform(0, trained if fresh else length))
                 os.kill(child, signal.SIGKILL)  # Not waited for yet: it is ours.
                 killed = os.waitpid(child, 0)[1] == signal.SIGKILL
                 kills += killed
-                length *= 1.0 if killed else 0.7  # The machine was busier before.
+                if not killed:  # The machine was busier before.
+                    length, trained = 0.7 * length, 0.7 * trained
                 whole_files(output)
-                within += bool(list(output.glob("state/*.npz")))
                 if list(output.glob("cells/*.json")) or time.monotonic() > end:
                     break
             ended(started(output))
             compared += compare(expected, content(output))
             runs += 1
+            note = output.with_suffix(".resumed")
+            resumed += len(note.read_text()) if note.exists() else 0
             print(f"{runs} runs after {kills} kills: bit-equal", flush=True)
-    return kills, runs, compared, within
+    return kills, runs, compared, resumed
 
 
 def main():
@@ -162,12 +200,12 @@ def main():
     parser.add_argument("--seconds", type=float, default=1800)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    kills, runs, compared, within = kill(options.count, options.seconds, options.seed)
+    kills, runs, compared, resumed = kill(options.count, options.seconds, options.seed)
     print(
-        f"{kills} kills, {within} of them with a state to go on from; {runs} runs "
-        f"ended after them, {compared} numbers compared, all bit-equal"
+        f"{kills} kills, {resumed} starts that went on from a state; {runs} runs ended "
+        f"after them, {compared} numbers compared, all bit-equal"
     )
-    sys.exit(kills < options.count)
+    sys.exit(kills < options.count or resumed < max(1, options.count // 2))
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from keras_spectral import data
 from keras_spectral.compression.heavy_tail import CompressionRow
 from keras_spectral.experiments import SweepRow, recipe_measures, run_recipe, sweep
 from keras_spectral.results import Rows
 from keras_spectral.terminal import Console
+from tests.experiments.sweeps import small
 
 QUIET = Console(quiet=True)
 
@@ -64,14 +66,49 @@ def test_checkpoints_stand_beside_the_papers(tmp_path, monkeypatch):
     assert (first.paper_before, first.paper_after) == (96.60, 94.60)
     assert (first.before, first.after, first.zero) == (90, 80, 70)
     assert (other.paper_alpha, other.error) == (None, "OSError: gone")
-    models, checkpoints, output, data, trials, seed, workers, _, _ = asked[0]
-    assert len(models) == 12 and (checkpoints, data) == ("here", None)
+    models, checkpoints, output, named, trials, seed, workers, *_ = asked[0]
+    assert len(models) == 12 and (checkpoints, named) == ("here", None)
     assert (output, trials, seed, workers) == (tmp_path / "sweep", 10, 0, 0)
     # By default what recipes have trained into the same folder.
     (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "small.keras").touch()
     run_recipe(name, "evidence", output=tmp_path, console=QUIET)
     assert asked[1][0] == ["all"] and asked[1][1] == tmp_path / "models"
     assert asked[1][3] == "fashion_mnist"
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_without_trained_networks_it_says_what_to_run_first(tmp_path, made):
+    if made:
+        (tmp_path / "models").mkdir()
+    with pytest.raises(ValueError, match=r"Run a recipe that trains.*--output first"):
+        run_recipe("heavy_tail/table_1", "evidence", output=tmp_path, console=QUIET)
+
+
+def test_named_data_is_taken_from_the_directory(tmp_path, monkeypatch):
+    load, asked = data.load, []
+
+    def loaded(name, *sizes, directory=None):
+        asked.append((name, directory))
+        return load("digits", *sizes)
+
+    monkeypatch.setattr(data, "load", loaded)
+    (tmp_path / "models").mkdir()
+    small().save(tmp_path / "models" / "small.keras")
+    (row,) = run_recipe(
+        "heavy_tail/table_1", "evidence", changes=["sweep.trials=2"], output=tmp_path,
+        directory=tmp_path, workers=0, console=QUIET,
+    )  # fmt: skip
+    assert row.error is None and row.before is not None
+    assert asked == [("fashion_mnist", str(tmp_path.resolve()))] * 2
+
+
+def test_arguments_that_a_figure_has_not_are_told(tmp_path):
+    with pytest.raises(ValueError, match="alphas, reach. Received: foo=1"):
+        run_recipe(
+            "heavy_tail/figure_1", changes=["figure.arguments.foo=1"], output=tmp_path,
+            console=QUIET,
+        )  # fmt: skip
 
 
 def made(replacement, accuracy):

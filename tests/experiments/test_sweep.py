@@ -210,7 +210,7 @@ def test_where_the_data_is(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="'cifar10' is not here"):
         fields(["net"], "cifar10")
     digits = data.load("digits")
-    monkeypatch.setattr(data, "load", lambda name: digits)
+    monkeypatch.setattr(data, "load", lambda name, **where: digits)
     assert fields(["net"], "fashion_mnist") == ("fashion_mnist", "fashion_mnist", None)
     (named,) = find_checkpoints(["net"], tmp_path, "fashion_mnist").tasks
     assert named.data_sha256 == digits.test.sha256()

