@@ -48,8 +48,8 @@ def run_recipe(
 
     A cell is trained by `fit` in a process of its own. It is saved after each epoch,
     and each minute within one, and a run that was killed goes on from there; the
-    numbers are those of an uninterrupted one, bit by bit on CPUs, with the same versions,
-    devices and numbers of threads. Finished cells are kept in `output/cells`, learning
+    numbers are those of an uninterrupted one, on CPUs bit by bit, with the same
+    versions, devices and numbers of threads. Finished cells are kept in `output/cells`, learning
     curves in `output/curves` as JSON lines and, under TensorFlow, in
     `output/tensorboard`, networks in `output/models`. Recipes that are given one folder
     share the cells that they have in common. A cell that failed has its error in its
