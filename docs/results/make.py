@@ -113,8 +113,9 @@ def correlation(found):
     names = set.intersection(*(set(run["measures"]) for run in kept)) if kept else ()
     for run in kept:
         run["measures"] = {name: run["measures"][name] for name in sorted(names)}
-    if len(kept) < 2 or not names:
-        return []
+    kinds = {str(run["hyperparameters"] | {"normalizer": ""}) for run in kept}
+    if len(kinds) < 2 or not names:
+        return ["Not before there are runs of more than one network or kind of labels."]
     rows = rank_correlation(kept)
     lines = [f"{len(kept)} runs.", ""]
     lines += ["| measure | tau | p | sign error | worst | conditional information |"]
