@@ -115,7 +115,7 @@ def correlation(found):
         run["measures"] = {name: run["measures"][name] for name in sorted(names)}
     kinds = {str(run["hyperparameters"] | {"normalizer": ""}) for run in kept}
     if len(kinds) < 2 or not names:
-        return ["Not before there are runs of more than one network or kind of labels."]
+        return ["Not before there are runs of two networks or kinds of labels."]
     rows = rank_correlation(kept)
     lines = [f"{len(kept)} runs.", ""]
     lines += ["| measure | tau | p | sign error | worst | conditional information |"]
