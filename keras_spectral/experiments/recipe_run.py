@@ -46,14 +46,14 @@ def run_recipe(
 ) -> RecipeTable | Rows:
     """Run an experiment of a paper: each network, variant and seed.
 
-    A cell is trained by `fit` in a process of its own. It is saved after each epoch,
-    and each minute within one, and a run that was killed goes on from there; the
-    numbers are those of an uninterrupted one, on CPUs bit by bit, with the same
-    versions, devices and numbers of threads. Finished cells are kept in `output/cells`, learning
-    curves in `output/curves` as JSON lines and, under TensorFlow, in
-    `output/tensorboard`, networks in `output/models`. Recipes that are given one folder
-    share the cells that they have in common. A cell that failed has its error in its
-    row, and is tried again by the next run.
+    A cell is trained by `fit` in a process of its own. It is saved after each
+    epoch, and each minute within one, and a run that was killed goes on from there;
+    the numbers are those of an uninterrupted one, on CPUs bit by bit, with the same
+    versions, devices and numbers of threads. Finished cells are kept in
+    `output/cells`, learning curves in `output/curves` as JSON lines and, under
+    TensorFlow, in `output/tensorboard`, networks in `output/models`. Recipes that
+    are given one folder share the cells that they have in common. A cell that
+    failed has its error in its row, and is tried again by the next run.
 
     Args:
         recipe: Name of a recipe, such as `"stable_rank/table_6"`, or path of a file.
