@@ -36,7 +36,7 @@ KEPT = {
     "linalg/turning_backends.py:jax_functions": "functions: found twice, used alike",
     "linalg/turning_backends.py:torch_functions": "functions: found twice, used alike",
     "measures/alpha_stable.py:_grid": (),
-    "measures/linear_maps.py:_KNOWN": "a context's own",
+    "measures/kernel_certificates.py:_KNOWN": "a context's own",
     "zoo/registry.py:_entries": (),
 }
 KEEPS = (
