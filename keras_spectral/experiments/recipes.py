@@ -258,6 +258,9 @@ def _check(path, text, recipe):
         count = getattr(recipe.data, name)
         if count is not None and count < 1:
             fail(["data", name], f"must be an integer >= 1. Received: {count}")
+    for name, least in ("images", 1), ("draws", 2):
+        if getattr(recipe.probes, name) < least:
+            fail(["probes", name], f"must be an integer >= {least}")
     for network in recipe.networks:
         try:
             optimizer, schedule = settings_of(recipe, network, recipe.variants[0])
