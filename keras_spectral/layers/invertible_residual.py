@@ -41,8 +41,7 @@ class InvertibleResidual(kl.Layer):
     Every weighted layer of g computes with W / max(1, ||W|| / b), where ||W|| is a
     certified bound of its norm (`linalg.induced_norm`) that holds for every image
     size, and b is chosen so that the product over g is `bound`. The kernels stay
-    the optimizer's. The gradient flows through the certificates; that
-    of a convolution's is its norm's, times their ratio.
+    the optimizer's. Certificates pass gradients: a convolution's that of its norm.
 
     The certificates dominate the cost of a step: an SVD of each dense kernel, and a
     bound of each convolution within 1 %, a quarter of a second on a CPU for 3x3 taps
