@@ -353,3 +353,14 @@ def test_a_learning_rate_falls_to_zero_in_a_line():
     gan.fit(pixels(), batch_size=4, epochs=epochs, callbacks=[Recorded()], verbose=0)
     expected = 0.5 * (1 - np.arange(1, epochs + 1) / epochs)
     np.testing.assert_allclose(seen, np.stack([expected, expected], 1), atol=1e-6)
+
+
+def test_a_summary_shows_what_is_wrapped_and_counts_parameters_alone():
+    gan, lines = tiny(), []
+    gan.summary(line_length=99, print_fn=lines.append)
+    text = "".join(lines)
+    assert "hidden (SpectralNormalization)" in text and "hidden (Dense)" in text
+    # Two dense layers in each: 3 x 4 + 4; 4 x 5 + 5 and 5 + 1.
+    assert "Total params: 47 " in text and "Non-trainable params: 0 " in text
+    # What is saved and copied has the vectors.
+    assert sum(w.size for w in gan.get_weights()) > 47
