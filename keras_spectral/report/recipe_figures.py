@@ -110,7 +110,7 @@ def _draw_spread(axes, cells, measure, colours, dashes):
     if spreads:
         everything = np.concatenate(list(spreads.values()))
         # The ends of long tails would leave one bar of all the rest.
-        edges = np.linspace(*np.percentile(everything, [1, 99]), 41)
+        edges = np.linspace(*np.percentile(everything, [1, 99]), 31)
     for variant, samples in spreads.items():
         heights, _ = np.histogram(samples, edges)
         style = {"color": colours[variant], "ls": dashes[variant], "lw": 1.4}
