@@ -1,0 +1,27 @@
+"""Metrics of generated images, made of features; each names its protocol."""
+
+from keras_spectral.gan.metrics.features import Features, inception
+from keras_spectral.gan.metrics.frechet import (
+    frechet_distance,
+    frechet_distance_infinity,
+    intra_frechet_distance,
+)
+from keras_spectral.gan.metrics.images import resized, to_uint8
+from keras_spectral.gan.metrics.inception_score import inception_score
+from keras_spectral.gan.metrics.kernel import kernel_distance
+from keras_spectral.gan.metrics.manifold import precision_recall_density_coverage
+from keras_spectral.gan.metrics.statistics import Statistics
+
+__all__ = [
+    "Features",
+    "Statistics",
+    "frechet_distance",
+    "frechet_distance_infinity",
+    "inception",
+    "inception_score",
+    "intra_frechet_distance",
+    "kernel_distance",
+    "precision_recall_density_coverage",
+    "resized",
+    "to_uint8",
+]
