@@ -11,6 +11,7 @@ from keras_spectral.gan.metrics.images import resized, to_uint8
 from keras_spectral.gan.metrics.inception_score import inception_score
 from keras_spectral.gan.metrics.kernel import kernel_distance
 from keras_spectral.gan.metrics.manifold import precision_recall_density_coverage
+from keras_spectral.gan.metrics.scores import Score, score_images
 from keras_spectral.gan.metrics.slopes import (
     DiscriminatorJacobians,
     discriminator_jacobians,
@@ -22,6 +23,7 @@ from keras_spectral.gan.metrics.statistics import Statistics
 __all__ = [
     "DiscriminatorJacobians",
     "Features",
+    "Score",
     "Statistics",
     "discriminator_jacobians",
     "discriminator_slopes",
@@ -35,5 +37,6 @@ __all__ = [
     "neural_divergence",
     "precision_recall_density_coverage",
     "resized",
+    "score_images",
     "to_uint8",
 ]

@@ -120,8 +120,6 @@ def neural_divergence(
         definition.direction,
         spread=float(error),
         spread_of=f"standard error over {tried:,} batches of {size}",
-        low=None,
-        high=None,
         generated=tried * size if callable(generated) else len(generated),
         reference=len(real),
         chance=definition.chance,
