@@ -58,7 +58,8 @@ def e(name, inputs):
 
 
 CONVOLUTIONS = {
-    **STEM, **a("Mixed_5b", 192, 32), **a("Mixed_5c", 256, 64), **a("Mixed_5d", 288, 64),
+    **STEM,
+    **a("Mixed_5b", 192, 32), **a("Mixed_5c", 256, 64), **a("Mixed_5d", 288, 64),
     **block(
         "Mixed_6a", 288, ("branch3x3", 384, (3, 3)), ("branch3x3dbl_1", 64, (1, 1)),
         ("branch3x3dbl_2", 96, (3, 3), "branch3x3dbl_1"),
@@ -85,9 +86,8 @@ def state():
         found[f"{name}.conv.weight"] = random.standard_normal(shape) * np.sqrt(
             2 / fan_in
         )
-        for leaf, low in (
-            ("weight", 0.5), ("bias", -0.5), ("running_mean", -0.5), ("running_var", 0.5)
-        ):  # fmt: skip
+        for leaf in ("weight", "bias", "running_mean", "running_var"):
+            low = 0.5 if leaf in ("weight", "running_var") else -0.5
             found[f"{name}.bn.{leaf}"] = random.uniform(low, low + 1, shape[0])
         found[f"{name}.bn.num_batches_tracked"] = np.array(0)
     found["fc.weight"] = random.standard_normal((1008, 2048)) * np.sqrt(1 / 2048)

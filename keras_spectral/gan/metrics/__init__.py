@@ -11,7 +11,12 @@ from keras_spectral.gan.metrics.images import resized, to_uint8
 from keras_spectral.gan.metrics.inception_score import inception_score
 from keras_spectral.gan.metrics.kernel import kernel_distance
 from keras_spectral.gan.metrics.manifold import precision_recall_density_coverage
-from keras_spectral.gan.metrics.scores import Score, score_images
+from keras_spectral.gan.metrics.scores import (
+    Score,
+    bootstrap_interval,
+    protocol_name,
+    score_images,
+)
 from keras_spectral.gan.metrics.slopes import (
     DiscriminatorJacobians,
     discriminator_jacobians,
@@ -25,6 +30,7 @@ __all__ = [
     "Features",
     "Score",
     "Statistics",
+    "bootstrap_interval",
     "discriminator_jacobians",
     "discriminator_slopes",
     "frechet_distance",
@@ -36,6 +42,7 @@ __all__ = [
     "loss_instability",
     "neural_divergence",
     "precision_recall_density_coverage",
+    "protocol_name",
     "resized",
     "score_images",
     "to_uint8",

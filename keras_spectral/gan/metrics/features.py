@@ -247,7 +247,7 @@ def inception(
             f"'{model.name}': {error}"
         ) from error
     known = weights is not None and _sha256(weights).startswith(_WEIGHTS)
-    features.is_fid = layer == "2048"
+    features.is_fid = known and layer == "2048"
     network = "Inception 2015-12-05" if known else "Inception of unknown weights"
     inner = "" if layer == "2048" else f", {layer}"
     features.name = f"{network}{inner}, {_RESIZES[resize]}"

@@ -12,8 +12,13 @@ from keras_spectral.results import Rows
 from keras_spectral.validation import check_integer
 
 
-class _Side:
-    """Mean, and a factor R of the covariance, S = R' R, of one side."""
+class Side:
+    """Mean, and a factor R of the covariance, S = R' R, of one side.
+
+    Args:
+        name: String, the argument's name.
+        given: Features (samples, dimensions), or `Statistics` of them.
+    """
 
     def __init__(self, name, given):
         self.given = given if isinstance(given, Statistics) else None
@@ -81,13 +86,19 @@ def frechet_distance(generated, reference) -> float:
 
     Source: [heusel2017], the Fréchet inception distance.
     """
-    ours, theirs = _sides(generated, reference)
-    _warn_of_few(ours, theirs)
-    return _distance(ours, theirs)
+    ours, theirs = sides_of(generated, reference)
+    warn_of_few(ours, theirs)
+    return distance_of(ours, theirs)
 
 
-def _sides(generated, reference):
-    sides = _Side("generated", generated), _Side("reference", reference)
+def sides_of(generated, reference):
+    """Return both sides, checked to have the same dimensions.
+
+    Args:
+        generated: Features or `Statistics`.
+        reference: Likewise.
+    """
+    sides = Side("generated", generated), Side("reference", reference)
     _check_dimensions(*sides)
     return sides
 
@@ -100,7 +111,12 @@ def _check_dimensions(ours, theirs):
         )
 
 
-def _warn_of_few(*sides):
+def warn_of_few(*sides):
+    """Warn the caller's caller if a side has no more samples than dimensions.
+
+    Args:
+        *sides: `Side`s.
+    """
     few = [side.count for side in sides if side.few]
     if few:
         warnings.warn(
@@ -111,7 +127,13 @@ def _warn_of_few(*sides):
         )
 
 
-def _distance(ours, theirs):
+def distance_of(ours, theirs):
+    """Return the distance of two `Side`s, without a warning.
+
+    Args:
+        ours: `Side` of generated samples.
+        theirs: `Side` of the reference, whose factor is made once.
+    """
     if ours.low_rank or theirs.low_rank:
         product = ours.factor @ theirs.factor.T
         roots = np.linalg.svd(product, compute_uv=False)
@@ -183,15 +205,15 @@ def frechet_distance_infinity(
             f"{len(generated)} samples"
         )
     random = np.random.default_rng(seed)
-    theirs = _Side("reference", reference)
+    theirs = Side("reference", reference)
     distances = []
     for count in counts:
         chosen = random.permutation(len(generated))[:count]
-        ours = _Side("generated", generated[chosen])
+        ours = Side("generated", generated[chosen])
         if not distances:
             _check_dimensions(ours, theirs)
-            _warn_of_few(ours, theirs)
-        distances.append(_distance(ours, theirs))
+            warn_of_few(ours, theirs)
+        distances.append(distance_of(ours, theirs))
     slope, intercept = np.polyfit(1 / counts, distances, 1)
     return Extrapolation(float(intercept), float(slope), counts, np.array(distances))
 
@@ -272,11 +294,11 @@ def intra_frechet_distance(
         )
     rows, few = [], []
     for label in sorted(ours):
-        pair = _sides(ours[label], theirs[label])
+        pair = sides_of(ours[label], theirs[label])
         few.append(min(pair, key=lambda side: side.count))
-        distance = _distance(*pair)
+        distance = distance_of(*pair)
         rows.append(ClassDistance(label, distance, pair[0].count, pair[1].count))
-    _warn_of_few(*few)
+    warn_of_few(*few)
     mean = np.mean([row.distance for row in rows])
     return IntraDistance(
         rows,

@@ -49,7 +49,7 @@ def inception_score(
     >>> round(inception_score(1000 * np.eye(4), splits=1).mean, 6)
     4.0
 
-    Source: [salimans2016], the inception score.
+    Source: [salimans2016b], the inception score.
     """
     check_integer("splits", splits, least=1)
     logits = checked_features("logits", logits, least=splits)
