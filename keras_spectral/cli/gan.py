@@ -65,8 +65,9 @@ def evaluate_gan(
     steps: Annotated[
         int,
         typer.Option(
-            help="Updates of a divergence's critic. The papers' are 100,000. Its real "
-            "images are the test set's, as those of slopes and jacobians.",
+            help="Updates of a divergence's critic. The papers' are 100,000, each of "
+            "new images: this takes hours without a GPU. Its real images are the test "
+            "set's, as those of slopes and jacobians.",
             min=1,
         ),
     ] = 2000,
@@ -129,7 +130,12 @@ def evaluate_gan(
             kind = metric.removesuffix("_divergence")
             with console.status(f"Training a critic, {steps:,} steps ..."):
                 score = neural_divergence(
-                    sampler.generate, test.inputs(), kind, steps, seed=seed
+                    sampler.generate,
+                    test.inputs(),
+                    kind,
+                    steps,
+                    evaluation_samples=samples,
+                    seed=seed,
                 )
             scores.append(score)
     if set(chosen) & set(_DISCRIMINATOR):
