@@ -90,6 +90,7 @@ EXPRESSIONS = {
     "ks.zoo.mnist_convnet()": KERAS_MODEL,
     "ks.zoo.small_convnet(10)": KERAS_MODEL,
     "ks.zoo.dcgan_discriminator((8, 16, 16))": KERAS_MODEL,
+    "ks.zoo.fid_inception(classes=2, input_shape=(75, 75, 3))": KERAS_MODEL,
     "ks.zoo.low_rank_dcgan(filters=(8, 8, 8))": f"{SPECTRAL}.gan.model.GAN",
     "ks.compression.compress(model)": KERAS_MODEL,
     "ks.compression.compare_replacements(model, trials=2)": (

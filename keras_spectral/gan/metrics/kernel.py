@@ -43,7 +43,8 @@ def kernel_distance(
     with itself are left out, which makes the estimate unbiased: unlike FID it may be
     compared between different numbers of samples.
 
-    Without `subsets` it is the estimate of all samples, which has the least variance.
+    Without `subsets` it is the estimate of all samples, which has the least variance;
+    its time grows with the square of their number.
     With `subsets=100, size=1000` it is torch-fidelity's, with its random numbers.
 
     Args:
