@@ -104,6 +104,9 @@ def evaluate_gan(
 
         output_folder(output, *_FILES)
     console = Console(stderr=as_json)
+    if not console.is_terminal:
+        # In a pipe each row is a line, and every name is whole.
+        console.width = 400
     start_keras(console)
     sampler = _Sampler(load_keras(model), model, seed)
     if chosen is None:
@@ -338,8 +341,6 @@ def _tell(console, scores, figures, model, output, as_json):
         typer.echo(json.dumps(content, indent=2, allow_nan=False))
     else:
         console.print(rows)
-        for found in figures.values():
-            console.print(found)
     if output is not None:
         write_json(output / _FILES[0], content)
         for name, found in figures.items():
