@@ -11,6 +11,7 @@ from keras_spectral.gan.optimizers import BothOptimizers
 from keras_spectral.gan.penalties import Penalty
 from keras_spectral.gan.seeds import SeedOfReplica
 from keras_spectral.gan.steps import AlternatingSteps
+from keras_spectral.layers.vector_state import vectors_uncounted
 from keras_spectral.validation import check_integer, check_probability
 
 _COMPILED = {"jit_compile", "run_eagerly", "steps_per_execution"}
@@ -30,7 +31,7 @@ class GAN(AlternatingSteps):
 
     A discriminator with batch normalization is called on real and on generated images
     apart, and with `training=True` in the generator's update too, as PyTorch's DCGAN
-    does; each of these calls moves the state of the layers.
+    does; each of these calls moves its statistics, the first one singular vectors.
 
     Args:
         generator: A `keras.Model` from latents (latent,) to images, or from latents and
@@ -145,6 +146,20 @@ class GAN(AlternatingSteps):
     def build(self, input_shape=None):
         """Do nothing: both networks are built."""
 
+    def summary(self, *args, expand_nested=True, **kwargs):
+        """Print both networks, as `keras.Model.summary` prints one.
+
+        A wrapper's layer is shown below it, and singular vectors, which are state, are
+        not counted.
+
+        Args:
+            expand_nested: Boolean; `False` for a line a network.
+            *args: What `keras.Model.summary` takes.
+            **kwargs: Likewise.
+        """
+        with vectors_uncounted():
+            super().summary(*args, expand_nested=expand_nested, **kwargs)
+
     def compile(self, generator_optimizer=None, discriminator_optimizer=None, **kwargs):
         """Set the optimizers; the defaults are the stable-rank paper's.
 
@@ -201,16 +216,16 @@ class GAN(AlternatingSteps):
             }
         )
 
-    def fit(self, *args, **kwargs):
+    def fit(self, x=None, y=None, *args, **kwargs):
         """Train, as `keras.Model.fit`; `x` are images in [-1, 1], `y` labels."""
-        given = inspect.signature(super().fit).bind(*args, **kwargs).arguments
-        x, y = given.pop("x", None), given.pop("y", None)
+        given = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
         held_out = given.get("validation_data")
         if isinstance(held_out, (tuple, list)):
             checked(*(*held_out, None)[:2], self.classes)
         elif held_out is not None:
             given["validation_data"] = checked(held_out, None, self.classes)
-        history = super().fit(checked(x, y, self.classes), y, **given)
+        given["x"] = checked(x, y, self.classes)
+        history = super().fit(**given)
         self.optimizer.finalize(self.generator, self.discriminator)
         return history
 

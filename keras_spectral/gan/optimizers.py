@@ -1,6 +1,7 @@
 """The two optimizers of a GAN, as callbacks of Keras see them."""
 
 import keras
+from keras import ops
 
 from keras_spectral.layers import restart_power_iteration
 from keras_spectral.models.keras_internals import flatten_layers
@@ -64,6 +65,10 @@ class BothOptimizers:
         for optimizer, network in zip(self.optimizers, networks, strict=True):
             if optimizer.use_ema:
                 optimizer.finalize_variable_values(network.trainable_variables)
+                if keras.backend.backend() == "jax":
+                    # The averages' own buffers, which the next `fit` cannot donate too.
+                    for variable in network.trainable_variables:
+                        variable.assign(ops.copy(variable))
                 restart_power_iteration(network)
 
 

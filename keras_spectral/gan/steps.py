@@ -12,7 +12,7 @@ from keras_spectral.gan.gradients import (
 )
 from keras_spectral.gan.inputs import check_floats
 from keras_spectral.gan.objectives import objective_of
-from keras_spectral.layers.reparametrization import vectors_held
+from keras_spectral.layers.vector_state import vectors_held
 from keras_spectral.models.keras_internals import flatten_layers
 
 

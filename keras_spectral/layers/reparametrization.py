@@ -1,7 +1,5 @@
 """The one wrapper that feeds a layer functions of its kernels."""
 
-import contextlib
-import contextvars
 import inspect
 
 import keras
@@ -9,6 +7,7 @@ from keras import ops, tree
 
 from keras_spectral.layers.singular_vectors import SingularVectors
 from keras_spectral.layers.substitution import call_substituted
+from keras_spectral.layers.vector_state import are_held
 from keras_spectral.models.keras_internals import flatten_layers
 from keras_spectral.models.slots import (
     check_finite_kernel,
@@ -16,9 +15,6 @@ from keras_spectral.models.slots import (
     check_plain,
     kernel_slots,
 )
-
-# Of the current thread and trace, so that no other call is held.
-_HELD = contextvars.ContextVar("keras_spectral_vectors_held", default=False)
 
 # Layers of several inputs, which Keras builds with a shape for each.
 _ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
@@ -218,7 +214,7 @@ class Reparametrization(keras.layers.Wrapper):
 
     def _advances(self, training):
         moves = bool(training) and self.trainable and self.layer.trainable
-        return moves and not _HELD.get()
+        return moves and not are_held()
 
     def call(self, inputs, *args, training=None, **kwargs):
         outputs = call_substituted(
@@ -264,29 +260,6 @@ class Reparametrization(keras.layers.Wrapper):
         if not self.layer.built:
             self.layer.build_from_config(config["layer"])
         self.build()
-
-
-@contextlib.contextmanager
-def vectors_held():
-    """Let spectral layers keep their singular vectors, also in training calls.
-
-    For a further call in an update whose first one has moved them.
-
-    Example:
-    >>> import keras
-    >>> from keras_spectral.layers import SpectralNormalization
-    >>> layer = SpectralNormalization(keras.layers.Dense(3))
-    >>> for _ in range(2):
-    ...     with vectors_held():
-    ...         _ = layer(keras.ops.ones((1, 4)), training=True)
-    >>> int(layer.norm_states[0].updates)
-    0
-    """
-    token = _HELD.set(True)
-    try:
-        yield
-    finally:
-        _HELD.reset(token)
 
 
 def restart_power_iteration(model):
