@@ -53,6 +53,7 @@ EXPRESSIONS = {
     "ks.measures.alignment(model, x)": (
         f"{SPECTRAL}.measures.distributions.Distributions"
     ),
+    "ks.gan.metrics.loss_instability(np.arange(20.0))": "float",
     "ks.theory.low_rank_error_bound(model, 1, 1.0)": (
         f"{SPECTRAL}.theory.low_rank.LowRankBound"
     ),
@@ -116,6 +117,11 @@ ONLY_CHECKED = {
         f"{SPECTRAL}.experiments.analysis_rows.Analysis"
     ),
     "ks.experiments.run_demo(folder)": "dict",
+    "ks.gan.metrics.discriminator_slopes(model, x, x)": (
+        f"{SPECTRAL}.measures.distributions.Distributions"
+    ),
+    "ks.gan.metrics.discriminator_jacobians(model, x, x).distance": "float",
+    "ks.gan.metrics.neural_divergence(x, x)": f"{SPECTRAL}.gan.metrics.scores.Score",
     "ks.experiments.run_sweep(['resnet20_digits'])": f"{SPECTRAL}.results.Rows",
 }
 MISTAKES = {
