@@ -1,6 +1,7 @@
 """What maps images to features: a network, its input, and a name for both."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Literal
 
 import keras
@@ -111,7 +112,7 @@ class Features:
         inner = f", layer '{layer}'" if layer is not None else ""
         self.name = f"{name}{inner}, {_RESIZES[resize]}, {scaling}"
         self.is_fid = False
-        self._project = None
+        self._project: Callable | None = None
         network = keras.Model(graph[0], outputs[0])
 
         def run(images):

@@ -85,7 +85,8 @@ def kernel_distance(
         return np.exp((2 * products - squares).clip(max=0) / (2 * sigma**2))
 
     if subsets is None:
-        return KernelDistance(*_unbiased(generated, reference, apply), None, None)
+        value, error = _unbiased(generated, reference, apply)
+        return KernelDistance(value, error, None, None)
     check_integer("subsets", subsets, least=1)
     check_integer("size", size, least=2)
     fewest = min(len(generated), len(reference))
