@@ -31,7 +31,7 @@ def test_a_sampler_gives_new_images_each_time():
 
     found = critics.neural_divergence(sampler, IMAGES, **FEW)
     assert found.generated == 8 and found.reference == 5
-    drawn = [seed for count, seed in seeds if count == 16 * 4]
+    drawn = [seed for count, seed in seeds if count == critics._BLOCK * 4]
     assert len(drawn) == len(set(drawn)) >= 2
 
 
@@ -49,6 +49,23 @@ def test_schedule_and_averages_are_the_authors():
     assert (optimizer.beta_1, optimizer.beta_2) == (0.0, 0.9)
     rate = optimizer._learning_rate
     np.testing.assert_allclose([rate(0), rate(50), rate(100)], [2e-4, 1e-4, 0])
+
+
+def test_the_value_is_of_averaged_weights(rng):
+    critic, weights = critics.Critic(critics._CNN(), (4, 4, 1), seed=0), []
+    critic.compile(critics._CNN().optimizer(6, 0.75))
+    record = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: weights.append(critic.get_weights())
+    )
+    pairs = critics._pairs(IMAGES, IMAGES[::-1], 4, rng)
+    critic.fit(pairs, steps_per_epoch=6, callbacks=[record], shuffle=False, verbose=0)
+    expected = weights[0]
+    for found in weights[1:]:
+        both = zip(expected, found, strict=True)
+        expected = [0.75 * average + 0.25 * new for average, new in both]
+    for average, found in zip(expected[:8], critic.get_weights(), strict=False):
+        np.testing.assert_allclose(found, average, rtol=1e-5, atol=1e-7)
+    assert (np.abs(weights[-1][0] - critic.get_weights()[0]) > 1e-6).any()
 
 
 def test_a_critic_has_single_precision_whatever_is_set():

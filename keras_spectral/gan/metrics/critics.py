@@ -17,8 +17,8 @@ from keras_spectral.linalg.differentiation import gradients
 from keras_spectral.validation import check_choice, check_integer, check_probability
 
 Kind = Literal["logistic", "cnn"]
-# Batches that a sampler is asked for at once.
-_BLOCK = 16
+# Batches that a sampler is asked for at once: those that are left are for nothing.
+_BLOCK = 4
 
 
 def neural_divergence(

@@ -95,6 +95,8 @@ class DiscriminatorJacobians(Distributions):
     0.5
     """
 
+    distance: float
+
     def __init__(self, values, **kwargs):
         super().__init__(values, **kwargs)
         # The statistic alone: with as many samples any difference is significant.
