@@ -38,11 +38,7 @@ def compiled(request, monkeypatch):
     """Graphs of TensorFlow call functions that layers share, with own gradients."""
     if request.param and BACKEND != "tensorflow":
         pytest.skip("`test_compiled` is enough where nothing is shared.")
-    # JAX compiles either way: of these long programs one as a whole takes a quarter of
-    # the time of its operations one by one.
-    monkeypatch.setattr(
-        reference, "compiled_by_default", request.param or BACKEND == "jax"
-    )
+    monkeypatch.setattr(reference, "compiled_by_default", request.param)
     return request.param
 
 
@@ -307,12 +303,7 @@ def change_of_gradient(function, x, direction):
     if BACKEND == "jax":
         import jax
 
-        # Operations one by one would be compiled one by one.
-        @jax.jit
-        def change(x, direction):
-            return jax.jvp(jax.grad(function), (x,), (direction,))[1]
-
-        return np.asarray(change(x, direction))
+        return np.asarray(jax.jvp(jax.grad(function), (x,), (direction,))[1])
     import torch
 
     return torch.func.jvp(torch.func.grad(function), (x,), (direction,))[1].numpy()
