@@ -89,8 +89,7 @@ def test_fit_save_and_load(kind, tmp_path):
     inputs = keras.Input(x.shape[1:], dtype=x.dtype)
     outputs = SpectralNormalization(make())(inputs)
     model = keras.Model(inputs, kl.Dense(1)(kl.Flatten()(outputs)))
-    # In graphs every kind is trained in test_kinds_backends and test_any_kernel.
-    model.compile("adam", "mse", run_eagerly=True)
+    model.compile("adam", "mse")
     raw = [w.numpy() for w in model.trainable_weights]
     model.fit(x, np.ones((4, 1)), epochs=2, verbose=0)
     # The gradient reaches every kernel.
