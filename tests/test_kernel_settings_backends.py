@@ -28,7 +28,10 @@ def model_of(kind):
     model = keras.Model(inputs, outputs)
     for weight in weights(model):
         weight.variable.assign(3 * numpy(weight.variable) + 0.3)
-    model.compile(keras.optimizers.SGD(0.0), "mse")
+    # One step each: quicker than what compiling takes, but where each operation is
+    # compiled.
+    eager = keras.backend.backend() != "jax"
+    model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=eager)
     return model, batch
 
 

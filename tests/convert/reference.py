@@ -7,14 +7,17 @@ from pytorchcv.model_provider import get_model
 
 def random_network(name, seed=0):
     torch.manual_seed(seed)
-    network = get_model(name).eval()
+    return randomized(get_model(name))
+
+
+def randomized(network):
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
             torch.nn.init.normal_(module.bias, 0, 0.3)
             module.running_mean.normal_(0, 0.3)
             module.running_var.uniform_(0.5, 2)
-    return network
+    return network.eval()
 
 
 def torch_logits(network, x):

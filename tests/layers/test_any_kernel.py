@@ -140,8 +140,14 @@ def test_layers_that_are_initialized_so(kernel):
 
 
 @pytest.mark.filterwarnings("ignore:The target stable rank")
-@pytest.mark.parametrize("method", ["sn", "srn"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        *((kind, "srn") for kind in KINDS),
+        # What "srn" divides by comes from the same code.
+        *((kind, "sn") for kind in ("dense", "depthwise conv2d", "embedding", "lstm")),
+    ],
+)
 def test_every_kind_of_layer(kind, method):
     make, x = KINDS[kind]
     layer, call = prepared(METHODS[method], make, x)

@@ -128,7 +128,7 @@ def test_mixed_precision(kind, policy):
 
 
 @pytest.mark.parametrize(
-    "kind", ["conv3d", "separable conv2d", "lstm", "embedding", "einsum", "gru"]
+    "kind", ["conv3d", "separable conv2d", "lstm", "embedding", "einsum"]
 )
 def test_jit_compile(kind):
     make, x = KINDS[kind]

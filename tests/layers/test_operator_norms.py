@@ -65,7 +65,7 @@ def test_training_stays_at_the_bound(rng, form):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(0.01), loss)
     found = [norm(layer.effective_kernel())]
-    for _ in range(30):
+    for _ in range(15):
         model.train_on_batch(x, y)
         weights = layer.get_weights()
         training = layer.transform(layer.matrix(0), 0, advance=True)

@@ -8,12 +8,19 @@ import numpy as np
 import pytest
 import torch
 from pytorchcv.model_provider import get_model
+from pytorchcv.models.preresnet_cifar import get_preresnet_cifar
+from pytorchcv.models.seresnet_cifar import get_seresnet_cifar
 
 from keras_spectral import convert, zoo
 from keras_spectral.convert.rules import slots
 from keras_spectral.layers import SpectralNormalization
 from keras_spectral.models.weights import leaf_layers
-from tests.convert.reference import random_network, relative_error, torch_logits
+from tests.convert.reference import (
+    random_network,
+    randomized,
+    relative_error,
+    torch_logits,
+)
 from tests.zoo.papers import PARAMETERS
 
 # The smallest registered network of each family and kind of unit.
@@ -26,10 +33,16 @@ FAMILIES = (
     "densenet40_k12_bc_cifar10",
     "xdensenet40_2_k24_bc_cifar10",
 )
-# Of these the shapes, but too many layers for every test.
-LARGE_FAMILIES = ("resnet164bn_cifar10", "preresnet164bn_cifar10", "seresnet164bn_svhn",
-                  "sepreresnet164bn_svhn", "pyramidnet110_a48_svhn",
+# Too many layers for every test. Other units of three convolutions are compared in a
+# shallow network, and `pyramidnet110` is one of the 43.
+LARGE_FAMILIES = ("resnet164bn_cifar10", "sepreresnet164bn_svhn",
                   "pyramidnet164_a270_bn_cifar10", "wrn16_10_cifar100")  # fmt: skip
+SHALLOW_BOTTLENECKS = {
+    get_preresnet_cifar: functools.partial(zoo.cifar_preresnet, 20, bottleneck=True),
+    get_seresnet_cifar: functools.partial(
+        zoo.cifar_resnet, 20, bottleneck=True, squeeze_excitation=True
+    ),
+}
 ENTRIES = {name: zoo.entry(name) for name in zoo.list_models()}
 FROM_PYTORCHCV = [n for n, e in ENTRIES.items() if "pytorchcv" in e["source"]]
 
@@ -144,6 +157,15 @@ def test_even_and_odd_images(name, size, float64, rng):
     model = zoo.build(name, input_shape=(None, None, 3))
     convert.from_torch(network.state_dict(), model, verify=False)
     x = rng.standard_normal((2, size, size + 2, 3))
+    assert relative_error(model(x).numpy(), torch_logits(network, x)) <= 1e-10
+
+
+@pytest.mark.parametrize("theirs", SHALLOW_BOTTLENECKS)
+def test_shallow_networks_of_three_convolutions_a_unit(theirs, float64, rng):
+    network = randomized(theirs(num_classes=10, blocks=20, bottleneck=True)).double()
+    model = SHALLOW_BOTTLENECKS[theirs](classes=10)
+    convert.from_torch(network.state_dict(), model, verify=False)
+    x = rng.standard_normal((1, 32, 32, 3))
     assert relative_error(model(x).numpy(), torch_logits(network, x)) <= 1e-10
 
 
