@@ -1,21 +1,24 @@
 """One `keras.Model` that owns a generator and a discriminator."""
 
+import inspect
+
 import keras
 import numpy as np
-from keras import ops
 
-from keras_spectral.gan.inputs import check_floats, check_labels, checked
-from keras_spectral.gan.objectives import OBJECTIVES
-from keras_spectral.gan.optimizers import BothOptimizers, scaled, update
+from keras_spectral.gan.inputs import check_labels, checked
+from keras_spectral.gan.objectives import objective_of
+from keras_spectral.gan.optimizers import BothOptimizers
+from keras_spectral.gan.penalties import Penalty
 from keras_spectral.gan.seeds import SeedOfReplica
-from keras_spectral.models.keras_internals import flatten_layers
-from keras_spectral.validation import check_choice, check_integer
+from keras_spectral.gan.steps import AlternatingSteps
+from keras_spectral.layers.vector_state import vectors_uncounted
+from keras_spectral.validation import check_integer, check_probability
 
 _COMPILED = {"jit_compile", "run_eagerly", "steps_per_execution"}
 
 
 @keras.saving.register_keras_serializable(package="keras_spectral")
-class GAN(keras.Model):
+class GAN(AlternatingSteps):
     """A generator and a discriminator that train by plain `fit`.
 
     A batch of n images is split into `discriminator_steps` parts, as equal as they can
@@ -28,21 +31,26 @@ class GAN(keras.Model):
 
     A discriminator with batch normalization is called on real and on generated images
     apart, and with `training=True` in the generator's update too, as PyTorch's DCGAN
-    does; each of these calls moves the state of the layers.
-
-    Training needs the TensorFlow backend. Building, saving and `generate` do not.
+    does; each of these calls moves its statistics, the first one singular vectors.
 
     Args:
         generator: A `keras.Model` from latents (latent,) to images, or from latents and
             labels.
         discriminator: A `keras.Model` from images to logits (1,), or from images and
             labels.
-        objective: `"hinge"` or `"logistic"`.
+        objective: `"hinge"`, `"logistic"`, `"minimax"`, `"wasserstein"` or
+            `"relativistic_average"`, or an `Objective`.
         discriminator_steps: Integer >= 1, discriminator updates a generator update.
         classes: Integer number of labels of a conditional pair, else `None`.
         seed: Integer of the latents and labels that it trains on; `None` draws one from
             `keras.utils.set_random_seed`. Where they are is saved with the weights;
             each replica of a `tf.distribute` strategy has its own.
+        penalty: A `Penalty` of the discriminator's gradients by its images, such as
+            `GradientPenalty(10.0)`; `None` for none.
+        ema_momentum: Float in (0, 1) for an averaged generator beside the one that
+            trains, `averaged_generator`, which `generate` then uses: each generator
+            update moves its weights to `ema_momentum` times themselves plus the rest of
+            the new ones, the first update to the new ones; `None` for none.
         **kwargs: What a `keras.Model` takes, such as `name`.
 
     Call arguments:
@@ -73,10 +81,19 @@ class GAN(keras.Model):
         discriminator_steps=5,
         classes=None,
         seed=None,
+        penalty=None,
+        ema_momentum=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_choice("objective", objective, tuple(OBJECTIVES))
+        objective_of(objective)
+        if penalty is not None and not isinstance(penalty, Penalty):
+            raise ValueError(
+                "`penalty` must be a keras_spectral.gan.Penalty, such as "
+                f"GradientPenalty(10.0), or None. Received: penalty={penalty!r}"
+            )
+        if ema_momentum is not None:
+            check_probability("ema_momentum", ema_momentum)
         check_integer("discriminator_steps", discriminator_steps, least=1)
         for name, model in (("generator", generator), ("discriminator", discriminator)):
             inputs = len(model.inputs)
@@ -100,12 +117,24 @@ class GAN(keras.Model):
         self.generator_loss = keras.metrics.Mean(name="generator_loss")
         self.seed = seed
         self.random = SeedOfReplica(seed)
+        self.penalty = penalty
+        self.ema_momentum = ema_momentum
+        self.averaged_generator = None
+        if ema_momentum is not None:
+            self.averaged_generator = keras.models.clone_model(generator)
+            self.averaged_generator.set_weights(generator.get_weights())
+            self.averaged_generator.trainable = False
         self.built = True
 
     @property
     def latent(self):
         """Integer, numbers of a latent vector."""
         return self.generator.inputs[0].shape[-1]
+
+    @property
+    def sampler(self):
+        """The `keras.Model` that makes images: averaged, where there is an average."""
+        return self.generator if self.ema_momentum is None else self.averaged_generator
 
     @property
     def metrics(self):
@@ -116,6 +145,20 @@ class GAN(keras.Model):
 
     def build(self, input_shape=None):
         """Do nothing: both networks are built."""
+
+    def summary(self, *args, expand_nested=True, **kwargs):
+        """Print both networks, as `keras.Model.summary` prints one.
+
+        A wrapper's layer is shown below it, and singular vectors, which are state, are
+        not counted.
+
+        Args:
+            expand_nested: Boolean; `False` for a line a network.
+            *args: What `keras.Model.summary` takes.
+            **kwargs: Likewise.
+        """
+        with vectors_uncounted():
+            super().summary(*args, expand_nested=expand_nested, **kwargs)
 
     def compile(self, generator_optimizer=None, discriminator_optimizer=None, **kwargs):
         """Set the optimizers; the defaults are the stable-rank paper's.
@@ -128,7 +171,8 @@ class GAN(keras.Model):
 
         A learning-rate schedule counts the updates of its own optimizer: in n batches
         the generator makes n, the discriminator n times `discriminator_steps`. With
-        `use_ema=True` a network has its averages once `fit` returns.
+        `use_ema=True` a network has its averages once `fit` returns. Losses of networks
+        in float16 are scaled (`keras.optimizers.LossScaleOptimizer`).
         """
         dropped = sorted(set(kwargs) - _COMPILED)
         if dropped:
@@ -140,7 +184,11 @@ class GAN(keras.Model):
             )
         super().compile(optimizer=None, **kwargs)
         self._given = kwargs
-        optimizers = BothOptimizers(generator_optimizer, discriminator_optimizer)
+        optimizers = BothOptimizers(
+            generator_optimizer,
+            discriminator_optimizer,
+            (self.generator, self.discriminator),
+        )
         self.generator_optimizer, self.discriminator_optimizer = optimizers.whole
         # Built now, so that a loaded model finds where its state belongs.
         self.generator_optimizer.build(self.generator.trainable_variables)
@@ -170,14 +218,14 @@ class GAN(keras.Model):
 
     def fit(self, x=None, y=None, *args, **kwargs):
         """Train, as `keras.Model.fit`; `x` are images in [-1, 1], `y` labels."""
-        _check_backend("fit")
-        held_out = kwargs.get("validation_data")
+        given = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
+        held_out = given.get("validation_data")
         if isinstance(held_out, (tuple, list)):
             checked(*(*held_out, None)[:2], self.classes)
         elif held_out is not None:
-            kwargs["validation_data"] = checked(held_out, None, self.classes)
-        x = checked(x, y, self.classes)
-        history = super().fit(x, y, *args, **kwargs)
+            given["validation_data"] = checked(held_out, None, self.classes)
+        given["x"] = checked(x, y, self.classes)
+        history = super().fit(**given)
         self.optimizer.finalize(self.generator, self.discriminator)
         return history
 
@@ -186,117 +234,7 @@ class GAN(keras.Model):
 
         The generator is given the same latents for each batch and in each call.
         """
-        _check_backend("evaluate")
         return super().evaluate(checked(x, y, self.classes), y, *args, **kwargs)
-
-    def test_step(self, data):
-        images, labels = self._unpacked(data)
-        latents = keras.random.normal((ops.shape(images)[0], self.latent), seed=0)
-        generated = self.generator(_with(latents, labels), training=False)
-        real, fake = (
-            ops.cast(self.discriminator(_with(x, labels), training=False), "float32")
-            for x in (images, generated)
-        )
-        objective = OBJECTIVES[self.objective]
-        self.discriminator_loss.update_state(objective.discriminator(real, fake))
-        self.generator_loss.update_state(objective.generator(fake))
-        return {metric.name: metric.result() for metric in self.metrics}
-
-    def train_step(self, data):
-        images, labels = self._unpacked(data)
-        count = ops.shape(images)[0]
-        steps = self.discriminator_steps
-        for step in range(steps):
-            # The last batch of an epoch may have fewer images than there are parts.
-            start = step * count // steps
-            part = _at_least_one((step + 1) * count // steps - start)
-            chosen = slice(start, start + part)
-            self._discriminator_step(
-                images[chosen], None if labels is None else labels[chosen], part
-            )
-        self._generator_step(2 * _at_least_one(count // steps))
-        return {metric.name: metric.result() for metric in self.metrics}
-
-    def _unpacked(self, data):
-        """Return a batch's images and labels, checked against the networks."""
-        images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
-        if weights is not None:
-            raise ValueError(
-                "`sample_weight` has no place in the losses of a GAN, and neither has "
-                "`class_weight`. Received: weights. Leave them out, or choose images."
-            )
-        if (labels is None) != (self.classes is None):
-            raise ValueError(
-                "`y` must hold labels if and only if the GAN is conditional. Received: "
-                f"y={'None' if labels is None else 'labels'}, classes={self.classes}"
-            )
-        wanted = tuple(self.discriminator.inputs[0].shape[1:])
-        shape = tuple(images.shape[1:])
-        # A pipeline may not know a size.
-        fits = len(shape) == len(wanted) and all(
-            n in (size, None) for n, size in zip(shape, wanted, strict=True)
-        )
-        if not fits:
-            raise ValueError(
-                f"`x` must hold images of the discriminator's shape {wanted}. "
-                f"Received: images of shape {shape}. Resize them."
-            )
-        check_floats(images)
-        return images, labels
-
-    def _latents(self, count):
-        return keras.random.normal((count, self.latent), seed=self.random)
-
-    def _labels(self, count):
-        return keras.random.randint((count,), 0, self.classes, seed=self.random)
-
-    @property
-    def _normalizes_batches(self):
-        return any(
-            isinstance(layer, keras.layers.BatchNormalization)
-            for layer in flatten_layers(self.discriminator)
-        )
-
-    def _logits(self, real, fake, labels, count):
-        """Return what the discriminator makes of real and generated images."""
-        if self._normalizes_batches:
-            return [
-                ops.cast(self.discriminator(_with(x, labels), training=True), "float32")
-                for x in (real, fake)
-            ]
-        both = ops.concatenate([real, fake], axis=0)
-        twice = None if labels is None else ops.concatenate([labels, labels], axis=0)
-        logits = self.discriminator(_with(both, twice), training=True)
-        logits = ops.cast(logits, "float32")
-        return logits[:count], logits[count:]
-
-    def _discriminator_step(self, images, labels, count):
-        import tensorflow as tf
-
-        generated = self.generator(_with(self._latents(count), labels), training=True)
-        images = ops.cast(images, generated.dtype)
-        with tf.GradientTape() as tape:
-            real, fake = self._logits(images, generated, labels, count)
-            loss = OBJECTIVES[self.objective].discriminator(real, fake)
-            total = scaled(loss, self.discriminator, self.discriminator_optimizer)
-        update(tape, total, self.discriminator, self.discriminator_optimizer)
-        self.discriminator_loss.update_state(loss)
-
-    def _generator_step(self, count):
-        import tensorflow as tf
-
-        latents = self._latents(count)
-        labels = None if self.classes is None else self._labels(count)
-        with tf.GradientTape() as tape:
-            generated = self.generator(_with(latents, labels), training=True)
-            # The singular vectors belong to the discriminator's own updates.
-            logits = self.discriminator(
-                _with(generated, labels), training=self._normalizes_batches
-            )
-            loss = OBJECTIVES[self.objective].generator(ops.cast(logits, "float32"))
-            total = scaled(loss, self.generator, self.generator_optimizer)
-        update(tape, total, self.generator, self.generator_optimizer)
-        self.generator_loss.update_state(loss)
 
     def generate(self, count, labels=None, seed=None, batch_size=64):
         """Return generated images.
@@ -328,10 +266,14 @@ class GAN(keras.Model):
             labels = np.arange(count) % self.classes if labels is None else labels
             labels = np.broadcast_to(np.asarray(labels), (count,)).astype("int32")
             check_labels("labels", labels, self.classes)
-        if not self.generator.compiled:
+        sampler = self.sampler
+        if not sampler.compiled:
             # XLA would take its time for each size of a batch.
-            self.generator.jit_compile = keras.backend.backend() == "jax"
-        images = self.generator.predict(
+            sampler.jit_compile = keras.backend.backend() == "jax"
+        if keras.backend.backend() == "jax":
+            # Within an epoch the variables are the trainer's.
+            self.jax_state_sync()
+        images = sampler.predict(
             _with(latents.astype("float32"), labels), batch_size=batch_size, verbose=0
         )
         return np.asarray(images, "float32")
@@ -348,36 +290,26 @@ class GAN(keras.Model):
         return {
             "generator": keras.saving.serialize_keras_object(self.generator),
             "discriminator": keras.saving.serialize_keras_object(self.discriminator),
-            "objective": self.objective,
+            "objective": keras.saving.serialize_keras_object(self.objective),
             "discriminator_steps": self.discriminator_steps,
             "classes": self.classes,
             "seed": self.seed,
+            "penalty": keras.saving.serialize_keras_object(self.penalty),
+            "ema_momentum": self.ema_momentum,
             "name": self.name,
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        networks = {
+        # Files of before had fewer.
+        made = {
             key: keras.saving.deserialize_keras_object(
                 config[key], custom_objects=custom_objects
             )
-            for key in ("generator", "discriminator")
+            for key in ("generator", "discriminator", "objective", "penalty")
+            if key in config
         }
-        return cls(**{**config, **networks})
-
-
-def _check_backend(method):
-    if keras.backend.backend() != "tensorflow":
-        raise NotImplementedError(
-            f"`{method}` of a GAN needs the TensorFlow backend. Received: "
-            f"backend={keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow; "
-            "`generate` works on every backend."
-        )
-
-
-def _at_least_one(count):
-    # A number where the batch's size is known, which XLA needs.
-    return max(1, count) if isinstance(count, int) else ops.maximum(1, count)
+        return cls(**{**config, **made})
 
 
 def _with(tensor, labels):

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_spectral.layers import restart_power_iteration
+from keras_spectral.models.keras_internals import flatten_layers
 
 
 class BothOptimizers:
@@ -15,13 +16,18 @@ class BothOptimizers:
     Args:
         generator: A Keras optimizer, its name, or `None` for the stable-rank paper's.
         discriminator: Likewise, another instance.
+        networks: Pair of the two networks; the loss of one that computes in float16 is
+            scaled.
     """
 
     built = True
 
-    def __init__(self, generator, discriminator):
-        self.whole = _optimizer(generator), _optimizer(discriminator)
-        first, second = self.whole
+    def __init__(self, generator, discriminator, networks):
+        self.whole = tuple(
+            _optimizer(given, network)
+            for given, network in zip((generator, discriminator), networks, strict=True)
+        )
+        first, second = self.optimizers
         if first is second:
             raise ValueError(
                 "`discriminator_optimizer` must be another instance than "
@@ -59,25 +65,20 @@ class BothOptimizers:
         for optimizer, network in zip(self.optimizers, networks, strict=True):
             if optimizer.use_ema:
                 optimizer.finalize_variable_values(network.trainable_variables)
+                if keras.backend.backend() == "jax":
+                    # The averages' own buffers, which the next `fit` cannot donate too.
+                    for variable in network.trainable_variables:
+                        variable.assign(ops.copy(variable))
                 restart_power_iteration(network)
 
 
-def _optimizer(given):
+def _optimizer(given, network):
     if given is None:
-        return keras.optimizers.Adam(2e-4, beta_1=0.0, beta_2=0.999)
-    return keras.optimizers.get(given)
-
-
-def scaled(loss, network, optimizer):
-    """Add what the layers ask for, and scale for replicas and half precision."""
-    import tensorflow as tf
-
-    loss = loss + sum(ops.cast(extra, "float32") for extra in network.losses)
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    return optimizer.scale_loss(loss / replicas)
-
-
-def update(tape, loss, network, optimizer):
-    """Let an optimizer move a network by the gradient of its loss."""
-    variables = network.trainable_variables
-    optimizer.apply(tape.gradient(loss, variables), variables)
+        optimizer = keras.optimizers.Adam(2e-4, beta_1=0.0, beta_2=0.999)
+    else:
+        optimizer = keras.optimizers.get(given)
+    halves = any(x.compute_dtype == "float16" for x in flatten_layers(network))
+    # As `compile` of Keras does.
+    if halves and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer

@@ -7,6 +7,7 @@ from keras import ops, tree
 
 from keras_spectral.layers.singular_vectors import SingularVectors
 from keras_spectral.layers.substitution import call_substituted
+from keras_spectral.layers.vector_state import are_held
 from keras_spectral.models.keras_internals import flatten_layers
 from keras_spectral.models.slots import (
     check_finite_kernel,
@@ -212,7 +213,8 @@ class Reparametrization(keras.layers.Wrapper):
         ]
 
     def _advances(self, training):
-        return bool(training) and self.trainable and self.layer.trainable
+        moves = bool(training) and self.trainable and self.layer.trainable
+        return moves and not are_held()
 
     def call(self, inputs, *args, training=None, **kwargs):
         outputs = call_substituted(

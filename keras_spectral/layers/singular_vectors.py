@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_spectral.layers.following import Following, transformed
+from keras_spectral.layers.vector_state import are_uncounted
 from keras_spectral.linalg import (
     LARGEST_FACTORED_SIDE,
     SingularTriplet,
@@ -116,6 +117,10 @@ class SingularVectors(keras.layers.Layer):
             self.right = state("right", (rows, *_without_batch(right)))
         # Training steps since the vectors were found; -1 where they are not yet.
         self.updates = state("updates", (), dtype="int32")
+
+    @property
+    def weights(self):
+        return [] if are_uncounted() else super().weights
 
     @property
     def factors(self):

@@ -296,3 +296,71 @@ def test_generate_runs_a_graph():
     latents = np.random.default_rng(0).standard_normal((7, 3)).astype("float32")
     expected = generator([latents, np.arange(7) % 3])
     np.testing.assert_allclose(made, expected, atol=1e-6)
+
+
+def test_vectors_move_once_an_update_beside_batch_normalization():
+    kl = keras.layers
+    spectral = SpectralNormalization(
+        kl.Conv2D(4, 1, name="c"), method="power_iteration"
+    )
+    judged = [spectral, kl.BatchNormalization(), kl.Flatten(), kl.Dense(1)]
+    discriminator = keras.Sequential([keras.Input(SHAPE), *judged])
+    gan = GAN(tiny().generator, discriminator, discriminator_steps=2)
+    gan.compile(run_eagerly=True)
+    seen = []
+    call = spectral.call
+
+    def recorded(*arguments, **settings):
+        outputs = call(*arguments, **settings)
+        seen.append(spectral.effective_kernel().numpy())
+        return outputs
+
+    spectral.call = recorded
+    gan.fit(pixels(), batch_size=8, verbose=0)
+    assert int(spectral.norm_states[0].updates) == 2
+    # Real and generated images are judged with one kernel.
+    assert len(seen) == 5
+    np.testing.assert_array_equal(seen[0], seen[1])
+    assert not np.array_equal(seen[1], seen[2])
+
+
+def test_validation_data_by_position_is_checked():
+    gan = tiny()
+    gan.compile()
+    before = (None, 4, 1, 0, None, 0.0)
+    with pytest.raises(ValueError, match="`x` must hold images.*200"):
+        gan.fit(pixels(), *before, (BYTES,))
+    assert int(gan.discriminator_optimizer.iterations) == 0
+
+
+def test_a_learning_rate_falls_to_zero_in_a_line():
+    steps, epochs = 2, 3
+    gan = tiny(discriminator_steps=steps)
+    updates = [epochs * 2, epochs * 2 * steps]
+    gan.compile(
+        *(
+            keras.optimizers.SGD(keras.optimizers.schedules.PolynomialDecay(0.5, n, 0))
+            for n in updates
+        )
+    )
+    seen = []
+
+    class Recorded(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            both = gan.generator_optimizer, gan.discriminator_optimizer
+            seen.append([float(one.learning_rate) for one in both])
+
+    gan.fit(pixels(), batch_size=4, epochs=epochs, callbacks=[Recorded()], verbose=0)
+    expected = 0.5 * (1 - np.arange(1, epochs + 1) / epochs)
+    np.testing.assert_allclose(seen, np.stack([expected, expected], 1), atol=1e-6)
+
+
+def test_a_summary_shows_what_is_wrapped_and_counts_parameters_alone():
+    gan, lines = tiny(), []
+    gan.summary(line_length=99, print_fn=lines.append)
+    text = "".join(lines)
+    assert "hidden (SpectralNormalization)" in text and "hidden (Dense)" in text
+    # Two dense layers in each: 3 x 4 + 4; 4 x 5 + 5 and 5 + 1.
+    assert "Total params: 47 " in text and "Non-trainable params: 0 " in text
+    # What is saved and copied has the vectors.
+    assert sum(w.size for w in gan.get_weights()) > 47
