@@ -1,5 +1,6 @@
 """Generative adversarial networks that train by `fit`."""
 
+from keras_spectral.gan import metrics
 from keras_spectral.gan.model import GAN
 from keras_spectral.gan.objectives import (
     OBJECTIVES,
@@ -24,4 +25,5 @@ __all__ = [
     "Penalty",
     "RelativisticAverage",
     "Wasserstein",
+    "metrics",
 ]

@@ -14,6 +14,9 @@ from .imagenet import (
     imagenet_alexnet as imagenet_alexnet,
     imagenet_vgg as imagenet_vgg,
 )
+from .inception import (
+    fid_inception as fid_inception,
+)
 from .mnist import (
     mnist_convnet as mnist_convnet,
 )
