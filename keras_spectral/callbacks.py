@@ -166,12 +166,16 @@ class SpectralLogger(keras.callbacks.Callback):
         csv: Path of a file with a line for each kernel and epoch, which training begins
             anew; or `None`.
         tensorboard: Path of a folder for TensorBoard, or `None`.
+        network: String, the attribute of the model that is followed, such as
+            `"discriminator"` of a `gan.GAN`; by default the whole model.
 
     Attributes:
         rows: List of `LoggedWeight`.
 
     Raises:
-        ValueError: If `every` is no such integer; in training as `models.weights`.
+        ValueError: If `every` is no such integer; when training begins, if the model
+            has no such network, or two kernels of one name, as the two networks of a
+            GAN may have; in training as `models.weights`.
 
     Example:
     >>> dense = keras.layers.Dense(2, kernel_initializer="identity", name="head")
@@ -193,15 +197,18 @@ class SpectralLogger(keras.callbacks.Callback):
         logs=True,
         csv=None,
         tensorboard=None,
+        network=None,
     ):
         super().__init__()
         check_integer("every", every, least=1)
         self.every, self.where, self.bounds = every, where, bounds
+        self.network = network
         self.logs, self.csv, self.tensorboard = logs, csv, tensorboard
         self.rows, self._writer = [], None
 
     def on_train_begin(self, logs=None):
         self.rows = []
+        self._check_names()
         if self.csv is not None:
             names = [field.name for field in dataclasses.fields(LoggedWeight)]
             self._write("w", [names])
@@ -215,7 +222,8 @@ class SpectralLogger(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if epoch % self.every:
             return
-        found = [self._measured(epoch, w) for w in weights(self.model, self.where)]
+        followed = weights(self._followed(), self.where)
+        found = [self._measured(epoch, weight) for weight in followed]
         self.rows += found
         if self.csv is not None:
             self._write("a", map(dataclasses.astuple, found))
@@ -240,6 +248,31 @@ class SpectralLogger(keras.callbacks.Callback):
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+    def _followed(self):
+        if self.network is None:
+            return self.model
+        network = getattr(self.model, self.network, None)
+        if not isinstance(network, keras.Model):
+            raise ValueError(
+                "`network` must be an attribute of the model that is a `keras.Model`. "
+                f"Received: network={self.network!r} of {self.model!r}"
+            )
+        return network
+
+    def _check_names(self):
+        """Refuse what one line of the logs, or of the file, would be two kernels."""
+        model = self._followed()
+        if not model.built:
+            return
+        names = [weight.name for weight in weights(model, self.where)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                "The kernels that are followed must have names of their own. Received: "
+                f"two of '{twice[0]}'. Of a GAN follow one network: "
+                'network="discriminator"; else choose with `where`.'
+            )
 
     def _measured(self, epoch, weight):
         matrix = weight.matrix()

@@ -12,7 +12,14 @@ import typer
 import typer.core
 
 import keras_spectral
-from keras_spectral.cli import checkpoints, compression, experiments, measures, streams
+from keras_spectral.cli import (
+    checkpoints,
+    compression,
+    experiments,
+    gan,
+    measures,
+    streams,
+)
 from keras_spectral.convert.files.errors import MismatchError, UnsafeCheckpointError
 from keras_spectral.printable import printable
 
@@ -52,7 +59,7 @@ app = typer.Typer(
     help="Control, measure and compress the singular values of a network's weights.",
 )
 
-for group in (checkpoints, measures, compression, experiments):
+for group in (checkpoints, measures, compression, gan, experiments):
     for command in group.COMMANDS:
         app.command()(command)
 

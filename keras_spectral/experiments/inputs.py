@@ -41,6 +41,7 @@ def load_keras(source, name=None):
     """Return the model of a `.keras` file."""
     # Registered by their modules: what a file may name.
     import keras_spectral.experiments.optimizers
+    import keras_spectral.gan
     import keras_spectral.layers  # noqa: F401
     from keras_spectral import convert
 
@@ -80,20 +81,25 @@ def load_model(source, name, **arguments):
 
 def test_data(name, model, directory=None):
     """Return the data set of `name`, checked against the model's input."""
-    from keras_spectral import data
-
     shape = tuple(model.input_shape[1:])
     if len(shape) != 3 or None in shape:
         raise ValueError(
             "`--data` needs a model that takes images of a fixed size (height, "
             f"width, channels). Received: '{model.name}' with the input shape {shape}."
         )
+    return images_of_shape(name, shape, directory)
+
+
+def images_of_shape(name, shape, directory=None):
+    """Return the data set of `name` as images of a shape (height, width, channels)."""
+    from keras_spectral import data
+
     # Those by name come in other sizes, too; files are what they are.
     sizes = (shape[0], shape[2]) if name in data.names() else ()
     dataset = data.load(name, *sizes, directory=directory)
     if dataset.test.images.shape[1:] != shape:
         raise ValueError(
-            f"`--data` must hold images of the model's input shape {shape}. "
+            f"`--data` must hold images of the model's shape {shape}. "
             f"Received: images of shape {dataset.test.images.shape[1:]} in {name}."
         )
     return dataset

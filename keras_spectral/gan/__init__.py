@@ -1,6 +1,6 @@
 """Generative adversarial networks that train by `fit`."""
 
-from keras_spectral.gan import metrics
+from keras_spectral.gan import callbacks, metrics
 from keras_spectral.gan.model import GAN
 from keras_spectral.gan.objectives import (
     OBJECTIVES,
@@ -25,5 +25,6 @@ __all__ = [
     "Penalty",
     "RelativisticAverage",
     "Wasserstein",
+    "callbacks",
     "metrics",
 ]

@@ -1,0 +1,345 @@
+"""The command that judges a GAN: evaluate-gan."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keras_spectral.cli.checkpoints import AsJson
+from keras_spectral.experiments.inputs import images_of_shape, load_keras, start_keras
+from keras_spectral.terminal import Console
+
+# Those of a network's features, of critics that are trained, of the discriminator.
+_FEATURES = "frechet", "kernel", "manifold", "inception_score"
+_CRITICS = "logistic_divergence", "cnn_divergence"
+_DISCRIMINATOR = "slopes", "jacobians"
+_METRICS = *_FEATURES, *_CRITICS, *_DISCRIMINATOR
+_FILES = "evaluation.json", "slopes.png", "jacobians.png"
+
+
+def evaluate_gan(
+    model: Annotated[
+        Path, typer.Argument(help="A .keras file of a GAN, or of a generator alone.")
+    ],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Real images: cifar10, fashion_mnist ..., an .npz file, a folder."
+        ),
+    ],
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help=f"By commas: {', '.join(_METRICS)}. Default: frechet, kernel and "
+            "manifold where --features is given, slopes and jacobians of a GAN."
+        ),
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help="Network whose features are compared: the FID Inception's .pth file, "
+            "or a .keras model of images in [-1, 1]."
+        ),
+    ] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(help="Inner layer of a .keras model whose outputs are features."),
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Generated images.", min=2)] = 5000,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="Statistics of the real images, .npz: read where the file is there, "
+            "else written. Those of pytorch-fid and others are read too."
+        ),
+    ] = None,
+    reference_samples: Annotated[
+        int,
+        typer.Option(
+            help="Real images for features, the first of the training set, or of the "
+            "test set where there is no other.",
+            min=2,
+        ),
+    ] = 10_000,
+    steps: Annotated[
+        int,
+        typer.Option(
+            help="Updates of a divergence's critic. The papers' are 100,000. Its real "
+            "images are the test set's, as those of slopes and jacobians.",
+            min=1,
+        ),
+    ] = 2000,
+    draws: Annotated[
+        int, typer.Option(help="Of the bootstrap for the Fréchet distance's interval.")
+    ] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of latents, pairs, critics and draws.", min=0)
+    ] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder for evaluation.json, slopes.png and jacobians.png."),
+    ] = None,
+    as_json: AsJson = False,
+):
+    """Judge a GAN by metrics that are named with their protocol."""
+    chosen = None if metrics is None else _chosen(metrics)
+    if features is None and set(chosen or ()) & set(_FEATURES):
+        raise ValueError(
+            f"`--features` must name a network for {', '.join(_FEATURES)}. Received: "
+            f"--metrics={metrics} and no --features."
+        )
+    if reference is not None:
+        from keras_spectral.files import output_file
+
+        if features is None or reference.suffix != ".npz":
+            raise ValueError(
+                "`--reference` must be an .npz file, of the features of --features. "
+                f"Received: --reference={reference}, --features={features}"
+            )
+        output_file(reference, "--reference")
+    if output is not None:
+        from keras_spectral.files import output_folder
+
+        output_folder(output, *_FILES)
+    console = Console(stderr=as_json)
+    start_keras(console)
+    sampler = _Sampler(load_keras(model), model, seed)
+    if chosen is None:
+        chosen = _FEATURES[:3] if features is not None else ()
+        chosen += _DISCRIMINATOR if sampler.discriminator is not None else ()
+    sampler.check(chosen)
+    dataset = images_of_shape(data, sampler.shape)
+    _check_range(data, dataset)
+    network = None
+    if set(chosen) & set(_FEATURES):
+        network = _Network(features, layer, sampler.shape, chosen)
+    with console.status(f"Generating {samples:,} images ..."):
+        generated, labels = sampler(samples)
+    scores, figures = [], {}
+    if network is not None:
+        with console.status("Comparing features ..."):
+            real = network.reference(reference, dataset, data, reference_samples)
+            scores += network.scores(generated, real, chosen, draws, seed)
+    test = dataset.test
+    for metric in _CRITICS:
+        if metric in chosen:
+            from keras_spectral.gan.metrics import neural_divergence
+
+            kind = metric.removesuffix("_divergence")
+            with console.status(f"Training a critic, {steps:,} steps ..."):
+                score = neural_divergence(
+                    sampler.generate, test.inputs(), kind, steps, seed=seed
+                )
+            scores.append(score)
+    if set(chosen) & set(_DISCRIMINATOR):
+        with console.status("Running the discriminator ..."):
+            found, figures = _discriminated(
+                sampler, chosen, generated, labels, test, seed
+            )
+            scores += found
+    _tell(console, scores, figures, model, output, as_json)
+
+
+def _chosen(text):
+    from keras_spectral.validation import check_choice
+
+    words = tuple(word.strip() for word in text.split(","))
+    for word in words:
+        check_choice("metrics", word, _METRICS)
+    return words
+
+
+def _check_range(name, dataset):
+    """Raise a ValueError unless images of one's own are scaled as generated ones."""
+    for split in (dataset.train, dataset.test):
+        images = split.images
+        if images.dtype == "uint8" or not len(images):
+            continue
+        low, high = float(images.min()), float(images.max())
+        if not -1.001 <= low <= high <= 1.001:
+            raise ValueError(
+                "`--data` of an .npz file must hold images in [-1, 1], as the GAN "
+                f"makes them. Received: {name}, from {low:g} to {high:g}. Of pixels "
+                "from 0 to 255 take x / 127.5 - 1."
+            )
+
+
+class _Sampler:
+    """What makes images: a GAN, or a generator alone."""
+
+    def __init__(self, model, path, seed):
+        from keras_spectral.gan import GAN
+
+        self.model, self.seed, self.discriminator = model, seed, None
+        self.classes = None
+        if isinstance(model, GAN):
+            self.discriminator, self.classes = model.discriminator, model.classes
+            self.shape = tuple(model.generator.output_shape[1:])
+            return
+        inputs = getattr(model, "inputs", None) or ()
+        shape = tuple(getattr(model, "output_shape", ())[1:])
+        if len(inputs) != 1 or len(inputs[0].shape) != 2 or len(shape) != 3:
+            raise ValueError(
+                "`model` must be a keras_spectral.gan.GAN, or a generator of images "
+                f"from latents (samples, latent) alone. Received: {path}, a "
+                f"{type(model).__name__} named '{model.name}'. Of a conditional one "
+                "save the GAN."
+            )
+        self.shape = shape
+
+    def check(self, chosen):
+        """Raise a ValueError unless the metrics can be had of the model."""
+        if not chosen:
+            raise ValueError(
+                "`--metrics` must name one that a generator alone has. Received: none, "
+                "and no --features."
+            )
+        if self.discriminator is None and set(chosen) & set(_DISCRIMINATOR):
+            raise ValueError(
+                f"`--metrics` {' and '.join(_DISCRIMINATOR)} need a discriminator. "
+                f"Received: a generator alone, '{self.model.name}'"
+            )
+
+    def __call__(self, count):
+        """Return images of the seed and their labels, `None` where there are none."""
+        import numpy as np
+
+        labels = None if self.classes is None else np.arange(count) % self.classes
+        return self.generate(count, self.seed), labels
+
+    def generate(self, count, seed):
+        if self.discriminator is not None:
+            return self.model.generate(count, seed=seed)
+        import numpy as np
+
+        # Those of `GAN.generate`.
+        shape = count, self.model.inputs[0].shape[1]
+        latents = np.random.default_rng(seed).standard_normal(shape).astype("float32")
+        return self.model.predict(latents, batch_size=64, verbose=0)
+
+
+class _Network:
+    """The features that generated and real images are compared by."""
+
+    def __init__(self, path, layer, shape, chosen):
+        from keras_spectral import convert, zoo
+        from keras_spectral.gan.metrics import Features, inception
+
+        self.logits = None
+        if convert.is_keras_model(path):
+            model = load_keras(path)
+            self.features = Features(model, path.stem, layer)
+            fits = self.features.shape
+            if any(n not in (None, m) for n, m in zip(fits, shape, strict=True)):
+                if (shape[2], fits[2]) != (1, 3) or fits[:2] != shape[:2]:
+                    raise ValueError(
+                        f"`--features` must take images of {shape}, as the generator "
+                        f"makes them. Received: {path}, which takes {fits}"
+                    )
+            if "inception_score" in chosen:
+                self.logits = Features(model, path.stem)
+            return
+        if layer is not None:
+            raise ValueError(
+                "`--layer` belongs to a .keras model; of the Inception the paper's is "
+                f"taken. Received: --layer={layer}"
+            )
+        model = convert.from_torch(path, zoo.fid_inception())
+        self.features = inception(model, path)
+        if "inception_score" in chosen:
+            self.logits = inception(model, path, "logits_unbiased")
+
+    def reference(self, path, dataset, name, count):
+        """Return the statistics of real images, of a file where it is there."""
+        from keras_spectral.gan.metrics import Statistics
+
+        if path is not None and path.exists():
+            return Statistics.load(path)
+        split = "train" if len(dataset.train) else "test"
+        images = getattr(dataset, split)[:count]
+        found = self.features.statistics(images.inputs(), keep_features=True)
+        found.provenance["data"] = f"{name} {split}"
+        found.provenance["source"] = dataset.source
+        found.provenance["images_sha256"] = images.sha256()
+        if path is not None:
+            found.save(path)
+        return found
+
+    def scores(self, generated, reference, chosen, draws, seed):
+        from keras_spectral.gan.metrics import score_images
+
+        kinds = [kind for kind in _FEATURES[:3] if kind in chosen]
+        return score_images(
+            generated, reference, self.features, kinds, self.logits, draws=draws,
+            seed=seed,
+        )  # fmt: skip
+
+
+def _discriminated(sampler, chosen, generated, labels, test, seed):
+    """Return the scores of the discriminator, and the distributions to draw."""
+    from keras_spectral.gan import metrics
+
+    conditional = sampler.classes is not None
+    given = {
+        "generated_labels": labels,
+        "real_labels": test.labels if conditional else None,
+    }
+    arguments = sampler.discriminator, generated, test.inputs()
+    counts = len(generated), len(test)
+    scores, found = [], {}
+    if "slopes" in chosen:
+        slopes = metrics.discriminator_slopes(*arguments, seed=seed, **given)
+        found["slopes"] = slopes
+        scores += [
+            metrics.Score(
+                f"eLhist {row.name}, 95th percentile of {row.samples:,} pairs "
+                f"({row.left_out} equal ones left out)",
+                row.percentile_95,
+                "lower",
+                *counts,
+            )
+            for row in slopes
+        ]
+    if "jacobians" in chosen:
+        jacobians = metrics.discriminator_jacobians(*arguments, **given)
+        found["jacobians"] = jacobians
+        most = [row.samples for row in jacobians]
+        name = (
+            "Kolmogorov-Smirnov distance of gradient norms, "
+            f"{most[0]:,} real and {most[1]:,} generated"
+        )
+        distance = metrics.Score(name, jacobians.distance, "lower", *reversed(most))
+        scores.append(distance)
+    return scores, found
+
+
+def _tell(console, scores, figures, model, output, as_json):
+    from keras_spectral import report
+    from keras_spectral.files import write_json
+    from keras_spectral.results import Rows
+
+    rows = Rows(
+        scores,
+        title=f"Images of {model.name}",
+        caption="Only numbers of one protocol compare: network, resize, counts, steps.",
+    )
+    content = {
+        "scores": rows.to_dicts(),
+        "distributions": {name: found.to_dicts() for name, found in figures.items()},
+    }
+    if as_json:
+        typer.echo(json.dumps(content, indent=2, allow_nan=False))
+    else:
+        console.print(rows)
+        for found in figures.values():
+            console.print(found)
+    if output is not None:
+        write_json(output / _FILES[0], content)
+        for name, found in figures.items():
+            figure = report.distribution_figure({model.stem: found})
+            report.save(figure, output / f"{name}.png")
+        console.print(f"Results are in {output.resolve()}")
+
+
+COMMANDS = (evaluate_gan,)
