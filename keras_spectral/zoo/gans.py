@@ -238,7 +238,7 @@ def ortho_resnet_gan(
     Example:
     >>> gan = ortho_resnet_gan(width=16, generator_width=16)
     >>> len(gan.discriminator.losses)
-    12
+    11
 
     Source: [sanyal2020], appendix E.1; [brock2019], eq. 2.
     """
