@@ -59,7 +59,8 @@ def test_value_and_gradient(rng, name, shape):
     with tf.GradientTape() as tape:
         value = CASES[name](variable)
     assert float(value) == pytest.approx(reference(name, kernel), rel=1e-10)
-    expected = finite_differences(lambda x: reference(name, x), kernel)
+    # Of values of some hundreds a smaller step leaves their rounding.
+    expected = finite_differences(lambda x: reference(name, x), kernel, step=1e-5)
     np.testing.assert_allclose(tape.gradient(value, variable), expected, atol=1e-7)
 
 

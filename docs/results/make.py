@@ -23,6 +23,8 @@ _NO_MEASURES = (
     "test_correct",
 )
 
+_BACKENDS = {"jax": "JAX", "tensorflow": "TensorFlow"}
+
 
 def tables():
     """Return a dict from recipes to their tables of the rows that are there."""
@@ -138,6 +140,23 @@ def _number(cell, name):
     return float("inf" if reason.endswith(": inf") else "nan")
 
 
+def drift(found):
+    """Return lines of Markdown: how the factors of SVD layers change in training."""
+    kept: dict = {}
+    for cell in found["low_rank/figure_2"].cells:
+        kept.setdefault(cell["variant"], []).append(cell["history"])
+    kept = {x: y for x, y in kept.items() if "orthogonality_error" in y[0][0]}
+    epochs = range(min(len(history) for rows in kept.values() for history in rows))
+    lines = ["| | measure |" + "".join(f" epoch {n + 1} |" for n in epochs)]
+    lines += ["|---|---|" + "---|" * len(epochs)]
+    for variant, rows in kept.items():
+        for name in "orthogonality_error", "singular_value_ratio":
+            means = [sum(row[n][name] for row in rows) / len(rows) for n in epochs]
+            numbers = " | ".join(f"{mean:.3f}" for mean in means)
+            lines.append(f"| {variant} | {name.replace('_', ' ')} | {numbers} |")
+    return lines
+
+
 def machine(found):
     """Return the sentence that tells where it was run."""
     environments = {
@@ -148,9 +167,12 @@ def machine(found):
     texts = []
     for text in sorted(environments):
         known = json.loads(text)
+        backend = "jax" if "jax" in known else "tensorflow"
+        devices = ", ".join(x for x in known["devices"] if x.lower() != "cpu")
         texts.append(
-            f"{known['cores']} cores ({known['machine']}), Keras {known['keras']}, "
-            f"TensorFlow {known.get('tensorflow', '-')}, Python {known['python']}"
+            f"{known['cores']} cores ({known['machine']})"
+            f"{f' and {devices}' if devices else ''}, Keras {known['keras']}, "
+            f"{_BACKENDS[backend]} {known[backend]}, Python {known['python']}"
         )
     return "; ".join(dict.fromkeys(texts))
 
@@ -172,6 +194,7 @@ def page():
         "claims": claims(found),
         "runs": runs(found),
         "correlation": correlation(found),
+        "drift": drift(found),
         "machine": [machine(found)],
     }
     for name, lines in parts.items():

@@ -217,7 +217,8 @@ def run(
         typer.echo(json.dumps({"rows": table.to_dicts(), "claims": claims}))
     else:
         console.print(table)
-        console.print(table.claims)
+        if table.claims.rows:
+            console.print(table.claims)
     failed = [cell for cell in table.cells if cell["error"]]
     for cell in failed:
         typer.echo(

@@ -15,6 +15,10 @@ _BARE = {
 }
 _PERCENTS = (10, 50, 90)
 
+# Ranks kept, in percent of all, and more than any kernel has.
+_RATIOS = (75, 50, 25)
+_WHOLE = 10**9
+
 
 class Results(NamedTuple):
     """What `results_of` returns.
@@ -229,6 +233,27 @@ def _stable_ranks(model, split, draws):
     return {"stable_rank_ratio": sum(ratios) / len(ratios)}
 
 
+def _truncation(model, split, draws):
+    """Return Theorem 1's bounds for the images, and the most that outputs move."""
+    import numpy as np
+
+    from keras_spectral.theory import low_rank_error_bound
+
+    x = split.inputs()
+    largest = float(np.linalg.norm(x.reshape(len(x), -1), axis=1).max())
+    whole = low_rank_error_bound(model, _WHOLE, largest)
+    outputs, found = whole.model.predict(x, verbose=0), {}
+    for percent in _RATIOS:
+        # As the paper's networks have them: k = max(1, floor(S min(m, n))).
+        ranks = {x.name: max(1, percent * x.largest_rank // 100) for x in whole}
+        cut = low_rank_error_bound(model, ranks, largest)
+        moved = outputs - cut.model.predict(x, verbose=0)
+        error = np.linalg.norm(moved.reshape(len(x), -1), axis=1).max()
+        found[f"log_low_rank_bound_{percent}"] = math.log(cut.bound)
+        found[f"log_low_rank_error_{percent}"] = math.log(error)
+    return found
+
+
 def _parameters(model, split, draws):
     # As the papers count: what is trained.
     return {"parameters": sum(math.prod(x.shape) for x in model.trainable_variables)}
@@ -241,6 +266,9 @@ _OF_WEIGHTS = {
     ("stable_rank_ratio",): _stable_ranks,
 }
 _GROUPS = _OF_WEIGHTS | {
+    tuple(
+        f"log_low_rank_{x}_{percent}" for x in ("bound", "error") for percent in _RATIOS
+    ): _truncation,
     tuple(f"noise_sensitivity_{x}" for x in ("50", "95", "maximum")): _noise,
     tuple(_percentiles(_FOLDED)): _complexity(_FOLDED, "fold"),
     (*_percentiles(_BARE), "misclassified"): _complexity(_BARE, "ignore"),

@@ -274,7 +274,8 @@ def write_table(start, table, recipe, path, size, status: RunStatus):
     )
     from keras_spectral import report
 
-    text = f"# {table.title}\n\n{recipe.shows}\n\n```\n{table}\n\n{table.claims}\n```\n"
+    claims = f"\n\n{table.claims}" if table.claims.rows else ""
+    text = f"# {table.title}\n\n{recipe.shows}\n\n```\n{table}{claims}\n```\n"
     figure = report.recipe_figure(table)
     if figure is not None:
         report.save(figure, start.with_name(f"{start.name}.png"))

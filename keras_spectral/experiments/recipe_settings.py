@@ -36,6 +36,14 @@ Measure = Literal[
     "misclassified",
     "log_lipschitz_bound",
     "stable_rank_ratio",
+    # Of kernels cut to so many percent of their ranks: Theorem 1 of the low-rank paper,
+    # and the most that an output moves.
+    "log_low_rank_bound_75",
+    "log_low_rank_bound_50",
+    "log_low_rank_bound_25",
+    "log_low_rank_error_75",
+    "log_low_rank_error_50",
+    "log_low_rank_error_25",
 ]
 
 

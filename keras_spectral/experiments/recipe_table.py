@@ -110,8 +110,11 @@ class RecipeTable(Rows):
 def _number(value, half_width=None, form=".4f", sign=""):
     if value is None:
         return "-"
-    if isinstance(value, int) or abs(value) >= 1000:
+    largest = max(abs(value), half_width or 0.0)
+    if isinstance(value, int) or largest >= 100:
         form = form.replace(".4f", ",.0f")
+    elif largest >= 10:
+        form = form.replace(".4f", ".2f")
     around = form.removeprefix("+")
     return f"{sign}{value:{form}}" + (
         f" +- {half_width:{around}}" if half_width else ""

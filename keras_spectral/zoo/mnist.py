@@ -13,6 +13,7 @@ def mnist_convnet(
     normalize=None,
     name: str | None = None,
     d_optimal_factor: float = 0.0,
+    use_bias: bool = True,
 ) -> keras.Model:
     """Build the low-rank paper's network of three convolutions on 28x28 digits.
 
@@ -27,6 +28,7 @@ def mnist_convnet(
             `None` for plain layers.
         name: String, the model's name.
         d_optimal_factor: Float >= 0, the paper's gamma, of `regularizers.DOptimal`.
+        use_bias: Boolean; the paper's Theorem 1 is of networks without.
 
     Returns:
         A functional `keras.Model` from images (28, 28, 1) to 10 logits.
@@ -52,13 +54,14 @@ def mnist_convnet(
 
     def convolution(*arguments, name):
         if rank_ratio is None:
-            layer = layers.Conv2D(*arguments, name=name)
+            layer = layers.Conv2D(*arguments, use_bias=use_bias, name=name)
             return normalize(layer) if normalize else layer
         return SVDConv2D(
             *arguments,
             rank_ratio=rank_ratio,
             orthogonal_factor=orthogonal_factor,
             spectrum_regularizer=regularizer,
+            use_bias=use_bias,
             name=name,
         )
 

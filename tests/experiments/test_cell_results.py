@@ -54,6 +54,13 @@ def test_of_a_linear_network_they_have_closed_forms(rng):
         "margin_50": np.percentile(margins, 50),
         "misclassified": (margins <= 0).mean(),
     }
+    u, s, v = np.linalg.svd(kernel, full_matrices=False)
+    for percent, rank in (75, 7), (50, 5), (25, 2):
+        moved = np.linalg.norm(x @ (u[:, rank:] * s[rank:]) @ v[rank:], axis=1).max()
+        most = np.linalg.norm(x, axis=1).max() * s[rank]
+        assert moved <= most
+        expected[f"log_low_rank_error_{percent}"] = np.log(moved)
+        expected[f"log_low_rank_bound_{percent}"] = np.log(most)
     assert set(values) == set(ALL) and not found.reasons
     for name, value in expected.items():
         assert values[name] == pytest.approx(value, rel=1e-4), name

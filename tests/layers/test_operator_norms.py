@@ -182,4 +182,5 @@ def test_gradient_is_the_papers_estimator(rng):
         return (capped / (left @ matrix @ right) * cotangent).sum()
 
     expected = finite_differences(value, layer.kernel.numpy())
-    np.testing.assert_allclose(kernel_gradient(layer, cotangent), expected, atol=1e-6)
+    # A block's vectors stand still to some 1e-6, where its norm does to 1e-12.
+    np.testing.assert_allclose(kernel_gradient(layer, cotangent), expected, atol=1e-5)

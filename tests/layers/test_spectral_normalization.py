@@ -59,7 +59,8 @@ def test_gradient_of_the_operator_norm_against_finite_differences(rng):
         return (kernel / exact_operator_norm(layer, kernel) * cotangent).sum()
 
     expected = finite_differences(value, layer.kernel.numpy())
-    np.testing.assert_allclose(kernel_gradient(layer, cotangent), expected, atol=1e-6)
+    # A block's vectors stand still to some 1e-6, where its norm does to 1e-12.
+    np.testing.assert_allclose(kernel_gradient(layer, cotangent), expected, atol=1e-5)
 
 
 def exact_operator_norm(layer, kernel, size=None):
