@@ -33,6 +33,7 @@ def recipe_figure(table):
     networks = [x for x in dict.fromkeys(row.network for row in table) if x in known]
     if not networks:
         return None
+    of_gans = "discriminator_loss" in done[0]["history"][0]
     colours = _colour(variants)
     dashes = {v: "-" if n < len(_COLOURS) else "--" for n, v in enumerate(variants)}
     wide = 1 + len(measures)
@@ -47,9 +48,9 @@ def recipe_figure(table):
                 if (cell["network"], cell["variant"]) == (network, variant)
             ]
             style = {"color": colours[variant], "ls": dashes[variant]}
-            _draw_curve(curves, histories, _shown(variant), style)
-        curves.set_xlabel("epoch")
-        curves.set_ylabel("accuracy, %")
+            _draw_curve(curves, histories, _shown(variant), style, of_gans)
+        curves.set_xlabel("generator updates" if of_gans else "epoch")
+        curves.set_ylabel("loss" if of_gans else "accuracy, %")
         _finish(curves, _shown(network))
         for measure, axes in zip(measures, others, strict=True):
             rows = [x for x in table if (x.network, x.measure) == (network, measure)]
@@ -63,7 +64,8 @@ def recipe_figure(table):
         panels[0][0].plot([], [], color=_GREY, lw=1.6)[0],
         panels[0][0].plot([], [], color=_GREY, lw=1.2, ls=":")[0],
     ]
-    names = [*labels, "as trained", "test"]
+    solid, dotted = ("D", "G") if of_gans else ("as trained", "test")
+    names = [*labels, solid, dotted]
     if any(row.published is not None for row in table):
         handles.append(panels[0][0].scatter([], [], **_PAPERS))
         names.append("the paper's")
@@ -78,18 +80,21 @@ def recipe_figure(table):
     return figure
 
 
-def _draw_curve(axes, histories, label, style):
+def _draw_curve(axes, histories, label, style, of_gans=False):
     """Draw the mean and the range of curves; those that stopped early end there."""
     if not histories:
         return
     longest = max(map(len, histories))
-    epochs = np.arange(1, longest + 1)
-    for key in "accuracy", "test_accuracy":
+    epochs, keys, factor = np.arange(1, longest + 1), ("accuracy", "test_accuracy"), 100
+    if of_gans:
+        epochs = [row["steps"] for row in max(histories, key=len)]
+        keys, factor = ("discriminator_loss", "generator_loss"), 1
+    for key in keys:
         values = np.full((len(histories), longest), np.nan)
         for row, history in zip(values, histories, strict=True):
-            row[: len(history)] = [100 * epoch[key] for epoch in history]
+            row[: len(history)] = [factor * epoch[key] for epoch in history]
         mean = np.nanmean(values, axis=0)
-        trained = key == "accuracy"
+        trained = key == keys[0]
         marker = "o" if longest == 1 else None
         more = {"label": label, "lw": 1.6} if trained else {"ls": ":"}
         axes.plot(epochs, mean, **{"marker": marker, "ms": 4, **style, **more})
