@@ -153,13 +153,17 @@ class NetworkSettings(_Table):
 
 
 class Variant(_Table):
-    """What is compared: normalizations, or other arguments, or weight decay."""
+    """What is compared: normalizations, or other arguments, or weight decay.
+
+    `seeds` are those of the recipe's that it is run with, where not all.
+    """
 
     name: str
     normalize: Literal["none", "spectral", "stable_rank"] = "none"
     stable_rank_ratio: float | None = None
     weight_decay: float | None = None
     arguments: dict[str, Any] = {}
+    seeds: list[int] | None = None
 
 
 class Published(_Table):
