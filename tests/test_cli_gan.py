@@ -94,15 +94,15 @@ def test_a_conditional_gan_has_pairs_of_a_class(files, capfd):
     assert "same class" in found[-1]["metric"]
 
 
-def test_divergences_have_their_count_of_steps(files, capfd, monkeypatch):
+def test_divergences_have_their_count_of_steps(files, capfd):
     folder = files[0]
-    monkeypatch.setattr(metrics.critics._Logistic, "evaluation_batches", 2)
-    arguments = ["--metrics", "logistic_divergence", "--steps", 3]
+    arguments = ["--metrics", "logistic_divergence", "--steps", 3, "--samples", 300]
     assert run(
         "evaluate-gan", folder / "gan.keras", "--data", folder / "own.npz", *arguments
     ) == 0  # fmt: skip
     printed = " ".join(capfd.readouterr().out.split())
     assert "3 steps" in printed and "higher" in printed and "0.6931" in printed
+    assert "over 3 batches of 128" in printed
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,11 @@ def test_readme_examples(index, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("page", "shown"),
-    [("heavy_tails.md", "truncated_power_law"), ("measures.md", "Jac-Norm")],
+    [
+        ("heavy_tails.md", "truncated_power_law"),
+        ("measures.md", "Jac-Norm"),
+        ("gan_metrics.md", "train 400 / 200"),
+    ],
 )
 def test_the_first_example_of_a_page(page, shown, capsys):
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")

@@ -53,6 +53,7 @@ EXPRESSIONS = {
     "ks.measures.alignment(model, x)": (
         f"{SPECTRAL}.measures.distributions.Distributions"
     ),
+    "ks.gan.metrics.loss_instability(np.arange(20.0))": "float",
     "ks.theory.low_rank_error_bound(model, 1, 1.0)": (
         f"{SPECTRAL}.theory.low_rank.LowRankBound"
     ),
@@ -89,6 +90,7 @@ EXPRESSIONS = {
     "ks.zoo.mnist_convnet()": KERAS_MODEL,
     "ks.zoo.small_convnet(10)": KERAS_MODEL,
     "ks.zoo.dcgan_discriminator((8, 16, 16))": KERAS_MODEL,
+    "ks.zoo.fid_inception(classes=2, input_shape=(75, 75, 3))": KERAS_MODEL,
     "ks.zoo.low_rank_dcgan(filters=(8, 8, 8))": f"{SPECTRAL}.gan.model.GAN",
     "ks.compression.compress(model)": KERAS_MODEL,
     "ks.compression.compare_replacements(model, trials=2)": (
@@ -115,6 +117,11 @@ ONLY_CHECKED = {
         f"{SPECTRAL}.experiments.analysis_rows.Analysis"
     ),
     "ks.experiments.run_demo(folder)": "dict",
+    "ks.gan.metrics.discriminator_slopes(model, x, x)": (
+        f"{SPECTRAL}.measures.distributions.Distributions"
+    ),
+    "ks.gan.metrics.discriminator_jacobians(model, x, x).distance": "float",
+    "ks.gan.metrics.neural_divergence(x, x)": f"{SPECTRAL}.gan.metrics.scores.Score",
     "ks.experiments.run_sweep(['resnet20_digits'])": f"{SPECTRAL}.results.Rows",
 }
 MISTAKES = {

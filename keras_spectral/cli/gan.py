@@ -65,8 +65,9 @@ def evaluate_gan(
     steps: Annotated[
         int,
         typer.Option(
-            help="Updates of a divergence's critic. The papers' are 100,000. Its real "
-            "images are the test set's, as those of slopes and jacobians.",
+            help="Updates of a divergence's critic. The papers' are 100,000, each of "
+            "new images: this takes hours without a GPU. Its real images are the test "
+            "set's, as those of slopes and jacobians.",
             min=1,
         ),
     ] = 2000,
@@ -103,6 +104,9 @@ def evaluate_gan(
 
         output_folder(output, *_FILES)
     console = Console(stderr=as_json)
+    if not console.is_terminal:
+        # In a pipe each row is a line, and every name is whole.
+        console.width = 400
     start_keras(console)
     sampler = _Sampler(load_keras(model), model, seed)
     if chosen is None:
@@ -129,7 +133,12 @@ def evaluate_gan(
             kind = metric.removesuffix("_divergence")
             with console.status(f"Training a critic, {steps:,} steps ..."):
                 score = neural_divergence(
-                    sampler.generate, test.inputs(), kind, steps, seed=seed
+                    sampler.generate,
+                    test.inputs(),
+                    kind,
+                    steps,
+                    evaluation_samples=samples,
+                    seed=seed,
                 )
             scores.append(score)
     if set(chosen) & set(_DISCRIMINATOR):
@@ -332,8 +341,6 @@ def _tell(console, scores, figures, model, output, as_json):
         typer.echo(json.dumps(content, indent=2, allow_nan=False))
     else:
         console.print(rows)
-        for found in figures.values():
-            console.print(found)
     if output is not None:
         write_json(output / _FILES[0], content)
         for name, found in figures.items():

@@ -31,10 +31,13 @@ class Results(NamedTuple):
     Args:
         values: Dict from the measures' names to numbers, `None` where there is none.
         reasons: Dict from the names of those to strings.
+        distributions: Dict from measures whose percentiles were asked for to lists of
+            101 numbers, all their percentiles.
     """
 
     values: dict
     reasons: dict
+    distributions: dict
 
 
 def results_of(model, data, names, probes, history=()) -> Results:
@@ -66,14 +69,35 @@ def results_of(model, data, names, probes, history=()) -> Results:
             found |= compute(model, split, probes.draws)
         except Exception as error:  # What was trained counts without this measure.
             reasons |= dict.fromkeys(group, f"{type(error).__name__}: {error}")
-    values = {}
+    return chosen(found, reasons, names)
+
+
+def chosen(found, reasons, names) -> Results:
+    """Return what was asked for of what was computed.
+
+    Args:
+        found: Dict from names to numbers, and to arrays of which they are percentiles.
+        reasons: Dict from names to strings.
+        names: List of strings, the measures asked for.
+    """
+    import numpy as np
+
+    values, distributions = {}, {}
+    for name, samples in found.items():
+        if isinstance(samples, np.ndarray):
+            counted = samples[np.isfinite(samples)]
+            if len(counted):
+                percentiles = np.percentile(counted, np.arange(101))
+                # Seven digits draw any histogram.
+                distributions[name] = [float(f"{x:.7g}") for x in percentiles]
     for name in names:
         value = found.get(name)
         fits = value is not None and math.isfinite(value)
         values[name] = value if fits else None
         if not fits:
             reasons.setdefault(name, f"there is no such number: {value}")
-    return Results(values, {x: y for x, y in reasons.items() if x in values})
+    reasons = {x: y for x, y in reasons.items() if x in values}
+    return Results(values, reasons, distributions)
 
 
 def missing_measures(row, recipe) -> list:
@@ -104,15 +128,19 @@ def measured(row, model, data, recipe, results_of=results_of) -> dict:
     names = missing_measures(row, recipe)
     found = results_of(model, data, names, recipe.probes, row["history"])
     results, reasons, probes = row["results"], row["reasons"], row["probes"]
+    # Rows of before have none.
+    distributions = row.get("distributions", {})
     if any(map(_of_probes, names)):
         probes = msgspec.to_builtins(recipe.probes)
     if probes != row["probes"]:  # Nothing of others stays beside what is of these.
         results = {x: y for x, y in results.items() if not _of_probes(x)}
         reasons = {x: y for x, y in reasons.items() if x in results}
+        distributions = {}
     return {
         **row,
         "results": {**results, **found.values},
         "reasons": {**reasons, **found.reasons},
+        "distributions": {**distributions, **found.distributions},
         "probes": probes,
     }
 
@@ -193,10 +221,11 @@ def _noise(model, split, draws):
     found = noise_sensitivity(model, split.inputs(), draws=draws, progress=False)
     percents = {"50": 50, "95": 95, "maximum": 100}
     (row,) = found
-    return {
+    values = {
         f"noise_sensitivity_{name}": found.percentile(row.name, percent)
         for name, percent in percents.items()
     }
+    return {**values, "noise_sensitivity": found.values[row.name]}
 
 
 def _complexity(names, batch_normalization):
@@ -218,7 +247,8 @@ def _complexity(names, batch_normalization):
             for key, name in names.items()
             for percent in _PERCENTS
         }
-        return {**values, "misclassified": found.error}
+        samples = {name: found.values[key] for key, name in names.items()}
+        return {**values, **samples, "misclassified": found.error}
 
     return compute
 

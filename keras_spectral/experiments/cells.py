@@ -98,6 +98,7 @@ class CellRow:
         network, variant, seed: See `Cell`.
         results: Dict from measures to numbers, `None` where there is none.
         reasons: Dict from the measures that have none to strings.
+        distributions: Dict, see `cell_results.Results`.
         probes: Dict, the `recipe_settings.Probes` that results are of, or `None`.
         epochs: Integer, how many were trained.
         seconds: Float, of the whole training, in all its parts.
@@ -126,6 +127,7 @@ class CellRow:
     error: str | None = None
     reasons: dict = dataclasses.field(default_factory=dict)
     probes: dict | None = None
+    distributions: dict = dataclasses.field(default_factory=dict)
 
 
 def train_in_worker(cell) -> dict:

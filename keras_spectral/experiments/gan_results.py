@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_spectral import convert, zoo
 from keras_spectral.experiments.batches import Batches
-from keras_spectral.experiments.cell_results import Results
+from keras_spectral.experiments.cell_results import Results, chosen
 from keras_spectral.experiments.inputs import load_keras
 from keras_spectral.experiments.optimizers import sgd
 from keras_spectral.files import output_folder, replacing
@@ -46,14 +46,7 @@ def results_of(gan, data, names, probes, history=(), folder=Path()) -> Results:
             found |= compute(looked_at, wanted)
         except Exception as error:  # What was trained counts without this measure.
             reasons |= dict.fromkeys(wanted, f"{type(error).__name__}: {error}")
-    values = {}
-    for name in names:
-        value = found.get(name)
-        fits = value is not None and math.isfinite(value)
-        values[name] = float(value) if fits else None
-        if not fits:
-            reasons.setdefault(name, f"there is no such number: {value}")
-    return Results(values, reasons)
+    return chosen(found, reasons, names)
 
 
 class _LookedAt:
@@ -208,18 +201,19 @@ def _divergence(kind):
 
 def _slopes(looked_at, names):
     found = looked_at.of_the_discriminator(metrics.discriminator_slopes)
-    return {
-        f"slope_{name.replace('-', '_').replace(' ', '_')}_95": (
-            found.percentile(name, 95)
-        )
-        for name in found.values
-    }
+    values = {}
+    for name, samples in found.values.items():
+        start = f"slope_{name.replace('-', '_').replace(' ', '_')}"
+        values[start], values[f"{start}_95"] = samples, found.percentile(name, 95)
+    return values
 
 
 def _gradients(looked_at, names):
     found = looked_at.of_the_discriminator(metrics.discriminator_jacobians)
     return {
+        "gradient_real": found.values["real"],
         "gradient_real_50": found.percentile("real", 50),
+        "gradient_fake": found.values["generated"],
         "gradient_fake_50": found.percentile("generated", 50),
         "gradient_distance": found.distance,
     }

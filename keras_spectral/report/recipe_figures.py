@@ -18,7 +18,8 @@ def recipe_figure(table):
     Returns:
         A `matplotlib.figure.Figure`, or `None` if no cell was finished. Curves are
         means over the seeds, their bands the range. Points have the 95 % interval of
-        their mean; hollow diamonds are the paper's numbers.
+        their mean; hollow diamonds are the paper's numbers. Several percentiles of one
+        measure are drawn as its histogram, of the images of all seeds.
 
     Example:
     >>> from keras_spectral.experiments import RecipeTable
@@ -36,7 +37,8 @@ def recipe_figure(table):
     of_gans = "discriminator_loss" in done[0]["history"][0]
     colours = _colour(variants)
     dashes = {v: "-" if n < len(_COLOURS) else "--" for n, v in enumerate(variants)}
-    wide = 1 + len(measures)
+    panels_of = _panels(measures, done)
+    wide = 1 + len(panels_of)
     size = 1.5 + 3.6 * wide, 0.9 + (2.2 + 0.16 * len(variants)) * len(networks)
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(len(networks), wide, squeeze=False)
@@ -50,14 +52,21 @@ def recipe_figure(table):
             style = {"color": colours[variant], "ls": dashes[variant]}
             _draw_curve(curves, histories, _shown(variant), style, of_gans)
         curves.set_xlabel("generator updates" if of_gans else "epoch")
+        curves.xaxis.get_major_locator().set_params(integer=True)
         curves.set_ylabel("loss" if of_gans else "accuracy, %")
         _finish(curves, _shown(network))
-        for measure, axes in zip(measures, others, strict=True):
+        named = False
+        for (measure, spread), axes in zip(panels_of, others, strict=True):
+            _finish(axes, _shown(measure.replace("_", " ")))
+            if spread:
+                cells = [cell for cell in done if cell["network"] == network]
+                _draw_spread(axes, cells, measure, colours, dashes)
+                continue
             rows = [x for x in table if (x.network, x.measure) == (network, measure)]
             _draw_measure(axes, rows, colours)
-            _finish(axes, _shown(measure.replace("_", " ")))
-            if axes is not others[0]:
+            if named:
                 axes.set_yticklabels([])
+            named = True
     figure.suptitle(_shown(table.title), x=0.01, ha="left", fontsize=12)
     handles, labels = panels[0][0].get_legend_handles_labels()
     handles += [
@@ -78,6 +87,41 @@ def recipe_figure(table):
         fontsize=9,
     )
     return figure
+
+
+def _panels(measures, cells):
+    """Return (measure, whether its histogram) for each panel."""
+    known = {name for cell in cells for name in cell.get("distributions", {})}
+    starts = [name.rpartition("_")[0] for name in measures]
+    drawn = {
+        name
+        for name in known
+        if starts.count(name) > 1 or name.startswith(("slope_", "gradient_"))
+    }
+    panels = {
+        (start, True) if start in drawn else (name, False): None
+        for name, start in zip(measures, starts, strict=True)
+    }
+    return list(panels)
+
+
+def _draw_spread(axes, cells, measure, colours, dashes):
+    """Draw each variant's histogram of a measure over images and seeds."""
+    spreads: dict = {}
+    for cell in cells:
+        found = cell.get("distributions", {}).get(measure)
+        if found is not None:
+            # Percentiles stand for as many images each.
+            spreads.setdefault(cell["variant"], []).extend(found)
+    if spreads:
+        everything = np.concatenate(list(spreads.values()))
+        # The ends of long tails would leave one bar of all the rest.
+        edges = np.linspace(*np.percentile(everything, [1, 99]), 31)
+    for variant, samples in spreads.items():
+        heights, _ = np.histogram(samples, edges)
+        style = {"color": colours[variant], "ls": dashes[variant], "lw": 1.4}
+        axes.stairs(heights / len(samples), edges, **style)
+    axes.set_ylabel("share of images")
 
 
 def _draw_curve(axes, histories, label, style, of_gans=False):

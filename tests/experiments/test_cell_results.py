@@ -64,6 +64,9 @@ def test_of_a_linear_network_they_have_closed_forms(rng):
     assert set(values) == set(ALL) and not found.reasons
     for name, value in expected.items():
         assert values[name] == pytest.approx(value, rel=1e-4), name
+    for name, samples in ("margin", margins), ("log_spectral_l1", l1):
+        percentiles = np.percentile(samples, range(101))
+        np.testing.assert_allclose(found.distributions[name], percentiles, rtol=1e-4)
     for name, percent in ("50", 50), ("95", 95), ("maximum", 100):
         measured = values[f"noise_sensitivity_{name}"]
         assert measured == pytest.approx(np.percentile(noise, percent), rel=0.05)

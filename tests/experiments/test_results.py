@@ -3,6 +3,9 @@
 import runpy
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 from keras_spectral.experiments import load_recipe
 from keras_spectral.experiments.recipe_table import recipe_table
 from keras_spectral.experiments.recipes import recipe_path
@@ -50,3 +53,30 @@ def test_a_figure_has_a_row_of_panels_a_network_that_was_run():
     ]
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["vanilla", "SN", "as trained", "test", "the paper's"]
+
+
+def test_percentiles_of_one_measure_are_a_histogram():
+    """The share of images in each bar, of all seeds, whatever their ranges."""
+    recipe = load_recipe(recipe_path("stable_rank/figure_1"))
+    shown = {"vanilla": np.linspace(0, 1, 101), "SN": np.linspace(1, 3, 101)}
+    cells = [
+        {
+            "network": "ResNet-110",
+            "variant": variant,
+            "seed": seed,
+            "error": None,
+            "history": [{"epoch": 1, "accuracy": 0.5, "test_accuracy": 0.1}],
+            "results": {"noise_sensitivity_50": 0.5, "test_accuracy": 0.1},
+            "distributions": {"noise_sensitivity": (samples + seed / 10).tolist()},
+        }
+        for variant, samples in shown.items()
+        for seed in (0, 1)
+    ]
+    _, spread, accuracy = recipe_figure(recipe_table(recipe, cells)).axes
+    assert spread.get_title(loc="left") == "noise sensitivity"
+    assert accuracy.get_yticklabels()[0].get_text() == recipe.variants[0].name
+    for patch, samples in zip(spread.patches, shown.values(), strict=True):
+        heights, edges, _ = patch.get_data()
+        both = np.concatenate([samples, samples + 0.1])
+        inside = ((both >= edges[0]) & (both <= edges[-1])).mean()
+        assert heights.sum() == pytest.approx(inside) and inside > 0.9

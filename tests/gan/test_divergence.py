@@ -7,7 +7,7 @@ import pytest
 from keras_spectral.gan.metrics import critics
 
 IMAGES = np.arange(5 * 16).reshape(5, 4, 4, 1).astype("uint8")
-FEW = {"steps": 2, "batch_size": 4, "evaluation_batches": 2}
+FEW = {"steps": 2, "batch_size": 4, "evaluation_samples": 8}
 
 
 def test_an_array_is_gone_through_in_rounds(rng):
@@ -51,6 +51,16 @@ def test_schedule_and_averages_are_the_authors():
     np.testing.assert_allclose([rate(0), rate(50), rate(100)], [2e-4, 1e-4, 0])
 
 
+def test_a_critic_has_single_precision_whatever_is_set():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        critic = critics.Critic(critics._CNN(), (4, 4, 1), seed=0)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    layers = critic.network.layers
+    assert {layer.compute_dtype for layer in layers} == {"float32"}
+
+
 def test_pixels_are_scaled_as_said():
     pixels = keras.ops.convert_to_tensor(np.full((1, 64, 64, 1), 255.0, "float32"))
     seed = keras.random.SeedGenerator(0)
@@ -69,6 +79,7 @@ def test_pixels_are_scaled_as_said():
         ({"real": IMAGES[:, :3]}, "must hold images of one shape"),
         ({"real": IMAGES[:0]}, "`real` must hold an image"),
         ({"generated": IMAGES.astype("float32")}, r"must be in \[-1, 1\]"),
+        ({"generated": keras.Sequential()}, "such as `gan.generate`"),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments, match):
@@ -89,7 +100,7 @@ def test_the_authors_own_smoke_test(rng):
         "cnn",
         steps=100,
         batch_size=64,
-        evaluation_batches=10,
+        evaluation_samples=640,
         ema_momentum=0.9,
     )
     assert 4 < found.value < 7

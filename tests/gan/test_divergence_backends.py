@@ -14,7 +14,7 @@ def images(rng, low, high, count=96, size=8):
 
 
 def trained(fake, real, kind, **arguments):
-    settings = {"steps": 12, "batch_size": 16, "evaluation_batches": 6, **arguments}
+    settings = {"steps": 12, "batch_size": 16, "evaluation_samples": 96, **arguments}
     return critics.neural_divergence(fake, real, kind, **settings)
 
 

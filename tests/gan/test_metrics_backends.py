@@ -98,3 +98,14 @@ def test_what_is_no_model_of_features(model):
         metrics.Features(sizeless, "small", resize="clean")
     with pytest.raises(ValueError, match="`model` must be `zoo.fid_inception"):
         metrics.inception(model)
+
+
+def test_mixed_precision_gives_float32(rng):
+    images = rng.integers(0, 256, (3, 4, 4, 3), "uint8")
+    dense = layers.Dense(2, dtype="mixed_bfloat16")
+    model = keras.Sequential([keras.Input((4, 4, 3)), layers.Flatten(), dense])
+    found = metrics.Features(model, "half")(images)
+    kernel, bias = map(keras.ops.convert_to_numpy, dense.weights)
+    expected = (images / 127.5 - 1).reshape(3, -1) @ kernel + bias
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=0.05)

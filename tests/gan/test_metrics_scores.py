@@ -70,6 +70,15 @@ def test_rows_name_their_protocol(features, images, tmp_path):
         assert "90 / 60" in " ".join(str(scores).split())
 
 
+def test_a_stream_is_read_once(features, images):
+    generated, reference = images
+    whole = metrics.score_images(generated, reference, features, logits=features)
+    batches = ((part, np.zeros(20)) for part in np.split(generated, 3))
+    parts = metrics.score_images(batches, iter([reference]), features, logits=features)
+    for row, other in zip(whole, parts, strict=True):
+        assert (row.metric, row.value) == (other.metric, pytest.approx(other.value))
+
+
 def test_protocols_are_not_mixed(features, images):
     generated, reference = images
     clean = metrics.Features(features.model, "a small network", resize="clean")

@@ -1,6 +1,7 @@
 """What maps images to features: a network, its input, and a name for both."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Literal
 
 import keras
@@ -111,7 +112,7 @@ class Features:
         inner = f", layer '{layer}'" if layer is not None else ""
         self.name = f"{name}{inner}, {_RESIZES[resize]}, {scaling}"
         self.is_fid = False
-        self._project = None
+        self._project: Callable | None = None
         network = keras.Model(graph[0], outputs[0])
 
         def run(images):
@@ -134,7 +135,7 @@ class Features:
         Raises:
             ValueError: If images are of another range or size than the model's.
         """
-        batches = [self._of_array(array) for array in _arrays(images)]
+        batches = [self._of_array(array) for array in batches_of(images)]
         if not batches:
             raise ValueError("`images` must hold images. Received: none")
         return np.concatenate(batches)
@@ -150,7 +151,7 @@ class Features:
             `Statistics`, whose provenance names the protocol.
         """
         gathered = Statistics(keep_features, {"features": self.name})
-        for array in _arrays(images):
+        for array in batches_of(images):
             array = to_uint8(array)
             for start in range(0, len(array), self.batch_size):
                 part = array[start : start + self.batch_size]
@@ -277,8 +278,12 @@ def _outputs_of(model, graph, layer):
     return by_name[layer]
 
 
-def _arrays(images):
-    """Yield the arrays of an array or of an iterable of them."""
+def batches_of(images):
+    """Yield the arrays of an array, or of an iterable of them or of (images, labels).
+
+    Args:
+        images: What `Features` takes.
+    """
     if hasattr(images, "__array__"):
         yield np.asarray(images)
         return

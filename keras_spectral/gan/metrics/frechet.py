@@ -28,7 +28,7 @@ class Side:
         else:
             self.features = given.features
             self.count, self.mean = given.count, given.mean
-            if self.mean is None or (self.count is not None and self.count < 2):
+            if self.count is not None and self.count < 2:
                 raise ValueError(
                     f"`{name}` must have at least 2 samples. Received: {self.count}"
                 )

@@ -75,8 +75,8 @@ def resized(images, size, method: Resize) -> np.ndarray:
     Example:
     >>> import numpy as np
     >>> row = np.array([0, 10, 20, 30])[None, None, :, None]
-    >>> resized(row, (1, 6), "tensorflow1").ravel().round(2).tolist()
-    [0.0, 6.67, 13.33, 20.0, 26.67, 30.0]
+    >>> resized(row, (1, 6), "tensorflow1").ravel().round().tolist()
+    [0.0, 7.0, 13.0, 20.0, 27.0, 30.0]
 
     Source: [parmar2022], how far the ways differ.
     """

@@ -43,7 +43,8 @@ def kernel_distance(
     with itself are left out, which makes the estimate unbiased: unlike FID it may be
     compared between different numbers of samples.
 
-    Without `subsets` it is the estimate of all samples, which has the least variance.
+    Without `subsets` it is the estimate of all samples, which has the least variance;
+    its time grows with the square of their number.
     With `subsets=100, size=1000` it is torch-fidelity's, with its random numbers.
 
     Args:
@@ -84,7 +85,8 @@ def kernel_distance(
         return np.exp((2 * products - squares).clip(max=0) / (2 * sigma**2))
 
     if subsets is None:
-        return KernelDistance(*_unbiased(generated, reference, apply), None, None)
+        value, error = _unbiased(generated, reference, apply)
+        return KernelDistance(value, error, None, None)
     check_integer("subsets", subsets, least=1)
     check_integer("size", size, least=2)
     fewest = min(len(generated), len(reference))

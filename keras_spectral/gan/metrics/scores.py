@@ -5,8 +5,9 @@ from typing import Literal
 
 import numpy as np
 
-from keras_spectral.gan.metrics.features import Features
+from keras_spectral.gan.metrics.features import Features, batches_of
 from keras_spectral.gan.metrics.frechet import Side, distance_of, sides_of, warn_of_few
+from keras_spectral.gan.metrics.images import to_uint8
 from keras_spectral.gan.metrics.inception_score import inception_score
 from keras_spectral.gan.metrics.kernel import kernel_distance
 from keras_spectral.gan.metrics.manifold import precision_recall_density_coverage
@@ -180,7 +181,7 @@ def score_images(
         reference = features.statistics(reference, keep_features=True)
     # A stream is read once.
     if not hasattr(generated, "__array__") and logits is not None:
-        generated = np.concatenate([np.asarray(batch) for batch in generated])
+        generated = np.concatenate(list(map(to_uint8, batches_of(generated))))
     found = checked_features("generated", features(generated), least=2)
     ours, theirs = sides_of(found, reference)
     count, whole = len(found), reference.count

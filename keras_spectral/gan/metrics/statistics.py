@@ -69,9 +69,10 @@ class Statistics:
 
     def __init__(self, keep_features: bool = False, provenance: dict | None = None):
         self.count: int | None = 0
-        self.mean: np.ndarray | None = None
+        # Unknown of nothing: the first batch says how many dimensions there are.
+        self.mean = np.empty(0)
         self.provenance = dict(provenance or {})
-        self._scatter = None
+        self._scatter = np.empty((0, 0))
         self._kept = [] if keep_features else None
 
     @classmethod
