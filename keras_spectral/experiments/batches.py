@@ -49,3 +49,50 @@ class Batches(keras.utils.PyDataset):
             batch = type(batch)(images, batch.labels, batch.white)
         batch = batch[self._share]
         return batch.inputs(), batch.labels
+
+
+class StepBatches(keras.utils.PyDataset):
+    """Batches of a training that counts steps: all of one size, shuffles in a row.
+
+    A batch may have the last images of one shuffle and the first of the next.
+
+    Args:
+        split: A `data.Split`.
+        batch_size: Integer >= 1.
+        seed: Integer >= 0.
+        first, last: Integers, the steps from the first to before the last.
+        labels: Boolean, whether batches have them.
+
+    Example:
+    >>> from keras_spectral import data
+    >>> digits = data.load("digits").train
+    >>> batches = StepBatches(digits, 1000, seed=0, first=1, last=3, labels=False)
+    >>> len(batches), batches[0][0].shape
+    (2, (1000, 8, 8, 1))
+    """
+
+    def __init__(self, split, batch_size, seed, first, last, labels):
+        super().__init__()
+        self._split, self._batch_size, self._seed = split, batch_size, seed
+        self._first, self._last, self._labels = first, last, labels
+        self._orders = {}
+
+    def __len__(self):
+        return self._last - self._first
+
+    def __getitem__(self, index):
+        start = (self._first + index) * self._batch_size
+        places = np.arange(start, start + self._batch_size)
+        shuffles, places = np.divmod(places, len(self._split))
+        parts = [self._order(n)[places[shuffles == n]] for n in np.unique(shuffles)]
+        # As shuffled: each part of a batch is an update of its own.
+        batch = self._split[np.concatenate(parts)]
+        return (batch.inputs(), batch.labels) if self._labels else (batch.inputs(),)
+
+    def _order(self, shuffle):
+        if shuffle not in self._orders:
+            random = np.random.default_rng([self._seed, int(shuffle)])
+            # Of earlier ones none is needed again.
+            recent = {n: x for n, x in self._orders.items() if n == shuffle - 1}
+            self._orders = {**recent, shuffle: random.permutation(len(self._split))}
+        return self._orders[shuffle]

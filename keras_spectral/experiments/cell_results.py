@@ -1,9 +1,14 @@
 """What a trained network comes to: the measures that a recipe can ask for."""
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import msgspec
+
+from keras_spectral.experiments.recipe_settings import (
+    GAN_MEASURES_OF_TRAINING,
+    GanMeasure,
+)
 
 # The toolkit's names and ours. Jac-Norm knows no kernels.
 _FOLDED = {"Spec-Fro": "log_spectral_frobenius", "Spec-L1": "log_spectral_l1"}
@@ -55,8 +60,6 @@ def results_of(model, data, names, probes, history=()) -> Results:
     Returns:
         `Results`.
     """
-    import numpy as np
-
     split = getattr(data, probes.split)[: probes.images]
     found, reasons = _accuracies(model, data, names) | _of_history(history), {}
     for group, compute in _GROUPS.items():
@@ -66,6 +69,19 @@ def results_of(model, data, names, probes, history=()) -> Results:
             found |= compute(model, split, probes.draws)
         except Exception as error:  # What was trained counts without this measure.
             reasons |= dict.fromkeys(group, f"{type(error).__name__}: {error}")
+    return chosen(found, reasons, names)
+
+
+def chosen(found, reasons, names) -> Results:
+    """Return what was asked for of what was computed.
+
+    Args:
+        found: Dict from names to numbers, and to arrays of which they are percentiles.
+        reasons: Dict from names to strings.
+        names: List of strings, the measures asked for.
+    """
+    import numpy as np
+
     values, distributions = {}, {}
     for name, samples in found.items():
         if isinstance(samples, np.ndarray):
@@ -99,14 +115,15 @@ def missing_measures(row, recipe) -> list:
     ]
 
 
-def measured(row, model, data, recipe) -> dict:
+def measured(row, model, data, recipe, results_of=results_of) -> dict:
     """Return a row with the measures of a recipe that it lacks.
 
     Args:
         row: Dict, see `CellRow`.
         model: The trained `keras.Model`.
         data: Its `data.Data`.
-        recipe: A `Recipe`.
+        recipe: A `Recipe` or `GanRecipe`.
+        results_of: Callable as `results_of`, which computes them.
     """
     names = missing_measures(row, recipe)
     found = results_of(model, data, names, recipe.probes, row["history"])
@@ -129,6 +146,8 @@ def measured(row, model, data, recipe) -> dict:
 
 
 def _of_probes(name):
+    if name in get_args(GanMeasure):
+        return name not in GAN_MEASURES_OF_TRAINING
     return any(name in group for group in _GROUPS if group not in _OF_WEIGHTS)
 
 

@@ -1,6 +1,7 @@
 """One cell of a recipe: a network trained with one seed, which resumes bit for bit."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import time
@@ -13,7 +14,11 @@ from keras_spectral.experiments.batches import Batches
 from keras_spectral.experiments.cell_results import accuracy, factor_drift, measured
 from keras_spectral.experiments.curves import write_curves
 from keras_spectral.experiments.devices import copy_state, devices_of, process_of
-from keras_spectral.experiments.recipes import Recipe, settings_of
+from keras_spectral.experiments.recipe_settings import (
+    GanRecipe,
+    kind_of,
+    settings_of,
+)
 from keras_spectral.experiments.training_state import (
     Checkpoint,
     WithinEpoch,
@@ -33,7 +38,7 @@ class Cell:
     """A network, a variant and a seed, and all that their row depends on.
 
     Args:
-        recipe: Dict, a `Recipe` of plain types.
+        recipe: Dict, a `Recipe` or `GanRecipe` of plain types.
         network: String, the name of one of its networks.
         variant: String, the name of one of its variants.
         seed: Integer >= 0.
@@ -54,8 +59,9 @@ class Cell:
     devices: int | str | None = None
 
     def parts(self):
-        """Return the `Recipe`, its network and its variant."""
-        recipe = msgspec.convert(self.recipe, Recipe)
+        """Return the recipe, its network and its variant."""
+        kind: Any = kind_of(self.recipe)
+        recipe = msgspec.convert(self.recipe, kind)
         (network,) = (x for x in recipe.networks if x.name == self.network)
         (variant,) = (x for x in recipe.variants if x.name == self.variant)
         return recipe, network, variant
@@ -154,10 +160,13 @@ def train_cell(cell) -> dict:
     """Train a cell from where its checkpoint is, and measure it."""
     import keras
 
-    from keras_spectral import measures
     from keras_spectral.experiments.inputs import load_keras
 
     recipe, network, variant = cell.parts()
+    if isinstance(recipe, GanRecipe):
+        from keras_spectral.experiments.gan_cells import train_gan
+
+        return train_gan(cell)
     data = images_of(cell)
     path = Path(cell.folder) / "models" / f"{cell.key}.keras"
     if cell.row is not None and path.is_file():
@@ -183,6 +192,23 @@ def train_cell(cell) -> dict:
     if state.writes:
         with replacing(path) as temporary:
             model.save(temporary)
+    row = row_of(cell, model, history, seconds, state, data)
+    return measured(row, model, data, recipe)
+
+
+def row_of(cell, model, history, seconds, state, data) -> dict:
+    """Return the `CellRow` of what was trained, without measures, as a dict.
+
+    Args:
+        cell: A `Cell`.
+        model: The `keras.Model` whose kernels are told.
+        history: List of dicts, one an epoch.
+        seconds: Pair of floats, of wall and of CPU.
+        state: The `Checkpoint`.
+        data: The `data.Data`.
+    """
+    from keras_spectral import measures
+
     layers = [
         {
             "name": row.name,
@@ -206,7 +232,7 @@ def train_cell(cell) -> dict:
         environment={x: y for x, y in state.environment.items() if x != "images"},
         provenance=dataclasses.asdict(data.provenance()),
     )
-    return measured(dataclasses.asdict(row), model, data, recipe)
+    return dataclasses.asdict(row)
 
 
 def _trained(cell, model, copy, data, state, where):
@@ -279,8 +305,8 @@ def images_of(cell):
     return data
 
 
-def _model(network, variant, data):
-    """Return a variant's network, which begins with the plain network's kernels."""
+def builder_of(network):
+    """Return the function of `keras_spectral.zoo` that a network names."""
     import keras_spectral as ks
 
     build = getattr(ks.zoo, network.builder, None)
@@ -289,6 +315,27 @@ def _model(network, variant, data):
             "`networks.builder` must be a function of keras_spectral.zoo. "
             f"Received: '{network.builder}'"
         )
+    return build
+
+
+def normalizer_of(variant):
+    """Return a variant's function from layer to layer, or `None`."""
+    import keras_spectral as ks
+
+    if variant.normalize == "none":
+        return None
+    if variant.normalize == "spectral":
+        return ks.layers.SpectralNormalization
+    return functools.partial(
+        ks.layers.StableRankNormalization, stable_rank_ratio=variant.stable_rank_ratio
+    )
+
+
+def _model(network, variant, data):
+    """Return a variant's network, which begins with the plain network's kernels."""
+    import keras_spectral as ks
+
+    build = builder_of(network)
     arguments = {**network.arguments, **variant.arguments}
     plain = build(**arguments)
     shape = plain.input_shape[1:]
@@ -297,19 +344,9 @@ def _model(network, variant, data):
             f"`networks.arguments` must fit the images, {data.test.images.shape[1:]}. "
             f"Received: {network.builder} with the input shape {shape}"
         )
-    if variant.normalize == "none":
+    normalize = normalizer_of(variant)
+    if normalize is None:
         return plain
-    if variant.normalize == "spectral":
-
-        def normalize(layer):
-            return ks.layers.SpectralNormalization(layer)
-    else:
-
-        def normalize(layer):
-            return ks.layers.StableRankNormalization(
-                layer, stable_rank_ratio=variant.stable_rank_ratio
-            )
-
     model = build(**arguments, normalize=normalize)
     ks.surgery.copy_weights(plain, model)
     return model

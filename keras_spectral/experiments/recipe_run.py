@@ -122,6 +122,7 @@ def run_recipe(
         for seed in found.seeds
         for network in found.networks
         for variant in found.variants
+        if variant.seeds is None or seed in variant.seeds
     ]
     if not train:
         return _shown_table(found, cells, output)

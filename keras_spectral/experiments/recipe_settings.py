@@ -47,6 +47,41 @@ Measure = Literal[
 ]
 
 
+GanMeasure = Literal[
+    # Of generated images, on features of a classifier that the run trains on the true
+    # labels, the same for all cells; see `gan_results`.
+    "frechet_distance",
+    "intra_frechet_distance",
+    # On the Inception network, whose weights `probes.inception` names.
+    "fid",
+    "intra_fid",
+    "inception_score",
+    "neural_divergence_logistic",
+    "neural_divergence_cnn",
+    # Of the discriminator: 95th percentiles of slopes between pairs, medians of norms
+    # of gradients at images, and the distance of their two laws.
+    "slope_real_fake_95",
+    "slope_fake_95",
+    "slope_real_95",
+    "slope_same_class_95",
+    "gradient_real_50",
+    "gradient_fake_50",
+    "gradient_distance",
+    "stable_rank_ratio",
+    "discriminator_parameters",
+    "discriminator_mebibytes",
+    # Of the history.
+    "loss_instability",
+]
+# Those that do not depend on what `GanProbes` says.
+GAN_MEASURES_OF_TRAINING = (
+    "stable_rank_ratio",
+    "discriminator_parameters",
+    "discriminator_mebibytes",
+    "loss_instability",
+)
+
+
 class _Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """A table of a recipe's file."""
 
@@ -82,6 +117,28 @@ class Schedule(_Table):
     stop_at_train_accuracy: float | None = None
 
 
+class GanOptimizerSettings(_Table):
+    """Adam, for the generator and for the discriminator."""
+
+    learning_rate: float
+    beta_1: float = 0.0
+    beta_2: float = 0.999
+
+
+class GanSchedule(_Table):
+    """How many updates of the generator, and of how many images.
+
+    Each is of `discriminator_steps` of the builder times `batch_size` real images. The
+    history has the mean losses of each `record_every` of them, after which the state is
+    saved. With `linear_decay` both learning rates fall to 0 in a line.
+    """
+
+    steps: int
+    batch_size: int = 64
+    linear_decay: bool = False
+    record_every: int = 100
+
+
 class NetworkSettings(_Table):
     """A builder of `keras_spectral.zoo`, its arguments, and how it is trained.
 
@@ -96,13 +153,17 @@ class NetworkSettings(_Table):
 
 
 class Variant(_Table):
-    """What is compared: normalizations, or other arguments, or weight decay."""
+    """What is compared: normalizations, or other arguments, or weight decay.
+
+    `seeds` are those of the recipe's that it is run with, where not all.
+    """
 
     name: str
     normalize: Literal["none", "spectral", "stable_rank"] = "none"
     stable_rank_ratio: float | None = None
     weight_decay: float | None = None
     arguments: dict[str, Any] = {}
+    seeds: list[int] | None = None
 
 
 class Published(_Table):
@@ -110,7 +171,7 @@ class Published(_Table):
 
     network: str
     variant: str
-    measure: Measure
+    measure: Measure | GanMeasure
     value: float
     half_width: float | None = None
 
@@ -120,7 +181,7 @@ class Claim(_Table):
 
     name: str
     says: str
-    measure: Measure
+    measure: Measure | GanMeasure
     order: list[str]
 
 
@@ -134,6 +195,29 @@ class Probes(_Table):
     images: int = 2000
     draws: int = 10
     split: Literal["test", "train"] = "test"
+
+
+class GanProbes(_Table):
+    """What measures of a trained GAN look at.
+
+    `images` pairs, and images for gradients, of the test split. Fréchet distances are
+    of the first `reference` images of the training split, or of all where it has fewer,
+    and of `generated`. Critics of neural divergences make so many steps on batches of
+    so many images of the test split, and are tried on `divergence_batches` more. The
+    classifier whose features count is trained for `classifier_epochs`. `inception` is
+    the path of the weights of the Inception network.
+    """
+
+    images: int = 2000
+    reference: int = 10000
+    generated: int = 5000
+    logistic_steps: int = 100000
+    logistic_batch_size: int = 128
+    cnn_steps: int = 100000
+    cnn_batch_size: int = 256
+    divergence_batches: int = 7813
+    classifier_epochs: int = 5
+    inception: str | None = None
 
 
 class Recipe(_Table):
@@ -152,6 +236,27 @@ class Recipe(_Table):
     seeds: list[int]
     assumed: list[str]
     probes: Probes = Probes()
+    published: list[Published] = []
+    claims: list[Claim] = []
+    notes: str = ""
+
+
+class GanRecipe(_Table):
+    """A figure or table of GANs: its `schedule` has `steps` instead of epochs."""
+
+    title: str
+    source: str
+    item: str
+    shows: str
+    data: DataSettings
+    networks: list[NetworkSettings]
+    variants: list[Variant]
+    optimizer: GanOptimizerSettings
+    schedule: GanSchedule
+    measures: list[GanMeasure]
+    seeds: list[int]
+    assumed: list[str]
+    probes: GanProbes = GanProbes()
     published: list[Published] = []
     claims: list[Claim] = []
     notes: str = ""
@@ -202,14 +307,27 @@ class MeasureRecipe(_Table):
     notes: str = ""
 
 
+def kind_of(content):
+    """Return the class of a recipe's content, a dict: what it has decides."""
+    if {"sweep", "figure"} & content.keys():
+        return MeasureRecipe
+    return GanRecipe if "steps" in content.get("schedule", ()) else Recipe
+
+
 def settings_of(recipe, network, variant) -> tuple:
-    """Return the `OptimizerSettings` and the `Schedule` of a network and a variant."""
+    """Return the settings of the optimizer and the schedule of a network's variant.
+
+    They are `OptimizerSettings` and `Schedule`, or `GanOptimizerSettings` and
+    `GanSchedule`.
+    """
     optimizer, schedule = (
         msgspec.convert(
-            {**msgspec.to_builtins(getattr(recipe, name)), **getattr(network, name)},
-            kind,
+            {**msgspec.to_builtins(ours), **getattr(network, name)}, type(ours)
         )
-        for name, kind in (("optimizer", OptimizerSettings), ("schedule", Schedule))
+        for name, ours in (
+            ("optimizer", recipe.optimizer),
+            ("schedule", recipe.schedule),
+        )
     )
     if variant.weight_decay is not None:
         optimizer = msgspec.structs.replace(

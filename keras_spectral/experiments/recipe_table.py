@@ -3,9 +3,11 @@
 import dataclasses
 from typing import Literal
 
+import msgspec
 import numpy as np
 from rich.table import Table
 
+from keras_spectral.experiments.recipe_settings import GanRecipe
 from keras_spectral.printable import printable
 from keras_spectral.results import Rows
 
@@ -207,8 +209,18 @@ def recipe_table(recipe, cells) -> RecipeTable:
         caption="Paired differences by seed."
         + (assumed if recipe.assumed else "")
         + _narrow(cells)
+        + _probed(recipe)
         + f" Data: {recipe.data.name}; the paper's numbers are of its own data.",
     )
+
+
+def _probed(recipe):
+    """Say what numbers of GANs depend on, as only those of the same compare."""
+    if not isinstance(recipe, GanRecipe):
+        return ""
+    probes = msgspec.to_builtins(recipe.probes)
+    known = (f"{name} {value}" for name, value in probes.items() if value is not None)
+    return f" Probes: {', '.join(known)}."
 
 
 def _narrow(cells):

@@ -10,12 +10,17 @@ from typing import Any
 import msgspec
 
 from keras_spectral.experiments.recipe_settings import (
+    GanRecipe,
     MeasureRecipe,
     Recipe,
+    kind_of,
     settings_of,
 )
 
 SIZES = ("small", "evidence")
+
+# The fewest of `probes`, where one is too few.
+_LEAST = {"draws": 2, "reference": 2, "generated": 2}
 
 
 def recipes_folder() -> Path:
@@ -77,7 +82,7 @@ def recipe_path(name) -> Path:
     )
 
 
-def load_recipe(path, size=None, changes=()) -> Recipe | MeasureRecipe:
+def load_recipe(path, size=None, changes=()) -> Recipe | GanRecipe | MeasureRecipe:
     """Read a recipe and check it.
 
     Args:
@@ -88,7 +93,8 @@ def load_recipe(path, size=None, changes=()) -> Recipe | MeasureRecipe:
         changes: List of strings such as `"optimizer.learning_rate=0.01"`, in TOML.
 
     Returns:
-        A `Recipe`, or a `MeasureRecipe` where the file has a table `sweep` or `figure`.
+        A `Recipe`; a `GanRecipe` where the schedule has `steps`; a `MeasureRecipe`
+        where the file has a table `sweep` or `figure`.
 
     Raises:
         ValueError: On what is no TOML, an unknown key or a value of another type, with
@@ -116,14 +122,14 @@ def load_recipe(path, size=None, changes=()) -> Recipe | MeasureRecipe:
     for change in changes:
         content = _merged(content, _change(change))
     measures = {"sweep", "figure"} & content.keys()
-    kind: Any = MeasureRecipe if measures else Recipe
+    kind: Any = kind_of(content)
     try:
         recipe = msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
         raise ValueError(_located(path, text, size, str(error), kind)) from error
     if len(measures) > 1:
         raise ValueError(f"{path} must have [sweep] or [figure], not both.")
-    if isinstance(recipe, Recipe):
+    if isinstance(recipe, (Recipe, GanRecipe)):
         _check(path, text, recipe)
     for name in recipe.assumed:
         if not _has(msgspec.to_builtins(recipe), name.split(".")):
@@ -258,16 +264,22 @@ def _check(path, text, recipe):
         count = getattr(recipe.data, name)
         if count is not None and count < 1:
             fail(["data", name], f"must be an integer >= 1. Received: {count}")
-    for name, least in ("images", 1), ("draws", 2):
-        if getattr(recipe.probes, name) < least:
+    for name, number in msgspec.to_builtins(recipe.probes).items():
+        least = _LEAST.get(name, 1)
+        if isinstance(number, int) and number < least:
             fail(["probes", name], f"must be an integer >= {least}")
+    if isinstance(recipe, GanRecipe):
+        if any(variant.weight_decay is not None for variant in recipe.variants):
+            fail(["variants", "weight_decay"], "has no place in a recipe of GANs")
+        if recipe.data.augment or recipe.data.labels != "true":
+            fail(["data"], "must have true labels and no `augment` in a recipe of GANs")
     for network in recipe.networks:
         try:
             optimizer, schedule = settings_of(recipe, network, recipe.variants[0])
         except msgspec.ValidationError as error:
             fail(["networks"], f"'{network.name}': {error}")
-        for name in "epochs", "batch_size":
-            if getattr(schedule, name) < 1:
+        for name in "epochs", "steps", "batch_size", "record_every":
+            if getattr(schedule, name, 1) < 1:
                 fail(["schedule", name], "must be an integer >= 1")
         if optimizer.learning_rate <= 0:
             fail(["optimizer", "learning_rate"], "must be positive")

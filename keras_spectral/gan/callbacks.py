@@ -72,7 +72,7 @@ class SampleGrid(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         output_folder(self.folder)
-        _grid(self._images(1), 1)
+        sample_grid(self._images(1), 1)
         if self.tensorboard is not None:
             import tensorflow as tf
 
@@ -83,7 +83,7 @@ class SampleGrid(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if epoch % self.every:
             return
-        grid = _grid(self._images(self.count), self.columns)
+        grid = sample_grid(self._images(self.count), self.columns)
         content = io.BytesIO()
         grid.save(content, "PNG")
         with replacing(self.folder / f"epoch_{epoch + 1:04d}.png") as temporary:
@@ -108,13 +108,24 @@ class SampleGrid(keras.callbacks.Callback):
             self._writer = None
 
     def _images(self, count):
-        images = _generated(self.model, count, _first(self.labels, count), self.seed)
-        # A generator that has diverged is shown as it is: black.
-        return to_uint8(np.clip(np.nan_to_num(images, nan=-1.0), -1.0, 1.0))
+        return _generated(self.model, count, _first(self.labels, count), self.seed)
 
 
-def _grid(images, columns):
-    """Return images (n, height, width, channels) row by row as a `PIL.Image`."""
+def sample_grid(images, columns=8):
+    """Return images row by row as a `PIL.Image`.
+
+    Images of fewer than 64 pixels are enlarged by a whole factor.
+
+    Args:
+        images: Array (count, height, width, channels) of floats in [-1, 1].
+        columns: Integer >= 1, images of a row.
+
+    Example:
+    >>> sample_grid(np.zeros((3, 64, 64, 1)), columns=2).size
+    (134, 134)
+    """
+    # A generator that has diverged is shown as it is: black.
+    images = to_uint8(np.clip(np.nan_to_num(images, nan=-1.0), -1.0, 1.0))
     count, height, width, channels = images.shape
     if channels not in (1, 3):
         raise ValueError(

@@ -34,6 +34,7 @@ def recipe_figure(table):
     networks = [x for x in dict.fromkeys(row.network for row in table) if x in known]
     if not networks:
         return None
+    of_gans = "discriminator_loss" in done[0]["history"][0]
     colours = _colour(variants)
     dashes = {v: "-" if n < len(_COLOURS) else "--" for n, v in enumerate(variants)}
     panels_of = _panels(measures, done)
@@ -49,10 +50,10 @@ def recipe_figure(table):
                 if (cell["network"], cell["variant"]) == (network, variant)
             ]
             style = {"color": colours[variant], "ls": dashes[variant]}
-            _draw_curve(curves, histories, _shown(variant), style)
-        curves.set_xlabel("epoch")
+            _draw_curve(curves, histories, _shown(variant), style, of_gans)
+        curves.set_xlabel("generator updates" if of_gans else "epoch")
         curves.xaxis.get_major_locator().set_params(integer=True)
-        curves.set_ylabel("accuracy, %")
+        curves.set_ylabel("loss" if of_gans else "accuracy, %")
         _finish(curves, _shown(network))
         named = False
         for (measure, spread), axes in zip(panels_of, others, strict=True):
@@ -72,7 +73,8 @@ def recipe_figure(table):
         panels[0][0].plot([], [], color=_GREY, lw=1.6)[0],
         panels[0][0].plot([], [], color=_GREY, lw=1.2, ls=":")[0],
     ]
-    names = [*labels, "as trained", "test"]
+    solid, dotted = ("D", "G") if of_gans else ("as trained", "test")
+    names = [*labels, solid, dotted]
     if any(row.published is not None for row in table):
         handles.append(panels[0][0].scatter([], [], **_PAPERS))
         names.append("the paper's")
@@ -91,7 +93,11 @@ def _panels(measures, cells):
     """Return (measure, whether its histogram) for each panel."""
     known = {name for cell in cells for name in cell.get("distributions", {})}
     starts = [name.rpartition("_")[0] for name in measures]
-    drawn = {name for name in known if starts.count(name) > 1}
+    drawn = {
+        name
+        for name in known
+        if starts.count(name) > 1 or name.startswith(("slope_", "gradient_"))
+    }
     panels = {
         (start, True) if start in drawn else (name, False): None
         for name, start in zip(measures, starts, strict=True)
@@ -118,18 +124,21 @@ def _draw_spread(axes, cells, measure, colours, dashes):
     axes.set_ylabel("share of images")
 
 
-def _draw_curve(axes, histories, label, style):
+def _draw_curve(axes, histories, label, style, of_gans=False):
     """Draw the mean and the range of curves; those that stopped early end there."""
     if not histories:
         return
     longest = max(map(len, histories))
-    epochs = np.arange(1, longest + 1)
-    for key in "accuracy", "test_accuracy":
+    epochs, keys, factor = np.arange(1, longest + 1), ("accuracy", "test_accuracy"), 100
+    if of_gans:
+        epochs = [row["steps"] for row in max(histories, key=len)]
+        keys, factor = ("discriminator_loss", "generator_loss"), 1
+    for key in keys:
         values = np.full((len(histories), longest), np.nan)
         for row, history in zip(values, histories, strict=True):
-            row[: len(history)] = [100 * epoch[key] for epoch in history]
+            row[: len(history)] = [factor * epoch[key] for epoch in history]
         mean = np.nanmean(values, axis=0)
-        trained = key == "accuracy"
+        trained = key == keys[0]
         marker = "o" if longest == 1 else None
         more = {"label": label, "lw": 1.6} if trained else {"ls": ":"}
         axes.plot(epochs, mean, **{"marker": marker, "ms": 4, **style, **more})

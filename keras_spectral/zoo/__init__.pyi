@@ -7,8 +7,11 @@ from .densenet import (
 )
 from .gans import (
     low_rank_dcgan as low_rank_dcgan,
+    ortho_resnet_gan as ortho_resnet_gan,
+    resnet_gan as resnet_gan,
     sn_resnet_gan as sn_resnet_gan,
     srn_resnet_gan as srn_resnet_gan,
+    wgan_gp_resnet_gan as wgan_gp_resnet_gan,
 )
 from .imagenet import (
     imagenet_alexnet as imagenet_alexnet,
@@ -38,7 +41,7 @@ from .registry import (
 from .resnet import (
     cifar_resnet as cifar_resnet,
 )
-from .resnet_gan import (
+from .resnet_gan_networks import (
     resnet_discriminator as resnet_discriminator,
     resnet_generator as resnet_generator,
 )

@@ -1,11 +1,12 @@
-"""DCGAN: plain convolutions, for 32 and 64 pixels."""
+"""DCGAN: plain convolutions, for 32, 48, 64 and 128 pixels."""
 
 import functools
 
 import keras
 from keras import layers
 
-from keras_spectral.layers import SVDConv2D
+from keras_spectral.layers import ConditionalBatchNormalization, SVDConv2D
+from keras_spectral.validation import check_integer
 
 
 def dcgan_generator(
@@ -13,6 +14,8 @@ def dcgan_generator(
     latent: int = 100,
     channels: int = 3,
     name: str | None = None,
+    classes: int | None = None,
+    start: int = 4,
 ) -> keras.Model:
     """Build DCGAN's generator: transposed convolutions of 4x4, each doubling the image.
 
@@ -25,10 +28,14 @@ def dcgan_generator(
         latent: Integer, numbers of a latent vector.
         channels: Integer, channels of the images.
         name: String, the model's name.
+        classes: Integer number of labels, each with its own scale and offset of batch
+            normalization, but for the last one; `None` for an unconditional generator.
+            No paper's: as `resnet_generator` has them.
+        start: Integer >= 1, side of the first image and of the first kernel.
 
     Returns:
-        A functional `keras.Model` from latents (latent,) to images in [-1, 1] of
-        4 * 2**len(filters) pixels.
+        A functional `keras.Model` from latents (latent,), with classes also labels (),
+        to images in [-1, 1] of start * 2**len(filters) pixels.
 
     Example:
     >>> dcgan_generator((64, 32, 16)).output_shape
@@ -37,27 +44,34 @@ def dcgan_generator(
     Source: [radford2016]; [garg2019], section 5.1; the module names of PyTorch's
     example.
     """
+    check_integer("start", start, least=1)
     latents = keras.Input((latent,), name="latents")
+    labels = None if classes is None else keras.Input((), dtype="int32", name="labels")
     x = layers.Reshape((1, 1, latent), name="pixel")(latents)
-    start = keras.initializers.RandomNormal(0.0, 0.02)
+    normal = keras.initializers.RandomNormal(0.0, 0.02)
     for index, wide in enumerate((*filters, channels)):
         # PyTorch numbers the modules of a sequence: a convolution is every third.
         x = layers.Conv2DTranspose(
             wide,
-            4,
+            start if index == 0 else 4,
             strides=1 if index == 0 else 2,
             padding="valid" if index == 0 else "same",
             use_bias=False,
-            kernel_initializer=start,
+            kernel_initializer=normal,
             name=f"main-{3 * index}",
         )(x)
         if index < len(filters):
-            x = layers.BatchNormalization(
-                momentum=0.9, epsilon=1e-5, name=f"main-{3 * index + 1}"
-            )(x)
+            path = f"main-{3 * index + 1}"
+            if labels is None or index == len(filters) - 1:
+                layer = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=path)
+                x = layer(x)
+            else:
+                layer = ConditionalBatchNormalization(classes, 0.9, 1e-5, name=path)
+                x = layer([x, labels])
             x = layers.ReLU(name=f"main-{3 * index + 2}")(x)
     images = layers.Activation("tanh", name="images")(x)
-    return keras.Model(latents, images, name=name or "dcgan_generator")
+    inputs = latents if labels is None else [latents, labels]
+    return keras.Model(inputs, images, name=name or "dcgan_generator")
 
 
 def dcgan_discriminator(
@@ -69,6 +83,8 @@ def dcgan_discriminator(
     orthogonal_factor=0.0,
     spectrum_regularizer=None,
     name: str | None = None,
+    classes: int | None = None,
+    start: int = 4,
 ) -> keras.Model:
     """Build DCGAN's discriminator: convolutions of 4x4, each halving the image.
 
@@ -90,9 +106,14 @@ def dcgan_discriminator(
         spectrum_regularizer: Regularizer of the singular values, such as
             `keras_spectral.regularizers.DOptimal`, for factored kernels.
         name: String, the model's name.
+        classes: Integer number of labels; `None` for an unconditional discriminator.
+            With them it is a projection discriminator ([miyato2018b]): the embedding of
+            a label times the last features, summed over pixels, is added.
+        start: Integer >= 1, side of the last features and of the last kernel.
 
     Returns:
-        A functional `keras.Model` from images of 4 * 2**len(filters) pixels to logits.
+        A functional `keras.Model` from images of start * 2**len(filters) pixels, with
+        classes also labels (), to logits.
 
     Example:
     >>> model = dcgan_discriminator((128, 256, 512), False, rank_ratio=0.5)
@@ -112,16 +133,18 @@ def dcgan_discriminator(
             orthogonal_factor=orthogonal_factor,
             spectrum_regularizer=spectrum_regularizer,
         )
-    size = 4 * 2 ** len(filters)
+    check_integer("start", start, least=1)
+    size = start * 2 ** len(filters)
     images = x = keras.Input((size, size, channels), name="images")
-    number = 0
+    features, number = images, 0
     for index, wide in enumerate((*filters, 1)):
         last = index == len(filters)
+        features = x
         if not last:
             x = layers.ZeroPadding2D(1, name=f"main-{number}-pad")(x)
         convolution = kind(
             wide,
-            4,
+            start if last else 4,
             strides=1 if last else 2,
             use_bias=not batch_normalization,
             name=f"main-{number}",
@@ -137,4 +160,18 @@ def dcgan_discriminator(
             x = layers.LeakyReLU(0.2, name=f"main-{number}")(x)
             number += 1
     logits = layers.Flatten(name="logits")(x)
-    return keras.Model(images, logits, name=name or "dcgan_discriminator")
+    if classes is None:
+        return keras.Model(images, logits, name=name or "dcgan_discriminator")
+    check_integer("classes", classes, least=1)
+    labels = keras.Input((), dtype="int32", name="labels")
+    pooled = layers.GlobalAveragePooling2D(name="mean")(features)
+    pooled = layers.Rescaling(start * start, name="sum")(pooled)
+    table = layers.Embedding(
+        classes,
+        features.shape[-1],
+        embeddings_initializer=keras.initializers.RandomNormal(0.0, 0.02),
+        name="l_y",
+    )
+    projection = layers.Dot(1, name="projection")([normalize(table)(labels), pooled])
+    logits = layers.Add(name="sum_y")([logits, projection])
+    return keras.Model([images, labels], logits, name=name or "dcgan_discriminator")

@@ -33,10 +33,13 @@ BUILDERS = {
     "imagenet_vgg": "imagenet",
     "low_rank_dcgan": "gans",
     "mnist_convnet": "mnist",
-    "resnet_discriminator": "resnet_gan",
-    "resnet_generator": "resnet_gan",
+    "ortho_resnet_gan": "gans",
+    "resnet_discriminator": "resnet_gan_networks",
+    "resnet_gan": "gans",
+    "resnet_generator": "resnet_gan_networks",
     "sn_resnet_gan": "gans",
     "srn_resnet_gan": "gans",
+    "wgan_gp_resnet_gan": "gans",
 }
 
 

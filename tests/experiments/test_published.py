@@ -8,7 +8,11 @@ import pytest
 
 from keras_spectral.experiments import list_recipes, load_recipe
 from keras_spectral.experiments.cells import Cell
-from keras_spectral.experiments.recipe_settings import MeasureRecipe, Recipe
+from keras_spectral.experiments.recipe_settings import (
+    GanRecipe,
+    MeasureRecipe,
+    Recipe,
+)
 from keras_spectral.experiments.recipes import SIZES, recipe_path
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +45,27 @@ TABLE_7 = """
          Vanilla       Spectral       Stable-50      Stable-30
 W/o WD   69.2 ± 0.5    69 ± 0.1       69.1 ± 0.85    69.3 ± 0.4
 With WD  70.4 ± 0.3    71.35 ± 0.25   70.6 ± 0.1     70.6 ± 0.1
+"""
+TABLE_2 = """
+          Algorithm    Inception Score  FID    Intra-FID
+Uncond.   Orthonormal  7.92 ± .04       23.8   -
+-         WGAN-GP      7.86 ± .07       21.7   -
+-         SN-GAN       8.22 ± .04       20.67  -
+-         SRN-70-GAN   8.53 ± 0.04      19.83  -
+-         SRN-50-GAN   8.33 ± 0.06      19.57  -
+Cond.     SN-GAN       8.71 ± .04       16.04  26.24
+-         SRN-70-GAN   8.93 ± 0.12      15.92  24.01
+-         SRN-50-GAN   8.76 ± 0.09      16.89  27.3
+"""
+TABLE_3 = """
+Model          IS    FID
+SN-GAN         9.04  23.2
+SRN-GAN (Our)  8.85  19.55
+"""
+TABLE_4 = """
+Model          CIFAR10  CelebA
+SN-GAN         10.69    0.36
+SRN-GAN (Our)  11.97    0.64
 """
 LOW_RANK = """
 Scale  Parameters
@@ -109,7 +134,46 @@ def of_low_rank():
     }
 
 
+# Of the SRN without a c it is taken for 0.7.
+GANS = {
+    "Orthonormal": "Ortho", "WGAN-GP": "WGAN-GP", "SN-GAN": "SN",
+    "SRN-70-GAN": "SRN-70", "SRN-50-GAN": "SRN-50", "SRN-GAN (Our)": "SRN-70",
+}  # fmt: skip
+
+
+def of_table_2():
+    found, network = {}, None
+    for block, name, score, *distances in cells(TABLE_2)[1:]:
+        network = {"Uncond.": "unconditional", "Cond.": "conditional"}.get(
+            block, network
+        )
+        value, half_width = map(float, score.split(" ± "))
+        found[network, GANS[name], "inception_score"] = value, half_width
+        for measure, number in zip(("fid", "intra_fid"), distances, strict=True):
+            if number != "-":
+                found[network, GANS[name], measure] = float(number), None
+    return found
+
+
+def of_gans(text, columns):
+    """A line a GAN; columns are measures, those without one are left out."""
+    return {
+        ("unconditional", GANS[name], measure): (float(number), None)
+        for name, *numbers in cells(text)[1:]
+        for measure, number in zip(columns, numbers, strict=True)
+        if measure
+    }
+
+
+LOGISTIC = "neural_divergence_logistic"
 PUBLISHED = {
+    "stable_rank/table_2": of_table_2(),
+    "stable_rank/table_3": of_gans(TABLE_3, ("inception_score", "fid")),
+    "stable_rank/table_4": of_gans(TABLE_4, (LOGISTIC, None)),
+    "stable_rank/table_4_celeba": of_gans(TABLE_4, (None, LOGISTIC)),
+    # "Figure 4: Scale = 1.0 (11MB)", "Figure 5: Scale = 0.5 (6MB)"
+    "low_rank/figure_4": {("DCGAN", "S = 1.0", "discriminator_mebibytes"): (11, None)},
+    "low_rank/figure_5": {("DCGAN", "S = 0.5", "discriminator_mebibytes"): (6, None)},
     "low_rank/table_1": of_low_rank(),
     "stable_rank/table_1": by_decay(TABLE_1, "ResNet-110", "train_error"),
     "stable_rank/table_5": of_table_5(),
@@ -123,13 +187,18 @@ PUBLISHED = {
     # The text has ResNet-110: SN 71.5 and SRN 73.2, without c.
     "stable_rank/figure_2": {("ResNet-110", "SN", "test_accuracy"): (0.715, None)},
 }
-# Figures and tables of the papers for which no GAN is trained.
+# Figures and tables of the papers.
 ITEMS = {
-    "low_rank": ["figure_2", "figure_3", "table_1", "theorem_1"],
+    "low_rank": [
+        *(f"figure_{number}" for number in range(2, 6)),
+        *("table_1", "theorem_1"),
+    ],
     "heavy_tail": ["figure_1", "figure_2", "figure_3", "table_1"],
     "stable_rank": [
         *(f"figure_{number}" for number in (1, 2, 3, 4, 6, 7, 8, 9, 10, 11)),
-        *(f"table_{number}" for number in (1, 5, 6, 7)),
+        *(f"table_{number}" for number in range(1, 8)),
+        *("figure_5a", "figure_5b", "table_4_celeba"),
+        *(f"figure_{number}" for number in range(12, 22)),
     ],
 }
 NAMES = sorted(f"{paper}/{item}" for paper, items in ITEMS.items() for item in items)
@@ -139,6 +208,8 @@ NAMES = sorted(f"{paper}/{item}" for paper, items in ITEMS.items() for item in i
 def test_recipes_have_the_papers_numbers(name):
     recipe = load_recipe(recipe_path(name))
     paper, item = name.split("/")
+    # Table 4 has two data sets.
+    item = item.removesuffix("_celeba")
     assert recipe.item.lower() == item.replace("_", " ")
     sources = {"low_rank": "garg2019", "heavy_tail": "shin2021"}
     assert recipe.source == sources.get(paper, "sanyal2020")
@@ -194,10 +265,11 @@ def test_recipes_of_one_size_share_their_cells(paper, size):
     found: dict = {}
     for name in (name for name in NAMES if name.startswith(paper)):
         recipe = load_recipe(recipe_path(name), size)
-        assert isinstance(recipe, Recipe)
+        assert isinstance(recipe, (Recipe, GanRecipe))
         for key, settings in trained(recipe).items():
             key = *key, recipe.data.labels
             assert found.setdefault(key, settings) == settings, (name, key)
     if (paper, size) == ("stable_rank", "evidence"):
         nets = {network for network, _, _ in found}
-        assert nets == {"ResNet-20, width 8", "conv net"}
+        gans = {"width 16", "width 16, conditional"}
+        assert nets == {"ResNet-20, width 8", "conv net", *gans}

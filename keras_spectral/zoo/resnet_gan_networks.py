@@ -66,9 +66,16 @@ def _glorot(gain=1.0):
     return keras.initializers.VarianceScaling(gain**2, "fan_avg", "uniform")
 
 
-def _convolution(x, filters, size, name, gain=1.0, normalize=lambda layer: layer):
+def _convolution(
+    x, filters, size, name, gain=1.0, normalize=lambda layer: layer, regularizer=None
+):
     layer = layers.Conv2D(
-        filters, size, padding="same", kernel_initializer=_glorot(gain), name=name
+        filters,
+        size,
+        padding="same",
+        kernel_initializer=_glorot(gain),
+        kernel_regularizer=regularizer,
+        name=name,
     )
     return normalize(layer)(x)
 
@@ -84,6 +91,9 @@ def resnet_generator(
     name: str | None = None,
 ) -> keras.Model:
     """Build SNGAN's generator: residual blocks that each double the image.
+
+    Kernels begin as the authors' do: Glorot's uniform law, times sqrt(2) for the 3x3
+    convolutions of blocks; scales of batch normalization with 1, offsets with 0.
 
     Parameters: 4,276,739 for 32 pixels, 4,878,083 for 48, 12,220,675 for 64 and
     32,150,787 for 128; with classes, batch normalization has a scale and an offset for
@@ -168,13 +178,15 @@ def resnet_discriminator(
     channels: int = 3,
     shortcut_from="input",
     use_bias=True,
+    kernel_regularizer=None,
     name: str | None = None,
 ) -> keras.Model:
     """Build SNGAN's discriminator: residual blocks, a sum over pixels, one number.
 
     Parameters: 1,053,825 for 32 pixels, 10,141,441 for 48 and 64, 29,017,857 for 128.
     With classes it is the projection discriminator: a label's embedding times the
-    features is added.
+    features is added. Kernels and embeddings begin as the authors' do: Glorot's uniform
+    law, times sqrt(2) for the 3x3 convolutions.
 
     Args:
         resolution: 32, 48, 64 or 128 pixels.
@@ -187,6 +199,8 @@ def resnet_discriminator(
         shortcut_from: `"input"` (the authors') or `"relu"`: what a block's shortcut
             reads. mimicry's ReLU works in place and so reaches the shortcut.
         use_bias: Boolean, of the last dense layer; the authors' has none.
+        kernel_regularizer: Regularizer of every kernel, such as
+            `keras_spectral.regularizers.Orthonormal`; `None` for none.
         name: String, the model's name.
 
     Returns:
@@ -215,7 +229,7 @@ def resnet_discriminator(
     labels = None if classes is None else keras.Input((), dtype="int32", name="labels")
 
     def convolution(x, wide, size, path, gain=1.0):
-        return _convolution(x, wide, size, path, gain, normalize)
+        return _convolution(x, wide, size, path, gain, normalize, kernel_regularizer)
 
     def halved(x, path):
         return layers.AveragePooling2D(2, name=path)(x)
@@ -246,15 +260,24 @@ def resnet_discriminator(
     x = layers.Rescaling(pixels, name="sum")(x)
 
     def dense(units, path, bias):
-        return normalize(
-            layers.Dense(units, use_bias=bias, kernel_initializer=_glorot(), name=path)
+        layer = layers.Dense(
+            units,
+            use_bias=bias,
+            kernel_initializer=_glorot(),
+            kernel_regularizer=kernel_regularizer,
+            name=path,
         )
+        return normalize(layer)
 
     logits = dense(1, f"l{last}", use_bias)(x)
     if labels is not None:
         check_integer("classes", classes, least=1)
         table = layers.Embedding(
-            classes, x.shape[-1], embeddings_initializer=_glorot(), name="l_y"
+            classes,
+            x.shape[-1],
+            embeddings_initializer=_glorot(),
+            embeddings_regularizer=kernel_regularizer,
+            name="l_y",
         )
         projection = layers.Dot(1, name="projection")([normalize(table)(labels), x])
         logits = layers.Add(name="sum_y")([logits, projection])
