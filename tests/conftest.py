@@ -3,9 +3,6 @@
 import gc
 import os
 
-# A collection goes through a million objects; it was 7 % of all time.
-gc.set_threshold(7000, 10, 10)
-
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # With `-n 2` two processes share the cores: more threads in each would spin. Read when
 # the libraries load, and by the programs that tests start.
@@ -18,6 +15,9 @@ import numpy as np
 import pytest
 
 BACKEND = keras.backend.backend()
+
+# A collection goes through a million objects; it was 7 % of all time.
+gc.set_threshold(7000, 10, 10)
 
 if BACKEND == "tensorflow":
     import tensorflow as tf

@@ -2,8 +2,8 @@
 
     python -m tests.gan.smoke
 
-google-research, towards_gan_benchmarks: after 100 steps the value lies in [4, 7]. Theirs
-is of 100 batches; of these ten the error is some 0.05.
+google-research, towards_gan_benchmarks: after 100 steps the value lies in [4, 7].
+Theirs is of 100 batches; of these ten the error is some 0.05.
 """
 
 import numpy as np
