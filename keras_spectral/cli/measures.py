@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from keras_spectral.cli.checkpoints import AsJson, Entry, Model
+from keras_spectral.cli.checkpoints import AsJson, Entry, Model, known_data
 from keras_spectral.printable import printable
 from keras_spectral.terminal import Console
 
@@ -34,7 +34,14 @@ def analyze(
     ] = None,
     as_json: AsJson = False,
 ):
-    """Measure spectra and power laws of all matrices. No architecture is needed."""
+    """Measure spectra and power laws of all matrices.
+
+    No architecture is needed.
+
+    Examples:
+        keras-spectral analyze model.safetensors
+        keras-spectral analyze net.pth --output analysis --workers 4
+    """
     if output is not None:
         from keras_spectral.files import output_folder
 
@@ -98,7 +105,8 @@ def certify(
     data: Annotated[
         str,
         typer.Option(
-            help="Test data: digits, fashion_mnist ..., an .npz file, a folder."
+            help="Test data: digits, fashion_mnist ..., an .npz file, a folder.",
+            autocompletion=known_data,
         ),
     ],
     model: Model = None,
@@ -126,7 +134,15 @@ def certify(
     ] = None,
     as_json: AsJson = False,
 ):
-    """Certify a classifier: its accuracy within balls around the test images."""
+    """Certify a classifier's accuracy within balls.
+
+    An image counts where no change within the radius can change the answer.
+
+    Examples:
+        keras-spectral certify net.keras --data digits
+        keras-spectral certify net.keras --data cifar10 --radii 36/255,1 \
+            --method local --samples 100
+    """
     sizes = _radii(radii)
     console = Console(stderr=as_json)
     from keras_spectral.experiments.inputs import load_model, start_keras, test_data
@@ -134,7 +150,8 @@ def certify(
     start_keras(console)
     from keras_spectral import measures
 
-    network = load_model(source, model)
+    with console.status("Reading the network ..."):
+        network = load_model(source, model)
     test = test_data(data, network).test[:samples]
     if pixel_scale is None:
         pixel_scale = 2.0 if test.images.dtype == "uint8" else 1.0
