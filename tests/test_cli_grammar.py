@@ -13,6 +13,7 @@ import typer
 
 from keras_spectral import data, zoo
 from keras_spectral.cli import app, compression, verbs
+from keras_spectral.compression.heavy_tail import RULES
 from keras_spectral.results import Rows
 from keras_spectral.terminal import Console
 from tests.test_cli import WEIGHTS, run
@@ -78,6 +79,7 @@ def test_python_m_and_completion_load_no_keras():
         ("", VERBS),
         ("convert --model resnet20_c", ["resnet20_cifar10", "resnet20_cifar100"]),
         ("certify --data ", list(data.names())),
+        ("compress --rule ", list(RULES)),
     ):
         done = python(
             ["-c", code],

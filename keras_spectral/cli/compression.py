@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from keras_spectral.cli.checkpoints import AsJson, Data, Model, known_data
+from keras_spectral.cli.verbs import among
 from keras_spectral.experiments.inputs import (
     evaluator,
     load_model,
@@ -50,18 +51,27 @@ def compress(
     ] = None,
     rule: Annotated[
         str | None,
-        typer.Option(help="magnitude or signed. Default: the best of the table."),
+        typer.Option(
+            help="magnitude or signed. Default: the best of the table.",
+            autocompletion=among("magnitude", "signed"),
+        ),
     ] = None,
     replacement: Annotated[
         str | None,
-        typer.Option(help="gaussian, matched or zero. Default: the best of the table."),
+        typer.Option(
+            help="gaussian, matched or zero. Default: the best of the table.",
+            autocompletion=among("gaussian", "matched", "zero"),
+        ),
     ] = None,
     deviations: Annotated[
         float, typer.Option(help="Threshold in standard deviations of a kernel.")
     ] = 1.0,
     values: Annotated[
         str,
-        typer.Option(help="Type of stored values: int8, float16, bfloat16, float32."),
+        typer.Option(
+            help="Type of stored values: int8, float16, bfloat16, float32.",
+            autocompletion=among("int8", "float16", "bfloat16", "float32"),
+        ),
     ] = "int8",
     rank_ratio: Annotated[
         float | None,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from keras_spectral.cli.checkpoints import AsJson, Entry, Model, known_data
+from keras_spectral.cli.verbs import among
 from keras_spectral.printable import printable
 from keras_spectral.terminal import Console
 
@@ -16,14 +17,19 @@ def analyze(
     file: Annotated[Path, typer.Argument(help="Any checkpoint.")],
     entry: Entry = None,
     layout: Annotated[
-        str, typer.Option(help="Where filters are: torch, keras or auto.")
+        str,
+        typer.Option(
+            help="Where filters are: torch, keras or auto.",
+            autocompletion=among("torch", "keras", "auto"),
+        ),
     ] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the shuffled control.")] = 0,
     convolution: Annotated[
         str,
         typer.Option(
             help="Eigenvalues of convolutions: reshaped (the flattened kernel) or "
-            "slices (one matrix a pixel, pooled as WeightWatcher does)."
+            "slices (one matrix a pixel, pooled as WeightWatcher does).",
+            autocompletion=among("reshaped", "slices"),
         ),
     ] = "reshaped",
     workers: Annotated[
@@ -126,7 +132,8 @@ def certify(
         str,
         typer.Option(
             help="How the network is bounded: merged, product, or local: on a ball of "
-            "each radius around each image, which takes seconds a ball."
+            "each radius around each image, which takes seconds a ball.",
+            autocompletion=among("merged", "product", "local"),
         ),
     ] = "merged",
     samples: Annotated[

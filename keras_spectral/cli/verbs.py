@@ -54,6 +54,23 @@ def verb(function):
     return command
 
 
+def among(*choices):
+    """Return what completes an option that has few values.
+
+    Args:
+        *choices: Strings.
+
+    Example:
+    >>> among("magnitude", "signed")("s")
+    ['signed']
+    """
+
+    def begun(incomplete: str):
+        return [choice for choice in choices if choice.startswith(incomplete)]
+
+    return begun
+
+
 def text(function):
     """Return the help of a verb and, below its options, the examples.
 
