@@ -1,6 +1,7 @@
 """What commands and experiments print to."""
 
 import contextlib
+import contextvars
 
 import rich.console
 import rich.text
@@ -9,6 +10,25 @@ from keras_spectral.printable import printable
 
 # Lists of names, such as of layers that could not be checked, are as long.
 _LINE = 1000
+_quiet = contextvars.ContextVar("quiet", default=False)
+
+
+@contextlib.contextmanager
+def quieted(quiet=True):
+    """Let every `Console` that is made in the body print nothing.
+
+    Args:
+        quiet: Boolean; with `False` all is as it was.
+
+    Example:
+    >>> with quieted():
+    ...     Console().print("not to be seen")
+    """
+    before = _quiet.set(quiet or _quiet.get())
+    try:
+        yield
+    finally:
+        _quiet.reset(before)
 
 
 class Console(rich.console.Console):
@@ -27,7 +47,8 @@ class Console(rich.console.Console):
     """
 
     def __init__(self, **options):
-        super().__init__(markup=False, emoji=False, **options)
+        quiet = options.pop("quiet", False) or _quiet.get()
+        super().__init__(markup=False, emoji=False, quiet=quiet, **options)
 
     def render_str(self, text, **options) -> rich.text.Text:
         """Return a string as it is shown; `rich` asks for each, cells too."""
@@ -54,7 +75,7 @@ def progress_bar(description, total=None, shown=True):
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    hidden = not (shown and console.is_terminal)
+    hidden = console.quiet or not (shown and console.is_terminal)
     with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task(printable(description, _LINE), total=total)
         yield lambda: bar.advance(task)

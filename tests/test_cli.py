@@ -67,7 +67,7 @@ def test_convert_takes_a_part_and_leaves_keys_out(tmp_path, capfd):
     arguments += ["--output", output]
     assert run(*arguments) == 1
     error = capfd.readouterr().err
-    assert "`prefix`" in error and "`ignore`" in error
+    assert "`--prefix`" in error and "`--ignore`" in error
     arguments += ["--prefix", "encoder.", "--ignore", "position*"]
     # The second time its own card is there.
     for more in ([], ["--ignore", "output.*"]):
@@ -262,11 +262,20 @@ def folder(tmp_path, monkeypatch):
             )
             for name in ("mine", "folder", "link")
         ),
-        (bad_convert() + ["--prefix", "net."], "no keys under `prefix`"),
+        (bad_convert() + ["--prefix", "net."], "no keys under `--prefix`"),
         (bad_convert() + ["--ignore", "haed.*"], "'haed.*', which match none"),
-        (["verify", "net.pth", "net.pth", "--tolerance", "-1"], "`tolerance` must be"),
-        (["verify", "net.pth", "net.pth", "--tolerance", "nan"], "`tolerance` must be"),
-        (["verify", "net.pth", "net.pth", "--tolerance", "inf"], "`tolerance` must be"),
+        (
+            ["verify", "net.pth", "net.pth", "--tolerance", "-1"],
+            "`--tolerance` must be",
+        ),
+        (
+            ["verify", "net.pth", "net.pth", "--tolerance", "nan"],
+            "`--tolerance` must be",
+        ),
+        (
+            ["verify", "net.pth", "net.pth", "--tolerance", "inf"],
+            "`--tolerance` must be",
+        ),
         (["convert", "net.pth", "--output", "out.keras"], "`--model` must name"),
         (
             ["export", "rms.keras", "--output", "out.safetensors"],

@@ -1,5 +1,5 @@
 """The command line, `keras-spectral VERB`; nothing else of the package imports it."""
 
-from keras_spectral.cli.app import app, main
+from keras_spectral.cli.entry import main
 
-__all__ = ["app", "main"]
+__all__ = ["main"]

@@ -1,7 +1,7 @@
-"""The command line: `keras-spectral demo`, `inspect`, `convert`, `compress` ...
+"""The verbs of the command line, and how a run of one ends.
 
 Keras and its backend take seconds to import, so every command imports what it
-needs itself; `--help` loads none of it.
+needs itself; `--help` and completion load none of it.
 """
 
 import contextlib
@@ -19,13 +19,24 @@ from keras_spectral.cli import (
     gan,
     measures,
     streams,
+    verbs,
 )
 from keras_spectral.convert.files.errors import MismatchError, UnsafeCheckpointError
+from keras_spectral.interrupts import interrupts_heeded
 from keras_spectral.printable import printable
 
 # What a message of ours may hold of a file, and words around it.
 _MESSAGE = 1000
 _UsageError = typer.BadParameter.__base__
+# In the order of use.
+GROUPS = {
+    "The first minute": [experiments.demo],
+    "Checkpoints": checkpoints.COMMANDS,
+    "Measures": measures.COMMANDS,
+    "Compression": compression.COMMANDS,
+    "GANs": gan.COMMANDS,
+    "Experiments": experiments.COMMANDS,
+}
 
 
 @contextlib.contextmanager
@@ -47,21 +58,32 @@ class _Group(typer.core.TyperGroup):
             return super().parse_args(context, arguments)
 
     def invoke(self, context):
-        with _printable_usage():
-            return super().invoke(context)
+        try:
+            with _printable_usage(), interrupts_heeded() as check:
+                result = super().invoke(context)
+                check()
+                return result
+        except KeyboardInterrupt:  # typer has a word and a code of its own.
+            streams.interrupted()
 
 
 app = typer.Typer(
     cls=_Group,
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Control, measure and compress the singular values of a network's weights.",
+    epilog="`keras-spectral VERB --help` has examples of each.",
 )
+VERBS = {}
 
-for group in (checkpoints, measures, compression, gan, experiments):
-    for command in group.COMMANDS:
-        app.command()(command)
+for panel, functions in GROUPS.items():
+    for function in functions:
+        name = function.__name__.replace("_", "-")
+        VERBS[name] = function
+        app.command(name, rich_help_panel=panel, **verbs.text(function))(
+            verbs.verb(function)
+        )
 
 
 def _version(requested: bool):
@@ -73,24 +95,21 @@ def _version(requested: bool):
 @app.callback()
 def options(
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error.")
+        bool,
+        typer.Option("--debug", help="Show the traceback of an error, of any verb."),
     ] = False,
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_version, is_eager=True),
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ):
     """Control, measure and compress the singular values of a network's weights."""
 
 
-def main(arguments=None):
-    """Run the command line.
-
-    Errors that a user can mend are one line on stderr, or the traceback with `--debug`,
-    which may stand anywhere. The exit code is 0 if all went well, 1 for a checkpoint
-    that does not match (in a sweep: for any row that failed), 2 for one that cannot be
-    read, for wrong arguments and for what cannot be written or printed, 3 for one that
-    is refused as unsafe, 130 for Ctrl-C.
+def run(arguments=None):
+    """Run a verb and end the process, as `keras_spectral.cli.main` says.
 
     Args:
         arguments: Optional list of strings; default `sys.argv[1:]`.
@@ -98,23 +117,20 @@ def main(arguments=None):
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
-    with streams.usable() as lost:
+    with streams.usable():
         try:
             try:
-                app(arguments)
+                app(arguments, prog_name="keras-spectral")
             finally:
                 sys.stdout.flush()  # A full disk may tell only now.
-        except BrokenPipeError:
-            raise SystemExit(2) from None
         except (ValueError, OSError, ImportError) as error:
             if debug:
                 raise
-            streams.tell(printable(" ".join(str(error).split()), _MESSAGE))
+            message = " ".join(str(error).split())
+            if arguments and arguments[0] in VERBS:
+                message = verbs.in_options(message, VERBS[arguments[0]])
+            streams.tell(printable(message, _MESSAGE))
             raise SystemExit(_exit_code(error)) from None
-        except SystemExit:
-            if lost():
-                raise SystemExit(2) from None
-            raise
 
 
 def _exit_code(error):

@@ -1,4 +1,4 @@
-"""The commands that treat checkpoints: inspect, convert, export and verify."""
+"""The commands that treat checkpoints: inspect, convert, verify and export."""
 
 import json
 import math
@@ -10,6 +10,7 @@ from rich.table import Table
 
 from keras_spectral.experiments.inputs import (
     evaluator,
+    fitting_models,
     load_keras,
     load_model,
     start_keras,
@@ -18,15 +19,34 @@ from keras_spectral.experiments.inputs import (
 from keras_spectral.printable import printable
 from keras_spectral.terminal import Console
 
+
+def known_models(incomplete: str):
+    """Return the architectures that begin so, for a shell to complete."""
+    from keras_spectral.zoo import registry
+
+    return [name for name in registry.list_models() if name.startswith(incomplete)]
+
+
+def known_data(incomplete: str):
+    """Return the data sets that begin so, for a shell to complete."""
+    from keras_spectral import data
+
+    return [name for name in data.names() if name.startswith(incomplete)]
+
+
 Model = Annotated[
     str | None,
-    typer.Option(help="Architecture of a PyTorch file, such as resnet20_cifar10."),
+    typer.Option(
+        help="Architecture of a PyTorch file, such as resnet20_cifar10.",
+        autocompletion=known_models,
+    ),
 ]
 Data = Annotated[
     str | None,
     typer.Option(
         help="Test data: `digits`, `fashion_mnist` ..., an .npz file with arrays x and "
-        "y, or a folder of images."
+        "y, or a folder of images.",
+        autocompletion=known_data,
     ),
 ]
 Entry = Annotated[
@@ -44,7 +64,14 @@ def inspect(
     entry: Entry = None,
     as_json: AsJson = False,
 ):
-    """Say what is in a checkpoint. Nothing in it is executed, no model is built."""
+    """Say what is in a checkpoint.
+
+    Nothing in it is executed, and no model is built.
+
+    Examples:
+        keras-spectral inspect resnet20.pth
+        keras-spectral inspect checkpoint.tar --entry model_ema --json
+    """
     from keras_spectral import convert
 
     state = convert.read_checkpoint(file, entry)
@@ -89,25 +116,14 @@ def _described(state, file):
     names = {key: [] for key in shapes if key not in aliases}
     for alias, key in aliases.items():
         names[key].append(alias)
-    # Tied weights count once.
-    sizes = {
-        key: math.prod(shape)
-        for key, shape in folded.shapes.items()
-        if key not in folded.aliases
-    }
-    statistics = ("running_mean", "running_var", "num_batches_tracked", "mask")
-    trained = sum(
-        sizes.get(theirs, 0)
-        for key, theirs in plain.items()
-        if not key.endswith(statistics)
-    )
+    fitting, trained = fitting_models(state)
     return {
         "file": str(file),
         "container": state.container,
         "notes": notes,
         "dialect": dialects.guess(plain),
         "spectral_normalization": sorted({k.flavour.name for k in spectral.values()}),
-        "architectures": _architectures(trained),
+        "architectures": fitting,
         "numbers": sum(math.prod(shapes[key]) for key in names),
         "trained": trained,
         "bytes": sum(nbytes[key] for key in names),
@@ -122,17 +138,6 @@ def _described(state, file):
             for key, others in names.items()
         ],
     }
-
-
-def _architectures(trained):
-    """Return the registered names with this number of trained parameters."""
-    from keras_spectral.zoo import registry
-
-    return [
-        name
-        for name in registry.list_models()
-        if registry.entry(name)["parameters"] == trained
-    ]
 
 
 def convert(
@@ -155,7 +160,16 @@ def convert(
     data: Data = None,
     as_json: AsJson = False,
 ):
-    """Carry the weights of a PyTorch file into a Keras model, and verify it."""
+    """Carry a PyTorch file's weights into Keras, verified.
+
+    Every tensor is used once or told of, and the network is compared with a float64
+    reference of PyTorch's layers. What was done stands in a card beside the model.
+
+    Examples:
+        keras-spectral convert net.pth --model resnet20_cifar10 --output net.keras
+        keras-spectral convert net.pth --model resnet20_digits --output net.keras \
+            --data digits
+    """
     from keras_spectral.convert.cards import card_path
 
     _writable(output, (".keras",))
@@ -165,22 +179,24 @@ def convert(
             f"Received: --output={output}. Choose another name."
         )
     card_path(output)
-    console = Console(quiet=as_json)
+    console = Console(stderr=as_json)
     start_keras(console)
     from keras_spectral import convert as converter
 
-    network = load_model(
-        source,
-        model,
-        dialect=dialect,
-        entry=entry,
-        verify=verify,
-        prefix=prefix,
-        ignore=ignore or (),
-    )
+    with console.status("Carrying the weights over ..."):
+        network = load_model(
+            source,
+            model,
+            dialect=dialect,
+            entry=entry,
+            verify=verify,
+            prefix=prefix,
+            ignore=ignore or (),
+        )
     card = converter.provenance(network)
     if data is not None:
-        accuracy = evaluator(test_data(data, network))(network)
+        with console.status(f"Running it on {data} ..."):
+            accuracy = evaluator(test_data(data, network))(network)
         card["accuracy"] = {data: accuracy}
         console.print(f"Accuracy on {data}: {accuracy:.4f}")
     beside = converter.save_model(network, output)
@@ -227,6 +243,52 @@ def _by_reason(why):
     return found
 
 
+def verify(
+    a: Annotated[Path, typer.Argument(help="A checkpoint or a .keras model.")],
+    b: Annotated[Path, typer.Argument(help="Another one.")],
+    tolerance: Annotated[
+        float, typer.Option(help="Relative error to accept; 0 asks for equal bits.")
+    ] = 0.0,
+    dialect: Dialect = "auto",
+    as_json: AsJson = False,
+):
+    """Compare two checkpoints tensor by tensor.
+
+    The exit code is 1 if they differ.
+
+    Examples:
+        keras-spectral verify net.pth net.keras
+        keras-spectral verify a.safetensors b.safetensors --tolerance 1e-6
+    """
+    from keras_spectral import convert as converter
+
+    console = Console(stderr=as_json)
+    if converter.is_keras_model(a) or converter.is_keras_model(b):
+        start_keras(console)
+    with console.status("Comparing ..."):
+        rows = converter.compare(a, b, tolerance, dialect)
+    different = [row for row in rows if row.status != "equal"]
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    "a": str(a),
+                    "b": str(b),
+                    "equal": not different,
+                    "tensors": rows.to_dicts(),
+                },
+                indent=2,
+            )
+        )
+    else:
+        if different:
+            console.print(type(rows)(different, title=f"{a} and {b}"))
+        count = f"{len(rows) - len(different)} of {len(rows)} tensors are equal"
+        console.print(f"{count}{'.' if not tolerance else f' to {tolerance:g}.'}")
+    if different:
+        raise typer.Exit(1)
+
+
 def export(
     source: Annotated[Path, typer.Argument(help="A .keras model.")],
     output: Annotated[
@@ -242,9 +304,14 @@ def export(
     ] = None,
     as_json: AsJson = False,
 ):
-    """Write a Keras model's weights as a PyTorch state dict."""
+    """Write a Keras model's weights as a PyTorch file.
+
+    Examples:
+        keras-spectral export net.keras --output net.safetensors
+        keras-spectral export net.keras --output net.pth --dialect torchvision
+    """
     _writable(output, (".safetensors", ".pth", ".pt"))
-    console = Console(quiet=as_json)
+    console = Console(stderr=as_json)
     start_keras(console)
     from keras_spectral import convert as converter
 
@@ -253,8 +320,9 @@ def export(
             "`source` must be a .keras model. "
             f"Received: {source}. A PyTorch file needs no export."
         )
-    network = load_keras(source)
-    state = converter.to_torch(network, output, dialect, spectral_normalization)
+    with console.status("Writing the weights ..."):
+        network = load_keras(source)
+        state = converter.to_torch(network, output, dialect, spectral_normalization)
     report = {
         "output": str(output),
         "tensors": len(state),
@@ -265,43 +333,6 @@ def export(
         return
     console.print(f"{source} -> {output}: {len(state)} tensors of {network.name}.")
     console.print(f"Fingerprint: {report['fingerprint']}")
-
-
-def verify(
-    a: Annotated[Path, typer.Argument(help="A checkpoint or a .keras model.")],
-    b: Annotated[Path, typer.Argument(help="Another one.")],
-    tolerance: Annotated[
-        float, typer.Option(help="Relative error to accept; 0 asks for equal bits.")
-    ] = 0.0,
-    dialect: Dialect = "auto",
-    as_json: AsJson = False,
-):
-    """Compare two checkpoints tensor by tensor; exit code 1 if they differ."""
-    from keras_spectral import convert as converter
-
-    console = Console(quiet=as_json)
-    if converter.is_keras_model(a) or converter.is_keras_model(b):
-        start_keras(console)
-    rows = converter.compare(a, b, tolerance, dialect)
-    different = [row for row in rows if row.status != "equal"]
-    if as_json:
-        typer.echo(
-            json.dumps(
-                {
-                    "a": str(a),
-                    "b": str(b),
-                    "equal": not different,
-                    "tensors": rows.to_dicts(),
-                },
-                indent=2,
-            )
-        )
-    elif different:
-        console.print(type(rows)(different, title=f"{a} and {b}"))
-    count = f"{len(rows) - len(different)} of {len(rows)} tensors are equal"
-    console.print(f"{count}{'.' if not tolerance else f' to {tolerance:g}.'}")
-    if different:
-        raise typer.Exit(1)
 
 
 def _writable(path, suffixes):
@@ -317,4 +348,4 @@ def _writable(path, suffixes):
     return output_file(path, "--output")
 
 
-COMMANDS = (inspect, convert, export, verify)
+COMMANDS = (inspect, convert, verify, export)

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from keras_spectral.cli.checkpoints import AsJson, Data, Model
+from keras_spectral.cli.checkpoints import AsJson, Data, Model, known_data
+from keras_spectral.cli.verbs import among
 from keras_spectral.experiments.inputs import (
     evaluator,
     load_model,
@@ -50,18 +51,27 @@ def compress(
     ] = None,
     rule: Annotated[
         str | None,
-        typer.Option(help="magnitude or signed. Default: the best of the table."),
+        typer.Option(
+            help="magnitude or signed. Default: the best of the table.",
+            autocompletion=among("magnitude", "signed"),
+        ),
     ] = None,
     replacement: Annotated[
         str | None,
-        typer.Option(help="gaussian, matched or zero. Default: the best of the table."),
+        typer.Option(
+            help="gaussian, matched or zero. Default: the best of the table.",
+            autocompletion=among("gaussian", "matched", "zero"),
+        ),
     ] = None,
     deviations: Annotated[
         float, typer.Option(help="Threshold in standard deviations of a kernel.")
     ] = 1.0,
     values: Annotated[
         str,
-        typer.Option(help="Type of stored values: int8, float16, bfloat16, float32."),
+        typer.Option(
+            help="Type of stored values: int8, float16, bfloat16, float32.",
+            autocompletion=among("int8", "float16", "bfloat16", "float32"),
+        ),
     ] = "int8",
     rank_ratio: Annotated[
         float | None,
@@ -73,13 +83,21 @@ def compress(
         Path | None,
         typer.Option(help=f"Folder for compression.json, a figure and {_FILE}."),
     ] = None,
+    as_json: AsJson = False,
 ):
-    """Make a small file of a network, and measure what that costs."""
+    """Make a small file of a network, and measure the cost.
+
+    Without --output nothing is written: the table alone tells what each rule costs.
+
+    Examples:
+        keras-spectral compress net.keras --data digits --output small
+        keras-spectral compress net.pth --model resnet20_cifar10 --layer output
+    """
     if output is not None:
         from keras_spectral.files import output_folder
 
         output_folder(output, _FILE, "compression.json", "compression.png")
-    console = Console()
+    console = Console(stderr=as_json)
     start_keras(console)
     from keras_spectral import compression, report
     from keras_spectral.compression import coding, heavy_tail
@@ -89,13 +107,15 @@ def compress(
     rules = _chosen("rule", rule, heavy_tail.RULES)
     replacements = _chosen("replacement", replacement, heavy_tail.REPLACEMENTS)
     check_choice("values", values, coding.VALUES)
-    network = load_model(source, model)
+    with console.status("Reading the network ..."):
+        network = load_model(source, model)
     evaluate = None if data is None else evaluator(test_data(data, network))
     original, where = network, layer
     if rank_ratio is not None:
-        network, factors = compression.factorize(
-            network, rank_ratio=rank_ratio, where=layer
-        )
+        with console.status("Factorizing ..."):
+            network, factors = compression.factorize(
+                network, rank_ratio=rank_ratio, where=layer
+            )
         console.print(factors)
         names = {inner.name for inner in network.layers}
         where = layer and [
@@ -118,36 +138,42 @@ def compress(
         )
     console.print(rows)
     best = _best(rows)
+    content = {
+        "replacements": rows.to_dicts(),
+        "rule": best.rule,
+        "replacement": best.replacement,
+        "deviations": deviations,
+        "values": values,
+        "rank_ratio": rank_ratio,
+    }
     if output is None:
+        if as_json:
+            typer.echo(json.dumps(content, indent=2))
         return
-    small = compression.compress(
-        network, where, best.rule, best.replacement, seed, deviations
-    )
-    stored = compression.save_compressed(small, output / _FILE, values=values)
-    dense = stored[-1] if network is original else _plain_sizes(original)
-    accuracies = [None, None]
-    if evaluate is not None:
-        loaded = compression.load_compressed(output / _FILE)
-        control = compression.round_weights(original)
-        accuracies = [evaluate(loaded), evaluate(control)]
-        report.save(report.compression_figure(rows), output / "compression.png")
-    write_json(
-        output / "compression.json",
-        {
-            "replacements": rows.to_dicts(),
-            "rule": best.rule,
-            "replacement": best.replacement,
-            "deviations": deviations,
-            "values": values,
-            "rank_ratio": rank_ratio,
-            "weights": stored.to_dicts(),
-            "bytes": stored[-1].bytes,
-            "accuracy": accuracies[0],
-            "float32_bytes": dense.float32_bytes,
-            "int8_bytes": dense.int8_bytes,
-            "int8_accuracy": accuracies[1],
-        },
-    )
+    with console.status(f"Writing {_FILE} ..."):
+        small = compression.compress(
+            network, where, best.rule, best.replacement, seed, deviations
+        )
+        stored = compression.save_compressed(small, output / _FILE, values=values)
+        dense = stored[-1] if network is original else _plain_sizes(original)
+        accuracies = [None, None]
+        if evaluate is not None:
+            loaded = compression.load_compressed(output / _FILE)
+            control = compression.round_weights(original)
+            accuracies = [evaluate(loaded), evaluate(control)]
+            report.save(report.compression_figure(rows), output / "compression.png")
+    content |= {
+        "weights": stored.to_dicts(),
+        "bytes": stored[-1].bytes,
+        "accuracy": accuracies[0],
+        "float32_bytes": dense.float32_bytes,
+        "int8_bytes": dense.int8_bytes,
+        "int8_accuracy": accuracies[1],
+    }
+    write_json(output / "compression.json", content)
+    if as_json:
+        typer.echo(json.dumps(content, indent=2))
+        return
     console.print(_sizes(best, stored[-1], dense, values, *accuracies))
     console.print(f"Results and {_FILE} are in {output.resolve()}")
 
@@ -167,7 +193,8 @@ def _progress(console, evaluate, count):
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     if evaluate is None:
-        yield None
+        with console.status("Compressing ..."):
+            yield None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -240,7 +267,8 @@ def bound(
         str,
         typer.Option(
             help="Data that the network was trained on: `digits`, `fashion_mnist` ..., "
-            "an .npz file, or a folder of images."
+            "an .npz file, or a folder of images.",
+            autocompletion=known_data,
         ),
     ],
     model: Model = None,
@@ -255,14 +283,22 @@ def bound(
     ] = 0.05,
     as_json: AsJson = False,
 ):
-    """Bound the true error of a compressed copy of a classifier."""
+    """Bound the true error of a compressed copy.
+
+    The bound is of what a classifier does on new data, by its training data alone.
+
+    Examples:
+        keras-spectral bound net.keras --data digits
+        keras-spectral bound net.keras --data digits --kept 0.1 --value-bits 3 --json
+    """
     shares = _numbers("kept", kept, float)
     widths = _numbers("value-bits", value_bits, int)
     console = Console(stderr=as_json)
     start_keras(console)
     from keras_spectral import compression
 
-    network = load_model(source, model)
+    with console.status("Reading the network ..."):
+        network = load_model(source, model)
     dataset = test_data(data, network)
     if not len(dataset.train):
         raise ValueError(

@@ -1,14 +1,13 @@
-"""The commands that run experiments: demo, sweep, recipes and run."""
+"""The commands that run experiments: demo, recipes, run and sweep."""
 
 import dataclasses
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from keras_spectral.cli import streams
 from keras_spectral.cli.checkpoints import AsJson
 from keras_spectral.experiments.inputs import start_keras
 from keras_spectral.printable import printable
@@ -31,89 +30,41 @@ def demo(
     epochs: Annotated[int, typer.Option(help="Epochs for each classifier.")] = 40,
     trials: Annotated[int, typer.Option(help="Compressions a replacement.")] = 10,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    as_json: AsJson = False,
 ):
-    """Train, import and compress on bundled data: the whole road in minutes."""
+    """The whole road on bundled data, in a minute.
+
+    Networks are trained with and without spectral layers, one is imported from PyTorch
+    and compressed; no download.
+
+    Examples:
+        keras-spectral demo
+        keras-spectral demo --epochs 5 --output /tmp/demo
+    """
     from keras_spectral.files import output_folder
 
     output_folder(output)
-    console = Console()
+    console = Console(stderr=as_json)
     start_keras(console)
     from keras_spectral.experiments import Demo
 
     try:
-        Demo(output, epochs=epochs, trials=trials, seed=seed, console=console).run()
+        demo = Demo(output, epochs=epochs, trials=trials, seed=seed, console=console)
+        results = demo.run()
     except KeyboardInterrupt:
-        _interrupted(f"what was finished so far is in {output.resolve()}")
+        streams.interrupted(f"what was finished so far is in {output.resolve()}")
+    if as_json:
+        typer.echo(json.dumps(results, indent=2))
     console.print(f"Models, results.json and demo.png are in {output.resolve()}")
 
 
-def sweep(
-    models: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Networks: names, patterns such as 'resnet*_svhn', `paper` for its "
-            "43, `all` for what is in the folder. Repeat, or separate by commas."
-        ),
-    ] = None,
-    checkpoints: Annotated[
-        Path | None,
-        typer.Option(help="Folder of weights. Default: the bundled ones."),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="Test data: a folder with cifar10.npz, cifar100.npz, svhn.npz, or "
-            "for all networks one .npz file or a name such as fashion_mnist."
-        ),
-    ] = None,
-    output: Annotated[
-        Path, typer.Option(help="Folder for rows, table.json, table.md, figure3.png.")
-    ] = Path("keras-spectral-sweep"),
-    trials: Annotated[
-        int, typer.Option(help="Compressions a rule and replacement.")
-    ] = 10,
-    seed: Annotated[int, typer.Option(help="Seed of the replacements.")] = 0,
-    workers: Workers = None,
-    scheduler: Scheduler = None,
-):
-    """Table 1 and Figure 3 over many checkpoints; a rerun goes on where it was."""
-    words = [
-        word.strip()
-        for option in models or ["all" if checkpoints else "resnet20_digits"]
-        for word in option.split(",")
-        if word.strip()
-    ]
-    from keras_spectral.files import output_folder
-
-    output_folder(output)
-    console = Console()
-    start_keras(console)
-    from keras_spectral.experiments import run_sweep
-
-    try:
-        rows = run_sweep(
-            words,
-            checkpoints,
-            output,
-            data=data,
-            trials=trials,
-            seed=seed,
-            workers=workers,
-            scheduler=scheduler,
-            console=console,
-        )
-    except KeyboardInterrupt:
-        _interrupted(
-            f"finished rows are in {output.resolve()}, and the same command goes on "
-            "from there"
-        )
-    console.print(f"Tables and figure are in {output.resolve()}", soft_wrap=True)
-    if any(row.error for row in rows):
-        raise typer.Exit(1)
-
-
 def recipes(as_json: AsJson = False):
-    """List the recipes: a figure or table of a paper each."""
+    """List the recipes: a paper's figure or table each.
+
+    Examples:
+        keras-spectral recipes
+        keras-spectral recipes --json
+    """
     from keras_spectral.experiments.recipes import (
         list_recipes,
         load_recipe,
@@ -180,12 +131,21 @@ def run(
     ] = None,
     as_json: AsJson = False,
 ):
-    """Run an experiment of a paper; a rerun goes on where it was."""
+    """Run a recipe, an experiment of a paper.
+
+    A rerun goes on where it was; the exit code is 1 if a network failed.
+
+    Examples:
+        keras-spectral run stable_rank/table_6 --small
+        keras-spectral run stable_rank/table_6 --small --show
+        keras-spectral run mine.toml --seeds 3 --set optimizer.learning_rate=0.01
+    """
     if small and evidence:
         raise ValueError(
             "`--small` and `--evidence` exclude each other. Received: both."
         )
     console = Console(stderr=as_json)
+    start_keras(console, backend=False)
     from keras_spectral.experiments import RecipeTable, run_recipe
 
     size = "small" if small else "evidence" if evidence else None
@@ -204,7 +164,7 @@ def run(
             console=console,
         )
     except KeyboardInterrupt:
-        _interrupted(
+        streams.interrupted(
             "finished epochs are kept, and the same command goes on from there"
         )
     if not isinstance(table, RecipeTable):
@@ -230,12 +190,80 @@ def run(
         raise typer.Exit(1)
 
 
-def _interrupted(where):
-    """End the process after an interrupt; everything is written by then."""
-    typer.echo(f"keras-spectral: interrupted; {printable(where)}", err=True)
-    sys.stdout.flush()
-    # The backend's own shutdown takes a second more.
-    os._exit(130)
+def sweep(
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Networks: names, patterns such as 'resnet*_svhn', `paper` for its "
+            "43, `all` for what is in the folder. Repeat, or separate by commas."
+        ),
+    ] = None,
+    checkpoints: Annotated[
+        Path | None,
+        typer.Option(help="Folder of weights. Default: the bundled ones."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Test data: a folder with cifar10.npz, cifar100.npz, svhn.npz, or "
+            "for all networks one .npz file or a name such as fashion_mnist."
+        ),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option(help="Folder for rows, table.json, table.md, figure3.png.")
+    ] = Path("keras-spectral-sweep"),
+    trials: Annotated[
+        int, typer.Option(help="Compressions a rule and replacement.")
+    ] = 10,
+    seed: Annotated[int, typer.Option(help="Seed of the replacements.")] = 0,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    as_json: AsJson = False,
+):
+    """Measure and compress many checkpoints.
+
+    Table 1 and Figure 3 of the heavy-tail paper. A rerun goes on where it was; the exit
+    code is 1 if a row failed.
+
+    Examples:
+        keras-spectral sweep --models resnet20_digits --workers 0
+        keras-spectral sweep --models paper --checkpoints weights --data images
+    """
+    words = [
+        word.strip()
+        for option in models or ["all" if checkpoints else "resnet20_digits"]
+        for word in option.split(",")
+        if word.strip()
+    ]
+    from keras_spectral.files import output_folder
+
+    output_folder(output)
+    console = Console(stderr=as_json)
+    start_keras(console)
+    from keras_spectral.experiments import run_sweep
+
+    try:
+        rows = run_sweep(
+            words,
+            checkpoints,
+            output,
+            data=data,
+            trials=trials,
+            seed=seed,
+            workers=workers,
+            scheduler=scheduler,
+            console=console,
+        )
+    except KeyboardInterrupt:
+        streams.interrupted(
+            f"finished rows are in {output.resolve()}, and the same command goes on "
+            "from there"
+        )
+    if as_json:
+        typer.echo(rows.to_json())
+    console.print(f"Tables and figure are in {output.resolve()}", soft_wrap=True)
+    if any(row.error for row in rows):
+        raise typer.Exit(1)
 
 
-COMMANDS = (demo, sweep, recipes, run)
+COMMANDS = (recipes, run, sweep)

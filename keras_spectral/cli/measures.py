@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from keras_spectral.cli.checkpoints import AsJson, Entry, Model
+from keras_spectral.cli.checkpoints import AsJson, Entry, Model, known_data
+from keras_spectral.cli.verbs import among
 from keras_spectral.printable import printable
 from keras_spectral.terminal import Console
 
@@ -16,14 +17,19 @@ def analyze(
     file: Annotated[Path, typer.Argument(help="Any checkpoint.")],
     entry: Entry = None,
     layout: Annotated[
-        str, typer.Option(help="Where filters are: torch, keras or auto.")
+        str,
+        typer.Option(
+            help="Where filters are: torch, keras or auto.",
+            autocompletion=among("torch", "keras", "auto"),
+        ),
     ] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the shuffled control.")] = 0,
     convolution: Annotated[
         str,
         typer.Option(
             help="Eigenvalues of convolutions: reshaped (the flattened kernel) or "
-            "slices (one matrix a pixel, pooled as WeightWatcher does)."
+            "slices (one matrix a pixel, pooled as WeightWatcher does).",
+            autocompletion=among("reshaped", "slices"),
         ),
     ] = "reshaped",
     workers: Annotated[
@@ -34,7 +40,14 @@ def analyze(
     ] = None,
     as_json: AsJson = False,
 ):
-    """Measure spectra and power laws of all matrices. No architecture is needed."""
+    """Measure spectra and power laws of all matrices.
+
+    No architecture is needed.
+
+    Examples:
+        keras-spectral analyze model.safetensors
+        keras-spectral analyze net.pth --output analysis --workers 4
+    """
     if output is not None:
         from keras_spectral.files import output_folder
 
@@ -98,7 +111,8 @@ def certify(
     data: Annotated[
         str,
         typer.Option(
-            help="Test data: digits, fashion_mnist ..., an .npz file, a folder."
+            help="Test data: digits, fashion_mnist ..., an .npz file, a folder.",
+            autocompletion=known_data,
         ),
     ],
     model: Model = None,
@@ -118,7 +132,8 @@ def certify(
         str,
         typer.Option(
             help="How the network is bounded: merged, product, or local: on a ball of "
-            "each radius around each image, which takes seconds a ball."
+            "each radius around each image, which takes seconds a ball.",
+            autocompletion=among("merged", "product", "local"),
         ),
     ] = "merged",
     samples: Annotated[
@@ -126,7 +141,15 @@ def certify(
     ] = None,
     as_json: AsJson = False,
 ):
-    """Certify a classifier: its accuracy within balls around the test images."""
+    """Certify a classifier's accuracy within balls.
+
+    An image counts where no change within the radius can change the answer.
+
+    Examples:
+        keras-spectral certify net.keras --data digits
+        keras-spectral certify net.keras --data cifar10 --radii 36/255,1 \
+            --method local --samples 100
+    """
     sizes = _radii(radii)
     console = Console(stderr=as_json)
     from keras_spectral.experiments.inputs import load_model, start_keras, test_data
@@ -134,7 +157,8 @@ def certify(
     start_keras(console)
     from keras_spectral import measures
 
-    network = load_model(source, model)
+    with console.status("Reading the network ..."):
+        network = load_model(source, model)
     test = test_data(data, network).test[:samples]
     if pixel_scale is None:
         pixel_scale = 2.0 if test.images.dtype == "uint8" else 1.0

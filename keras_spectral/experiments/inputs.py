@@ -1,9 +1,14 @@
 """What experiments and commands begin with: Keras, a model, test data."""
 
 import contextlib
+import math
 import os
 import sys
 import tempfile
+
+from keras_spectral.interrupts import interrupts_heeded
+
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked", "mask")
 
 
 @contextlib.contextmanager
@@ -15,7 +20,7 @@ def _native_messages_kept():
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:  # Of an interrupt it is no reason.
             os.dup2(saved, 2)
             held.seek(0)
             sys.stderr.write(held.read().decode(errors="replace"))
@@ -25,16 +30,28 @@ def _native_messages_kept():
             os.close(saved)
 
 
-def start_keras(console):
-    """Import Keras and start its backend, with a word on why it takes time."""
+def start_keras(console, backend=True):
+    """Import Keras and start its backend, with a word on why it takes time.
+
+    Args:
+        console: A `Console`.
+        backend: Boolean; `False` leaves to others which devices it finds.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with console.status("Starting Keras ..."), _native_messages_kept():
+    with (
+        console.status("Starting Keras ..."),
+        _native_messages_kept(),
+        interrupts_heeded() as check,
+    ):
         import keras
 
         import keras_spectral.layers  # noqa: F401  (registers the layers)
 
-        # The first operation is what looks for devices.
-        keras.ops.zeros(())
+        if backend:
+            # The first operation is what looks for devices.
+            keras.ops.zeros(())
+        # Of what libraries do as they are imported, some swallow an interrupt.
+        check()
 
 
 def load_keras(source, name=None):
@@ -71,12 +88,48 @@ def load_model(source, name, **arguments):
         return load_keras(source, name)
     if name is None:
         # An unreadable file is the first thing to say.
-        convert.read_checkpoint(source, arguments.get("entry"))
+        state = convert.read_checkpoint(source, arguments.get("entry"))
+        fitting, count = fitting_models(state)
+        hint = (
+            f"Of its size: {', '.join(fitting)}."
+            if fitting
+            else f"None of the registered ones has its {count:,} parameters: build the "
+            "model in Python and call keras_spectral.convert.from_torch(file, model)."
+        )
         raise ValueError(
             "`--model` must name the architecture of a PyTorch checkpoint. "
-            f"Received: no --model for {source}. Known: " + ", ".join(zoo.list_models())
+            f"Received: no --model for {source}. {hint}"
         )
     return convert.from_torch(source, name, **arguments)
+
+
+def fitting_models(state):
+    """Return the registered names with as many trained parameters as a state dict.
+
+    Args:
+        state: A `keras_spectral.convert.StateDict`; its arrays are not read.
+
+    Returns:
+        Tuple (list of names, the number of parameters).
+    """
+    from keras_spectral.convert import spectral_state, weight_normalization
+    from keras_spectral.zoo import registry
+
+    folded, _ = weight_normalization.folded(state)
+    plain, _ = spectral_state.parse(folded)
+    # Tied weights count once.
+    sizes = {
+        key: math.prod(shape)
+        for key, shape in folded.shapes.items()
+        if key not in folded.aliases
+    }
+    count = sum(
+        sizes.get(theirs, 0)
+        for key, theirs in plain.items()
+        if not key.endswith(_STATISTICS)
+    )
+    names = registry.list_models()
+    return [x for x in names if registry.entry(x)["parameters"] == count], count
 
 
 def test_data(name, model, directory=None):

@@ -14,6 +14,9 @@ from keras_spectral.models.slots import (
 )
 from keras_spectral.models.views import MatrixView
 
+# Of names that a model has, what an error lists.
+_NAMES = 30
+
 
 @dataclass(frozen=True)
 class Weight:
@@ -188,11 +191,19 @@ def unknown_name(model, name, known, left_out=()):
                 f"Received: {name!r}, a {left.kind}: {left.reason}."
             )
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"Did you mean {' or '.join(near)}?" if near else "It has no such layers."
+    hint = f"Did you mean {' or '.join(near)}?" if near else _known_names(known)
     return ValueError(
         f"`where` must name kernels of '{model.name}', or layers with kernels. "
         f"Received: {name!r}. {hint}"
     )
+
+
+def _known_names(known):
+    """Return a sentence with the first names of many."""
+    known = list(known)
+    more = len(known) - _NAMES
+    rest = f" and {more} more" if more > 0 else ""
+    return f"It has {', '.join(known[:_NAMES])}{rest}." if known else "It has none."
 
 
 def leaf_layers(model):

@@ -37,6 +37,7 @@ KEPT = {
     "linalg/turning_backends.py:torch_functions": "functions: found twice, used alike",
     "measures/alpha_stable.py:_grid": (),
     "measures/kernel_certificates.py:_KNOWN": "a context's own",
+    "terminal.py:_quiet": "a context's own",
     "zoo/registry.py:_entries": (),
 }
 KEEPS = (

@@ -92,14 +92,17 @@ def test_a_full_stdout_is_one_line(files, line):
     assert b"No space left" in done.stderr
 
 
-def test_a_reader_that_has_gone_is_no_traceback(files):
-    """And no exit code of a mismatch."""
+def test_a_reader_that_has_gone_is_no_error(files):
+    """The exit code is the verb's own."""
     line = "keras-spectral inspect a.safetensors | true; exit ${PIPESTATUS[0]}"
     done = shell(files, line)
-    assert (done.returncode, done.stderr) == (2, b"")
+    assert (done.returncode, done.stderr) == (0, b"")
     line = "keras-spectral inspect a.safetensors --json | true; exit ${PIPESTATUS[0]}"
     done = shell(files, line)
-    assert (done.returncode, done.stderr) == (2, b"")
+    assert (done.returncode, done.stderr) == (0, b"")
+    line = "keras-spectral verify {a,b}.safetensors | true; exit ${PIPESTATUS[0]}"
+    done = shell(files, line)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 def test_a_closed_stream_gives_its_number_to_no_file(files):
