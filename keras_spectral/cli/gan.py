@@ -83,7 +83,13 @@ def evaluate_gan(
     ] = None,
     as_json: AsJson = False,
 ):
-    """Judge a GAN by metrics that are named with their protocol."""
+    """Judge a GAN by metrics that are named with their protocol.
+
+    Examples:
+        keras-spectral evaluate-gan gan.keras --data fashion_mnist
+        keras-spectral evaluate-gan gan.keras --data cifar10 \
+            --features pt_inception-2015-12-05-6726825d.pth --output evaluation
+    """
     chosen = None if metrics is None else _chosen(metrics)
     if features is None and set(chosen or ()) & set(_FEATURES):
         raise ValueError(
