@@ -186,13 +186,14 @@ def _inception_score(looked_at, names):
 def _divergence(kind):
     def compute(looked_at, names):
         probes, gan = looked_at.probes, looked_at.gan
+        size = getattr(probes, f"{kind}_batch_size")
         found = metrics.neural_divergence(
             gan.generate,
             looked_at.data.test.inputs(),
             kind,
             getattr(probes, f"{kind}_steps"),
-            batch_size=getattr(probes, f"{kind}_batch_size"),
-            evaluation_batches=probes.divergence_batches,
+            batch_size=size,
+            evaluation_samples=probes.divergence_batches * size,
         )
         return {f"neural_divergence_{kind}": found.value}
 
