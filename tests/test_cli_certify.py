@@ -74,9 +74,9 @@ def test_balls_around_the_first_images(model, capfd):
     [
         (["--radii", "a"], "`--radii` must be numbers or fractions"),
         (["--radii", "1/0"], "`--radii` must be numbers or fractions"),
-        (["--radii", "-1"], "`radii` must be a positive"),
-        (["--method", "sampled"], "`method` must be one of"),
-        (["--pixel-scale", "0"], "`pixel_scale` must be a positive"),
+        (["--radii", "-1"], "`--radii` must be a positive"),
+        (["--method", "sampled"], "`--method` must be one of"),
+        (["--pixel-scale", "0"], "`--pixel-scale` must be a positive"),
     ],
 )
 def test_mistakes_are_one_line(model, arguments, message, capfd):
