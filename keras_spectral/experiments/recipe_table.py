@@ -46,7 +46,8 @@ class ClaimRow:
     """What a run says of a claim.
 
     Args:
-        name, network, says: Strings.
+        name, network: Strings.
+        says: String, the claim and its measure.
         verdict: `"holds"` where the 95 % interval of each paired difference between
             neighbours of the claimed order is above 0, `"does not hold"` where one is
             below, else `"undecided"`.
@@ -264,4 +265,6 @@ def _claim(claim, network, cells):
         verdict = "does not hold"
     elif all(word == "holds" for word in verdicts):
         verdict = "holds"
-    return ClaimRow(claim.name, network, claim.says, verdict, "; ".join(texts))
+    # A recipe may claim the same of several measures.
+    says = f"{claim.says}: {claim.measure}"
+    return ClaimRow(claim.name, network, says, verdict, "; ".join(texts))
