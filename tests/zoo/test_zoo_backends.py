@@ -2,7 +2,6 @@
 
 import functools
 
-import keras
 import numpy as np
 import pytest
 
@@ -40,12 +39,3 @@ def test_gans_generate_everywhere(classes):
     assert images.shape == (4, 32, 32, 3) and np.abs(images).max() <= 1
     # Latents do not depend on the backend.
     np.testing.assert_allclose(gan.generate(2, seed=0), images[:2], atol=1e-5)
-
-
-def test_a_gan_trains_on_tensorflow_only(rng):
-    if keras.backend.backend() == "tensorflow":
-        pytest.skip("training is tested in tests/gan")
-    gan = zoo.sn_resnet_gan(width=8, generator_width=8)
-    gan.compile()
-    with pytest.raises(NotImplementedError, match="TensorFlow backend"):
-        gan.fit(rng.standard_normal((10, 32, 32, 3)))
