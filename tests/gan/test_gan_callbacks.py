@@ -7,7 +7,7 @@ import tensorflow as tf
 from PIL import Image
 
 import keras_spectral as ks
-from keras_spectral.gan.callbacks import SampleGrid, SampleMetrics, _grid
+from keras_spectral.gan.callbacks import SampleGrid, SampleMetrics, sample_grid
 from tests.gan.test_gan_callbacks_backends import fitted, small
 
 
@@ -32,7 +32,7 @@ def test_grids_for_tensorboard(tmp_path):
 
 def test_colours_and_large_images_stay_as_they_are(rng):
     images = rng.integers(0, 256, (5, 70, 80, 3)).astype("uint8")
-    grid = np.array(_grid(images, 4))
+    grid = np.array(sample_grid(images, 4))
     assert grid.shape == (2 * 72 + 2, 4 * 82 + 2, 3)
     np.testing.assert_array_equal(grid[74:144, 2:82], images[4])
 
