@@ -236,3 +236,16 @@ def test_a_pipeline_of_tensorflow_is_checked_on_every_backend():
     bytes_of = batches.map(lambda x: 127.5 * (x + 1))
     with pytest.raises(tf.errors.InvalidArgumentError, match="`x` must hold images"):
         list(checked(bytes_of, None, None))
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras refuses it.")
+def test_steps_per_execution_change_nothing(rng):
+    images = rng.uniform(-1, 1, (8, *SHAPE)).astype("float32")
+    weights = []
+    for steps in (1, 2):
+        keras.utils.set_random_seed(0)
+        gan = small(seed=0, ema_momentum=0.5)
+        gan.compile("sgd", "sgd", steps_per_execution=steps)
+        gan.fit(images, batch_size=2, shuffle=False, verbose=0)
+        weights.append(np.concatenate([w.ravel() for w in gan.get_weights()]))
+    np.testing.assert_array_equal(*weights)
