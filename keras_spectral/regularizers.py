@@ -124,7 +124,7 @@ class Orthonormal(_SpectralRegularizer):
     >>> float(Orthonormal(0.5)(np.diag([2.0, 1.0])))
     4.5
 
-    Source: [garg2019], section 3.2; [brock2019], eq. 3.
+    Source: [garg2019], section 3.2; [brock2019], eqs. 2 and 3.
     """
 
     def __init__(self, factor, diagonal=True, output_axis=-1):

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from keras_spectral.files import output_folder, replacing
+from keras_spectral.gan.inputs import check_labels
 from keras_spectral.gan.metrics.images import to_uint8
 from keras_spectral.validation import check_integer
 
@@ -72,7 +73,7 @@ class SampleGrid(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         output_folder(self.folder)
-        sample_grid(self._images(1), 1)
+        sample_grid(_tried(self.model, self.labels, self.seed), 1)
         if self.tensorboard is not None:
             import tensorflow as tf
 
@@ -83,7 +84,8 @@ class SampleGrid(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if epoch % self.every:
             return
-        grid = sample_grid(self._images(self.count), self.columns)
+        images = _generated(self.model, self.count, self.labels, self.seed)
+        grid = sample_grid(images, self.columns)
         content = io.BytesIO()
         grid.save(content, "PNG")
         with replacing(self.folder / f"epoch_{epoch + 1:04d}.png") as temporary:
@@ -106,9 +108,6 @@ class SampleGrid(keras.callbacks.Callback):
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-
-    def _images(self, count):
-        return _generated(self.model, count, _first(self.labels, count), self.seed)
 
 
 def sample_grid(images, columns=8):
@@ -196,7 +195,7 @@ class SampleMetrics(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self.results = []
-        _generated(self.model, 1, _first(self.labels, 1), self.seed)
+        _tried(self.model, self.labels, self.seed)
 
     def on_epoch_end(self, epoch, logs=None):
         if epoch % self.every:
@@ -232,5 +231,12 @@ def _check_labels(labels, count):
         )
 
 
-def _first(labels, count):
-    return labels[:count] if np.ndim(labels) else labels
+def _tried(model, labels, seed):
+    """Return one image, once all labels are checked: later an epoch would be lost."""
+    if not np.ndim(labels):
+        return _generated(model, 1, labels, seed)
+    images = _generated(model, 1, labels[:1], seed)
+    # Another model with `generate` may count its classes otherwise.
+    if getattr(model, "classes", None) is not None:
+        check_labels("labels", labels, model.classes)
+    return images

@@ -264,8 +264,13 @@ class GAN(AlternatingSteps):
                 )
         else:
             labels = np.arange(count) % self.classes if labels is None else labels
-            labels = np.broadcast_to(np.asarray(labels), (count,)).astype("int32")
+            if np.shape(labels) not in ((), (count,)):
+                raise ValueError(
+                    f"`labels` must be one integer, or one for each of {count} images. "
+                    f"Received: labels of shape {np.shape(labels)}"
+                )
             check_labels("labels", labels, self.classes)
+            labels = np.broadcast_to(labels, (count,)).astype("int32")
         sampler = self.sampler
         if not sampler.compiled:
             # XLA would take its time for each size of a batch.

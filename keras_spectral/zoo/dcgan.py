@@ -1,7 +1,5 @@
 """DCGAN: plain convolutions, for 32, 48, 64 and 128 pixels."""
 
-import functools
-
 import keras
 from keras import layers
 
@@ -48,7 +46,6 @@ def dcgan_generator(
     latents = keras.Input((latent,), name="latents")
     labels = None if classes is None else keras.Input((), dtype="int32", name="labels")
     x = layers.Reshape((1, 1, latent), name="pixel")(latents)
-    normal = keras.initializers.RandomNormal(0.0, 0.02)
     for index, wide in enumerate((*filters, channels)):
         # PyTorch numbers the modules of a sequence: a convolution is every third.
         x = layers.Conv2DTranspose(
@@ -57,7 +54,7 @@ def dcgan_generator(
             strides=1 if index == 0 else 2,
             padding="valid" if index == 0 else "same",
             use_bias=False,
-            kernel_initializer=normal,
+            kernel_initializer=_normal(),
             name=f"main-{3 * index}",
         )(x)
         if index < len(filters):
@@ -123,16 +120,19 @@ def dcgan_discriminator(
     Source: [radford2016]; [garg2019], sections 3 and 5.1.
     """
     normalize = normalize or (lambda layer: layer)
-    kind: functools.partial = functools.partial(
-        layers.Conv2D, kernel_initializer=keras.initializers.RandomNormal(0.0, 0.02)
-    )
-    if rank_ratio is not None:
-        kind = functools.partial(
-            SVDConv2D,
+
+    def kind(*arguments, **settings):
+        if rank_ratio is None:
+            initializer = _normal()
+            return layers.Conv2D(*arguments, kernel_initializer=initializer, **settings)
+        return SVDConv2D(
+            *arguments,
             rank_ratio=rank_ratio,
             orthogonal_factor=orthogonal_factor,
             spectrum_regularizer=spectrum_regularizer,
+            **settings,
         )
+
     check_integer("start", start, least=1)
     size = start * 2 ** len(filters)
     images = x = keras.Input((size, size, channels), name="images")
@@ -169,9 +169,14 @@ def dcgan_discriminator(
     table = layers.Embedding(
         classes,
         features.shape[-1],
-        embeddings_initializer=keras.initializers.RandomNormal(0.0, 0.02),
+        embeddings_initializer=_normal(),
         name="l_y",
     )
     projection = layers.Dot(1, name="projection")([normalize(table)(labels), pooled])
     logits = layers.Add(name="sum_y")([logits, projection])
     return keras.Model([images, labels], logits, name=name or "dcgan_discriminator")
+
+
+def _normal():
+    # One for each layer: an initializer begins with the same numbers each time.
+    return keras.initializers.RandomNormal(0.0, 0.02)

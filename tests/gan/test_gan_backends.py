@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from keras_spectral.gan import GAN, GradientPenalty
+from keras_spectral.gan.inputs import checked
 from keras_spectral.layers import SpectralNormalization
 
 RATE, SHAPE, PARTS = 0.5, (2, 2, 1), 2
@@ -224,3 +225,27 @@ def test_training_needs_no_tensorflow():
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment
     )
     assert made.stdout.strip() == "(1, 2, 2, 1)", made.stderr
+
+
+def test_a_pipeline_of_tensorflow_is_checked_on_every_backend():
+    tf = pytest.importorskip("tensorflow")
+    images = np.linspace(-1, 1, 32).reshape(8, *SHAPE).astype("float32")
+    batches = tf.data.Dataset.from_tensor_slices(images).batch(4)
+    found = np.concatenate([batch.numpy() for batch in checked(batches, None, None)])
+    np.testing.assert_array_equal(found, images)
+    bytes_of = batches.map(lambda x: 127.5 * (x + 1))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`x` must hold images"):
+        list(checked(bytes_of, None, None))
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras refuses it.")
+def test_steps_per_execution_change_nothing(rng):
+    images = rng.uniform(-1, 1, (8, *SHAPE)).astype("float32")
+    weights = []
+    for steps in (1, 2):
+        keras.utils.set_random_seed(0)
+        gan = small(seed=0, ema_momentum=0.5)
+        gan.compile("sgd", "sgd", steps_per_execution=steps)
+        gan.fit(images, batch_size=2, shuffle=False, verbose=0)
+        weights.append(np.concatenate([w.ravel() for w in gan.get_weights()]))
+    np.testing.assert_array_equal(*weights)

@@ -7,7 +7,7 @@ import tensorflow as tf
 from PIL import Image
 
 import keras_spectral as ks
-from keras_spectral.gan.callbacks import SampleGrid, SampleMetrics, _grid
+from keras_spectral.gan.callbacks import SampleGrid, SampleMetrics, sample_grid
 from tests.gan.test_gan_callbacks_backends import fitted, small
 
 
@@ -32,7 +32,7 @@ def test_grids_for_tensorboard(tmp_path):
 
 def test_colours_and_large_images_stay_as_they_are(rng):
     images = rng.integers(0, 256, (5, 70, 80, 3)).astype("uint8")
-    grid = np.array(_grid(images, 4))
+    grid = np.array(sample_grid(images / 127.5 - 1.0, 4))
     assert grid.shape == (2 * 72 + 2, 4 * 82 + 2, 3)
     np.testing.assert_array_equal(grid[74:144, 2:82], images[4])
 
@@ -77,6 +77,15 @@ def test_what_is_refused_before_training(tmp_path):
             plain.fit(np.zeros((2, 2)), np.zeros(2), callbacks=[callback], verbose=0)
     with pytest.raises(OSError, match="`output` must be a folder"):
         fitted(gan, [SampleGrid(file)])
+    wrong = {"labels": [0, 0, 3], "seed": 0}
+    for callback in (
+        SampleGrid(tmp_path / "new", count=3, **wrong),
+        SampleMetrics({"a": np.std}, samples=3, **wrong),
+    ):
+        conditional = small(classes=3)
+        with pytest.raises(ValueError, match="`labels` must hold labels from 0 to 2"):
+            fitted(conditional, [callback])
+        assert not conditional.generator_optimizer.iterations.numpy()
     with pytest.raises(ValueError, match="two of 'block1'"):
         fitted(gan, [ks.callbacks.SpectralLogger()])
     with pytest.raises(ValueError, match="`network` must be an attribute"):

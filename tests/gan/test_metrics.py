@@ -325,3 +325,20 @@ def test_what_is_refused(metric):
         metric(X[0], Y)
     with pytest.raises(ValueError, match="`reference` must be features"):
         metric(X, Y[:1])
+
+
+def test_kept_features_stay_where_their_array_is_filled_anew(rng):
+    buffer, kept, seen = np.empty((4, 2)), metrics.Statistics(keep_features=True), []
+    for _ in range(2):
+        buffer[:] = rng.normal(size=buffer.shape)
+        seen.append(buffer.copy())
+        kept.update(buffer)
+    np.testing.assert_array_equal(kept.features, np.concatenate(seen))
+
+
+def test_provenance_that_is_no_json_leaves_no_file(rng, tmp_path):
+    statistics = metrics.Statistics.of(rng.normal(size=(4, 2)))
+    statistics.provenance["images"] = object()
+    with pytest.raises(ValueError, match="`provenance` must be what JSON has.*object"):
+        statistics.save(tmp_path / "statistics.npz")
+    assert not list(tmp_path.iterdir())

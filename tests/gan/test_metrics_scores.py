@@ -129,3 +129,11 @@ def test_the_inceptions_name_needs_its_file(features):
     assert metrics.protocol_name("Fréchet distance", named, 5000, 10000) == (
         "FID (Inception 2015-12-05, TF1 resize, 10,000 / 5,000)"
     )
+
+
+def test_an_empty_batch_of_a_stream_counts_nothing(features, images):
+    generated, _ = images
+    stream = [generated[:7], generated[:0], generated[7:]]
+    np.testing.assert_array_equal(features(stream), features(generated))
+    with pytest.raises(ValueError, match="`images` must hold images"):
+        features(generated[:0])

@@ -115,6 +115,10 @@ def test_labels_are_for_conditional_ones_alone(rng):
         )
     with pytest.raises(ValueError, match="`real_labels` must be given if and"):
         slopes.discriminator_jacobians(conditional(rng), x, x, generated_labels=[0, 1])
+    with pytest.raises(ValueError, match="`real_labels` must be integers.*float64"):
+        slopes.discriminator_jacobians(
+            conditional(rng), x, x, generated_labels=[0, 1], real_labels=[0, 0.5]
+        )
 
 
 def test_the_figure_has_a_panel_a_row_and_a_line_a_model(rng):

@@ -278,6 +278,19 @@ def test_batch_normalization_sees_real_and_generated_apart_as_in_pytorch():
     np.testing.assert_allclose(moving, normalized.running_mean, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("labels", "match"),
+    [
+        (0.7, "`labels` must hold labels from 0 to 2. Received: 0.7"),
+        (3, "`labels` must hold labels from 0 to 2"),
+        ([0, 1, 2], r"`labels` must be one integer, or one for each of 2.*\(3,\)"),
+    ],
+)
+def test_generate_refuses_labels(labels, match):
+    with pytest.raises(ValueError, match=match):
+        tiny(classes=3).generate(2, labels=labels)
+
+
 def test_generate_runs_a_graph():
     gan = tiny(classes=3)
     eager = []

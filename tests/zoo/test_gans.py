@@ -79,3 +79,14 @@ def test_low_rank_dcgan_refuses():
     kinds = {type(x) for x in gan.discriminator.layers if x.trainable_weights}
     assert kinds == {SpectralNormalization}
     assert Orthonormal.__name__ not in str(gan.discriminator.get_config())
+
+
+def test_kernels_of_dcgan_begin_with_numbers_of_their_own():
+    gan = zoo.low_rank_dcgan(None, filters=(4, 8, 16))
+    for network in (gan.generator, gan.discriminator):
+        firsts = [
+            np.ravel(weight)[:8].tobytes()
+            for weight in network.trainable_weights
+            if len(weight.shape) == 4
+        ]
+        assert len(set(firsts)) == len(firsts) == 4

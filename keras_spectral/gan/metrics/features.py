@@ -135,7 +135,8 @@ class Features:
         Raises:
             ValueError: If images are of another range or size than the model's.
         """
-        batches = [self._of_array(array) for array in batches_of(images)]
+        arrays = (array for array in batches_of(images) if len(array))
+        batches = [self._of_array(array) for array in arrays]
         if not batches:
             raise ValueError("`images` must hold images. Received: none")
         return np.concatenate(batches)
@@ -167,7 +168,7 @@ class Features:
             repeated = np.resize(np.arange(len(part)), self.batch_size)
             outputs = self._run(ops.convert_to_tensor(self._scaled(part[repeated])))
             found.append(ops.convert_to_numpy(outputs)[: len(part)])
-        features = np.concatenate(found) if found else np.empty((0, 0), "float32")
+        features = np.concatenate(found)
         return features if self._project is None else self._project(features)
 
     def _fitting(self, images):

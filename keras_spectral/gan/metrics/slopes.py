@@ -210,6 +210,11 @@ def _inputs(discriminator, name, images, labels, count=None):
             f"{'None' if labels is None else 'labels'}, a discriminator with "
             f"{len(discriminator.inputs)} inputs"
         )
+    if conditional and np.asarray(labels).dtype.kind not in "iu":
+        raise ValueError(
+            f"`{name}_labels` must be integers. Received: labels of "
+            f"{np.asarray(labels).dtype}"
+        )
     images, pixels = np.asarray(images)[:count], to_uint8(images[:count])
     if images.dtype == np.uint8:
         images = pixels / 127.5 - 1.0

@@ -1,6 +1,7 @@
 """Mean and covariance of features, gathered batch by batch and over replicas."""
 
 import hashlib
+import json
 import zipfile
 from pathlib import Path
 
@@ -104,7 +105,8 @@ class Statistics:
         centred = features - mean
         self._add(len(features), mean, centred.T @ centred)
         if self._kept is not None:
-            self._kept.append(features)
+            # The caller may fill the array anew.
+            self._kept.append(features.copy())
         return self
 
     def merge(self, other: "Statistics") -> "Statistics":
@@ -181,12 +183,19 @@ class Statistics:
 
         Raises:
             OSError: If a file cannot be written.
-            ValueError: If the path ends otherwise, or there are below 2 samples.
+            ValueError: If the path ends otherwise, there are below 2 samples, or
+                provenance is not what JSON has.
         """
         path = output_file(path)
         if path.suffix != ".npz":
             raise ValueError(f"`path` must end in .npz. Received: path={path}")
         output_file(_beside(path))
+        try:
+            json.dumps(self.provenance, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"`provenance` must be what JSON has. Received: {error}"
+            ) from error
         arrays = {"mu": self.mean, "sigma": self.covariance}
         if self.features is not None:
             arrays["features"] = self.features
