@@ -2,6 +2,8 @@
 
 import gc
 import os
+import resource
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # With `-n 2` two processes share the cores: more threads in each would spin. Read when
@@ -16,8 +18,12 @@ import pytest
 
 BACKEND = keras.backend.backend()
 
-# A collection goes through a million objects; it was 7 % of all time.
-gc.set_threshold(7000, 10, 10)
+# A collection goes through a million objects, which was 7 % of all time: it waits for
+# this many bytes that were taken since the last one.
+_GARBAGE = 1 << 30
+_STATUS = Path("/proc/self/statm")
+if _STATUS.exists():
+    gc.set_threshold(100_000, 10, 1000)
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
@@ -39,6 +45,23 @@ def pytest_ignore_collect(collection_path, config):
     if BACKEND != "tensorflow" and collection_path.suffix == ".py":
         return not collection_path.stem.endswith("_backends")
     return None
+
+
+def _resident():
+    return int(_STATUS.read_text().split()[1]) * resource.getpagesize()
+
+
+@pytest.fixture(scope="session")
+def memory():
+    return {"kept": _resident() if _STATUS.exists() else 0}
+
+
+@pytest.fixture(autouse=True)
+def collected(memory):
+    yield
+    if _STATUS.exists() and _resident() > memory["kept"] + _GARBAGE:
+        gc.collect()
+        memory["kept"] = _resident()
 
 
 @pytest.fixture(autouse=True)
