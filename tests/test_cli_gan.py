@@ -108,7 +108,7 @@ def test_divergences_have_their_count_of_steps(files, capfd):
 @pytest.mark.parametrize(
     ("model", "arguments", "message"),
     [
-        ("gan", ["--metrics", "fid"], "`metrics` must be one of"),
+        ("gan", ["--metrics", "fid"], "`--metrics` must be one of"),
         ("gan", ["--metrics", "frechet"], "`--features` must name a network"),
         ("gan", ["--reference", "a.npz"], "`--reference` must be an .npz file"),
         ("generator", ["--metrics", "slopes"], "need a discriminator"),
@@ -117,7 +117,7 @@ def test_divergences_have_their_count_of_steps(files, capfd):
         ("gan", ["--data", "digits"], "`image_size` must be at least 8"),
         ("gan", ["--data", "pixels"], "must hold images in [-1, 1]"),
         ("gan", ["--features", "gan"], "takes"),
-        ("gan", ["--output", "file"], "`output` must be a folder"),
+        ("gan", ["--output", "file"], "`--output` must be a folder"),
     ],
 )
 def test_what_is_refused(

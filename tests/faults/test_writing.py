@@ -198,11 +198,12 @@ def test_a_wrong_output_is_said_before_the_work(command, wrong, tmp_path, capfd)
     else:
         output.write_text("mine")
     target = output / name if command in ("convert", "export") else output
-    source = [] if command in ("sweep", "demo", "run") else ["no such file"]
+    (tmp_path / "source").write_bytes(b"no checkpoint")
+    source = [] if command in ("sweep", "demo", "run") else [tmp_path / "source"]
     assert run(command, *source, "--output", target, *more) == 2
     out, error = capfd.readouterr()
     assert error.count("\n") == 1 and "output" in error and str(output) in error
-    assert "no such file" not in error
+    assert "checkpoint" not in error
     assert wrong == "folder" or output.read_text() == "mine"
 
 

@@ -91,7 +91,7 @@ def test_protocols_are_not_mixed(features, images):
     # A file of another project names neither count nor features.
     theirs = metrics.Statistics()
     known = features.statistics(reference)
-    theirs.count, theirs.mean, theirs._scatter = None, known.mean, known.covariance
+    theirs.count, theirs.mean, theirs.scatter = None, known.mean, known.covariance
     (row,) = metrics.score_images(generated, theirs, features, ["frechet"])
     assert row.metric.endswith("(unknown / 60)")
     with pytest.warns(UserWarning, match="3 samples in 3 dimensions"):

@@ -112,7 +112,7 @@ class Features:
         inner = f", layer '{layer}'" if layer is not None else ""
         self.name = f"{name}{inner}, {_RESIZES[resize]}, {scaling}"
         self.is_fid = False
-        self._project: Callable | None = None
+        self.project: Callable | None = None
         network = keras.Model(graph[0], outputs[0])
 
         def run(images):
@@ -169,7 +169,7 @@ class Features:
             outputs = self._run(ops.convert_to_tensor(self._scaled(part[repeated])))
             found.append(ops.convert_to_numpy(outputs)[: len(part)])
         features = np.concatenate(found)
-        return features if self._project is None else self._project(features)
+        return features if self.project is None else self.project(features)
 
     def _fitting(self, images):
         channels = self.shape[2]
@@ -254,7 +254,7 @@ def inception(
     inner = "" if layer == "2048" else f", {layer}"
     features.name = f"{network}{inner}, {_RESIZES[resize]}"
     if layer == "logits_unbiased":
-        features._project = lambda pooled: (
+        features.project = lambda pooled: (
             pooled @ ops.convert_to_numpy(ops.cast(head.kernel, "float32"))
         )
     return features

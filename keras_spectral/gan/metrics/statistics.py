@@ -73,8 +73,8 @@ class Statistics:
         # Unknown of nothing: the first batch says how many dimensions there are.
         self.mean = np.empty(0)
         self.provenance = dict(provenance or {})
-        self._scatter = np.empty((0, 0))
-        self._kept = [] if keep_features else None
+        self.scatter = np.empty((0, 0))
+        self.kept = [] if keep_features else None
 
     @classmethod
     def of(cls, features, keep_features: bool = False) -> "Statistics":
@@ -104,9 +104,9 @@ class Statistics:
         mean = features.mean(axis=0)
         centred = features - mean
         self._add(len(features), mean, centred.T @ centred)
-        if self._kept is not None:
+        if self.kept is not None:
             # The caller may fill the array anew.
-            self._kept.append(features.copy())
+            self.kept.append(features.copy())
         return self
 
     def merge(self, other: "Statistics") -> "Statistics":
@@ -130,10 +130,10 @@ class Statistics:
         if not other.count:
             return self
         kept = None
-        if self._kept is not None and other._kept is not None:
-            kept = [*self._kept, *other._kept]
-        self._add(other.count, other.mean, other._scatter)
-        self._kept = kept
+        if self.kept is not None and other.kept is not None:
+            kept = [*self.kept, *other.kept]
+        self._add(other.count, other.mean, other.scatter)
+        self.kept = kept
         return self
 
     def _add(self, count, mean, scatter):
@@ -142,7 +142,7 @@ class Statistics:
                 "Statistics of a file that names no count cannot be added to."
             )
         if not self.count:
-            self.count, self.mean, self._scatter = count, mean.copy(), scatter.copy()
+            self.count, self.mean, self.scatter = count, mean.copy(), scatter.copy()
             return
         if mean.shape != self.mean.shape:
             raise ValueError(
@@ -151,8 +151,8 @@ class Statistics:
             )
         total = self.count + count
         step = mean - self.mean
-        self._scatter += scatter
-        self._scatter += np.outer(step * (self.count / total * count), step)
+        self.scatter += scatter
+        self.scatter += np.outer(step * (self.count / total * count), step)
         self.mean = self.mean + step * (count / total)
         self.count = total
 
@@ -160,18 +160,18 @@ class Statistics:
     def covariance(self) -> np.ndarray:
         """Array (dimensions, dimensions), with n - 1 below."""
         if self.count is None:
-            return self._scatter
+            return self.scatter
         if self.count < 2:
             raise ValueError(
                 "A covariance needs at least 2 samples. Received: "
                 f"{self.count} so far. Call `update` first."
             )
-        return self._scatter / (self.count - 1)
+        return self.scatter / (self.count - 1)
 
     @property
     def features(self) -> np.ndarray | None:
         """The features, if they were kept, else `None`."""
-        return np.concatenate(self._kept) if self._kept else None
+        return np.concatenate(self.kept) if self.kept else None
 
     def save(self, path):
         """Write them as pytorch-fid, TTUR, mimicry and StudioGAN read them.
@@ -229,16 +229,16 @@ class Statistics:
         arrays = _arrays(path)
         loaded = cls()
         loaded.count, loaded.mean = None, arrays["mu"]
-        loaded._scatter = arrays["sigma"]
+        loaded.scatter = arrays["sigma"]
         if not _beside(path).is_file():
             return loaded
         card = _card(path)
         loaded.provenance = card["provenance"]
         if card["count"] is not None:
             loaded.count = card["count"]
-            loaded._scatter = arrays["sigma"] * (loaded.count - 1)
+            loaded.scatter = arrays["sigma"] * (loaded.count - 1)
         if "features" in arrays:
-            loaded._kept = [arrays["features"]]
+            loaded.kept = [arrays["features"]]
         return loaded
 
 
