@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 from collections.abc import Callable
 
@@ -112,15 +113,25 @@ def devices_of(wanted) -> Devices:
     if count == 1:
         return Devices()
     if backend == "tensorflow":
-        import tensorflow as tf
-
-        scope = tf.distribute.MirroredStrategy(names[:count]).scope
+        scope = _mirrored(tuple(names[:count])).scope
     else:
         # Each process has its share of the batches already.
         scope = keras.distribution.DataParallel(
             devices=names[:count], auto_shard_dataset=False
         ).scope
     return Devices(count, process, processes, scope)
+
+
+@functools.cache
+def _mirrored(names):
+    """Return the process's `MirroredStrategy` of devices.
+
+    TensorFlow numbers the reductions of each strategy from 100 on, and aborts where two
+    of one number have other shapes: as of two networks, each in a strategy of its own.
+    """
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(names)
 
 
 def _names(backend):

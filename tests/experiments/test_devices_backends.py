@@ -13,6 +13,7 @@ import pytest
 
 from keras_spectral.experiments import cells, training_state
 from keras_spectral.experiments.batches import Batches
+from keras_spectral.experiments.devices import devices_of
 from tests.experiments import tiny
 
 BACKEND = keras.backend.backend()
@@ -34,6 +35,22 @@ def flat(row):
     """The numbers of a row by position."""
     rows = [row["results"], *row["history"], *row["layers"]]
     return [value for one in rows for value in one.values() if value != one.get("name")]
+
+
+@several
+def test_networks_of_other_shapes_train_one_after_another():
+    """TensorFlow takes reductions of two strategies for one, by their numbers."""
+    for units in (3, 5):
+        with devices_of(2).scope():
+            normalization = keras.layers.BatchNormalization(
+                **{"synchronized": True} if BACKEND == "tensorflow" else {}
+            )
+            dense = keras.layers.Dense(units)
+            model = keras.Sequential([keras.Input((4,)), dense, normalization])
+            model.compile("sgd", "mse", jit_compile=False)
+            model.fit(np.ones((8, 4)), np.ones((8, units)), batch_size=4, verbose=0)
+        first, second = replicas(dense.kernel)
+        np.testing.assert_array_equal(first, second)
 
 
 @several

@@ -31,6 +31,7 @@ KEPT = {
     "convert/files/hdf5_files.py:_ONE_AT_A_TIME": "made anew in a child",
     "convert/files/records.py:numpy_dtype": ("float32",),
     "experiments/checkpoint_task.py:_ONE_AT_A_TIME": "made anew in a child",
+    "experiments/devices.py:_mirrored": "TensorFlow's, which no child may use",
     "layers/vector_state.py:_HELD": "a context's own",
     "layers/vector_state.py:_UNCOUNTED": "a context's own",
     "linalg/tracing.py:_registered": "once a process: see the test below",

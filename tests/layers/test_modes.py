@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_spectral.experiments.devices import devices_of
 from keras_spectral.layers import SpectralNormalization, StableRankNormalization
 
 WRAPPERS = [
@@ -121,8 +122,7 @@ def test_the_built_in_rounds_the_master_kernel(batch):
 # Each kind of state, of singular vectors of matrices, of operators, of a block.
 @pytest.mark.parametrize("wrap", [WRAPPERS[0], WRAPPERS[2], WRAPPERS[4]])
 def test_mirrored_strategy_on_two_devices(wrap, batch):
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    with strategy.scope():
+    with devices_of(2).scope():
         model = network(wrap)
         fit(model, batch)
     state = model.layers[0].norm_states[0]
