@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 # Rounding, as that of a resized image, is no other scale.
-_LARGEST = 1.001
+LARGEST = 1.001
 _IMAGES = (
     "`x` must hold images in [-1, 1]; pixels of 0 to 255 get there by "
     "`x / 127.5 - 1`. Received: "
@@ -89,7 +89,7 @@ def _check_arrays(x, y, classes):
     if images.size:
         low, high = images.min(), images.max()
         # NaN is in no range.
-        if not (low >= -_LARGEST and high <= _LARGEST):
+        if not (low >= -LARGEST and high <= LARGEST):
             raise ValueError(f"{_IMAGES}numbers from {low} to {high}")
     if y is not None and classes is not None:
         check_labels("y", y, classes)
@@ -138,7 +138,7 @@ def _asserted(batch, classes):
     batch = batch[0] if len(batch) == 1 else batch
     images, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
     largest = tf.reduce_max(tf.abs(tf.cast(images, "float32")))
-    fits = tf.reduce_all(tf.abs(tf.cast(images, "float32")) <= _LARGEST)
+    fits = tf.reduce_all(tf.abs(tf.cast(images, "float32")) <= LARGEST)
     made = [tf.debugging.Assert(fits, [f"{_IMAGES}numbers of up to", largest])]
     if labels is not None and classes is not None:
         fits = tf.reduce_all((labels >= 0) & (labels < classes))
@@ -148,3 +148,13 @@ def _asserted(batch, classes):
         made.append(tf.debugging.Assert(fits, [wanted, labels]))
     with tf.control_dependencies(made):
         return tf.nest.map_structure(tf.identity, batch)
+
+
+def with_labels(tensor, labels):
+    """Return what a network takes: images or latents, and labels where there are any.
+
+    Args:
+        tensor: Tensor or array.
+        labels: Likewise, or `None`.
+    """
+    return tensor if labels is None else [tensor, labels]

@@ -5,7 +5,7 @@ import inspect
 import keras
 import numpy as np
 
-from keras_spectral.gan.inputs import check_labels, checked
+from keras_spectral.gan.inputs import check_labels, checked, with_labels
 from keras_spectral.gan.objectives import objective_of
 from keras_spectral.gan.optimizers import BothOptimizers
 from keras_spectral.gan.penalties import Penalty
@@ -279,7 +279,9 @@ class GAN(AlternatingSteps):
             # Within an epoch the variables are the trainer's.
             self.jax_state_sync()
         images = sampler.predict(
-            _with(latents.astype("float32"), labels), batch_size=batch_size, verbose=0
+            with_labels(latents.astype("float32"), labels),
+            batch_size=batch_size,
+            verbose=0,
         )
         return np.asarray(images, "float32")
 
@@ -315,7 +317,3 @@ class GAN(AlternatingSteps):
             if key in config
         }
         return cls(**{**config, **made})
-
-
-def _with(tensor, labels):
-    return tensor if labels is None else [tensor, labels]

@@ -10,7 +10,7 @@ from keras_spectral.gan.gradients import (
     update,
     without_gradients,
 )
-from keras_spectral.gan.inputs import check_floats
+from keras_spectral.gan.inputs import check_floats, with_labels
 from keras_spectral.gan.objectives import objective_of
 from keras_spectral.layers.vector_state import vectors_held
 from keras_spectral.models.keras_internals import flatten_layers
@@ -28,9 +28,11 @@ class AlternatingSteps(keras.Model):
     def _test(self, data):
         images, labels = self._unpacked(data)
         latents = keras.random.normal((ops.shape(images)[0], self.latent), seed=0)
-        generated = self.generator(_with(latents, labels), training=False)
+        generated = self.generator(with_labels(latents, labels), training=False)
         real, fake = (
-            ops.cast(self.discriminator(_with(x, labels), training=False), "float32")
+            ops.cast(
+                self.discriminator(with_labels(x, labels), training=False), "float32"
+            )
             for x in (images, generated)
         )
         objective = objective_of(self.objective)
@@ -97,7 +99,7 @@ class AlternatingSteps(keras.Model):
         )
 
     def _logits(self, images, labels, training=True):
-        logits = self.discriminator(_with(images, labels), training=training)
+        logits = self.discriminator(with_labels(images, labels), training=training)
         return ops.cast(logits, "float32")
 
     def _judged(self, real, fake, labels, count):
@@ -117,7 +119,7 @@ class AlternatingSteps(keras.Model):
 
     def _discriminator_step(self, images, labels, count):
         with without_gradients():
-            latents = _with(self._latents(count), labels)
+            latents = with_labels(self._latents(count), labels)
             generated = self.generator(latents, training=True)
         images = ops.cast(images, generated.dtype)
         points = None
@@ -150,7 +152,7 @@ class AlternatingSteps(keras.Model):
         training = self._normalizes_batches
 
         def loss():
-            generated = self.generator(_with(latents, labels), training=True)
+            generated = self.generator(with_labels(latents, labels), training=True)
             extra = _sum_of_losses(self.generator)
             # The singular vectors belong to the discriminator's own updates.
             with vectors_held():
@@ -192,7 +194,3 @@ def _sum_of_losses(network):
 def _at_least_one(count):
     # A number where the batch's size is known, which XLA needs.
     return max(1, count) if isinstance(count, int) else ops.maximum(1, count)
-
-
-def _with(tensor, labels):
-    return tensor if labels is None else [tensor, labels]

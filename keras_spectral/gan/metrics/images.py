@@ -4,11 +4,10 @@ from typing import Literal
 
 import numpy as np
 
+from keras_spectral.gan.inputs import LARGEST
 from keras_spectral.validation import check_choice
 
 Resize = Literal["tensorflow1", "half_pixel", "clean"]
-# Rounding, as that of a resized image, is no other scale.
-_LARGEST = 1.001
 
 
 def to_uint8(images) -> np.ndarray:
@@ -46,7 +45,7 @@ def to_uint8(images) -> np.ndarray:
         )
     low, high = images.min(initial=0), images.max(initial=0)
     # NaN is in no range.
-    if not (low >= -_LARGEST and high <= _LARGEST):
+    if not (low >= -LARGEST and high <= LARGEST):
         raise ValueError(
             "`images` of floats must be in [-1, 1]. Received: images from "
             f"{low} to {high}. `images.astype('uint8')` where they are 0 to 255"
