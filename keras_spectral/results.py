@@ -7,9 +7,19 @@ from collections.abc import Iterator
 from typing import Literal
 
 from keras_spectral.printable import printable
+from keras_spectral.tables import Column, Table, cell, notebook
 
 # What a run's results are of, as their files say.
 RunStatus = Literal["running", "complete", "interrupted", "failed"]
+# Captions say how the numbers are to be read.
+_PARAGRAPH = 1000
+
+
+def _item(value):
+    """Return a NumPy scalar as a number of Python's."""
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        return value.item()
+    return value
 
 
 def _plain(value):
@@ -23,31 +33,23 @@ def _plain(value):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
-        value = value.item()
+    value = _item(value)
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 
 
-def _cell(value, form) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "-"
-    if isinstance(value, float):
-        return format(value, form or ".4g")
-    # Names are a stranger's.
-    return printable(str(value))
-
-
 class Rows:
     """A list of equal dataclass rows with a title.
 
-    It prints itself as a table (`rich`), and turns into a pandas frame or JSON.
+    It prints itself as a table (`rich`), is a sortable one in a notebook, and turns
+    into a pandas frame or JSON.
 
     Args:
         rows: List of instances of one dataclass. A field's metadata may hold
-            what the printed table needs: `label`, `format` (a format
-            specification such as ".1%"), and `table=False` to leave it out.
+            what the table needs: `label`, `format` (a format specification such as
+            ".1%"), `table=False` to leave it out, and `spectrum=True` of numbers,
+            largest first, which a notebook draws and a terminal leaves out.
         title: String, printed above the table.
         caption: Optional string, printed below the table: what a reader must
             know to read the numbers.
@@ -93,38 +95,49 @@ class Rows:
 
         return pandas.DataFrame(self.to_dicts())
 
-    def __rich__(self):
-        from rich.table import Table
-        from rich.text import Text
-
+    def tables(self) -> list:
+        """Return what is shown: `tables.Table`s, and strings, which are paragraphs."""
         if not self.rows:
-            return Text(f"{printable(self.title)}: no rows")
-        table = Table(
-            title=Text(printable(self.title)),
-            caption=self.caption,
-            title_justify="left",
-            caption_justify="left",
-        )
+            return [Table(self.title, [], [])]
         fields = [
             field
             for field in dataclasses.fields(self.rows[0])
             if field.metadata.get("table", True)
         ]
-        for field in fields:
-            numeric = isinstance(getattr(self.rows[0], field.name), (int, float))
-            table.add_column(
-                field.metadata.get("label") or field.name.replace("_", " "),
-                justify="right" if numeric else "left",
+        rows = [
+            [
+                cell(_item(getattr(row, field.name)), field.metadata.get("format"))
+                for field in fields
+            ]
+            for row in self.rows
+        ]
+        columns = [self._column(field) for field in fields]
+        return [Table(self.title, columns, rows, self.caption)]
+
+    def _column(self, field):
+        kind, values = "text", (getattr(row, field.name) for row in self.rows)
+        known = next((value for value in values if value is not None), None)
+        if field.metadata.get("spectrum"):
+            kind = "spectrum"
+        elif isinstance(_item(known), (int, float)) and not isinstance(known, bool):
+            kind = "number"
+        elif field.name in ("name", "node"):
+            kind = "name"
+        return Column(field.metadata.get("label") or field.name.replace("_", " "), kind)
+
+    def __rich__(self):
+        from rich.console import Group
+        from rich.text import Text
+
+        return Group(
+            *(
+                part if isinstance(part, Table) else Text(printable(part, _PARAGRAPH))
+                for part in self.tables()
             )
-        for row in self.rows:
-            table.add_row(
-                *(
-                    # `Text` reads no markup, on whatever console.
-                    Text(_cell(getattr(row, field.name), field.metadata.get("format")))
-                    for field in fields
-                )
-            )
-        return table
+        )
+
+    def _repr_html_(self) -> str:
+        return notebook(self.tables())
 
     def __str__(self) -> str:
         import io

@@ -8,6 +8,7 @@ from keras_spectral.measures.eigenvalues import Bulk
 from keras_spectral.measures.power_law import FitStatus
 from keras_spectral.printable import printable
 from keras_spectral.results import Rows
+from keras_spectral.tables import Cell, Column, Table, cell
 
 View = Literal["matrix", "reshaped", "slices"]
 # No law of weights is as steep; the fit's status says why.
@@ -104,42 +105,39 @@ class Analysis(Rows):
                 notes.setdefault(row.note, []).append(row.name)
         return notes
 
-    def __rich__(self):
-        from rich.box import SIMPLE_HEAD
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(
-            title=Text(printable(self.title)),
-            caption=self.caption,
-            title_justify="left",
-            caption_justify="left",
-            box=SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),
-        )
-        table.add_column("", justify="right", no_wrap=True)
-        # Names are a stranger's: `Text` does not read markup.
-        table.add_column("tensor", overflow="fold", min_width=12)
-        table.add_column("shape", no_wrap=True)
-        for label in (
-            "norm", "stable\nrank", "alpha of\n|w|", "alpha of\nW'W", "spikes"
-        ):  # fmt: skip
-            table.add_column(Text(label), justify="right", no_wrap=True)
-        for number, row in enumerate(self.rows, 1):
-            table.add_row(
-                str(number),
-                Text(printable(_short(row.name)) + ("*" if row.note else "")),
-                "x".join(map(str, row.shape)),
-                f"{row.spectral_norm:.3g}",
-                f"{row.stable_rank:.2f}",
+    def tables(self):
+        columns = [
+            Column("", "number", fixed=True),
+            Column("tensor", "name"),
+            Column("spectrum", "spectrum"),
+            Column("shape", fixed=True),
+            *(
+                Column(label, "number", fixed=True)
+                for label in ("norm", "stable\nrank", "alpha of\n|w|",
+                              "alpha of\nW'W", "spikes")
+            ),
+        ]  # fmt: skip
+        rows = [
+            [
+                cell(number),
+                Cell(printable(_short(row.name)) + ("*" if row.note else "")),
+                cell(row.eigenvalues),
+                Cell("x".join(map(str, row.shape))),
+                cell(row.spectral_norm, ".3g"),
+                cell(row.stable_rank, ".2f"),
                 _exponent(row.alpha_pdf, row.standard_error, row.status),
                 _exponent(
                     row.eigenvalue_alpha, row.eigenvalue_error, row.eigenvalue_status
                 ),
-                f"{row.spikes}{'' if row.bulk == 'ok' else '?'} "
-                f"({row.shuffled_spikes})",
-            )  # fmt: skip
-        return table
+                Cell(
+                    f"{row.spikes}{'' if row.bulk == 'ok' else '?'} "
+                    f"({row.shuffled_spikes})",
+                    row.spikes,
+                ),
+            ]
+            for number, row in enumerate(self.rows, 1)
+        ]
+        return [Table(self.title, columns, rows, self.caption, compact=True)]
 
 
 def _short(name):
@@ -148,7 +146,8 @@ def _short(name):
 
 
 def _exponent(alpha, error, status):
-    """Return an exponent as text, with what it is to be read with."""
+    """Return an exponent's cell, with what it is to be read with."""
     if not math.isfinite(alpha) or (status != "ok" and alpha > _LARGEST_SHOWN):
-        return status
-    return f"{alpha:.1f} +-{error:.1f}{'' if status == 'ok' else '?'}"
+        return Cell(status, math.nan)
+    text = f"{alpha:.1f} +-{error:.1f}{'' if status == 'ok' else '?'}"
+    return Cell(text, alpha)

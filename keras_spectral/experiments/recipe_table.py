@@ -5,11 +5,10 @@ from typing import Literal
 
 import msgspec
 import numpy as np
-from rich.table import Table
 
 from keras_spectral.experiments.recipe_settings import GanRecipe
-from keras_spectral.printable import printable
 from keras_spectral.results import Rows
+from keras_spectral.tables import Cell, Column, Table, cell
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 
@@ -75,53 +74,46 @@ class RecipeTable(Rows):
         super().__init__(rows, **kwargs)
         self.claims, self.cells = claims, cells
 
-    def __rich__(self):
+    def tables(self):
         """A table a network and measure: all numbers fit into 80 columns."""
-        from rich.console import Group
-        from rich.text import Text
-
         groups: dict = {}
         for row in self.rows:
             groups.setdefault((row.network, row.measure), []).append(row)
         # Of a run in progress, what has no number yet only hides what has.
         known = {x: y for x, y in groups.items() if any(r.mean is not None for r in y)}
-        groups = known or groups
-        parts = [Text(printable(self.title), style="bold")]
-        for (network, measure), rows in groups.items():
+        parts: list = [self.title]
+        for (network, measure), rows in (known or groups).items():
             first = rows[0].variant
-            table = Table(title=Text(printable(f"{network}: {measure}")))
-            table.title_justify = "left"
-            columns = "", "paper", "ours, 95 %", "75 %", f"less {first}, 95 %", "seeds"
-            for number, label in enumerate(columns):
-                table.add_column(
-                    printable(label), justify="right" if number else "left"
-                )
-            for row in rows:
-                cells = (
-                    row.variant,
+            labels = "paper", "ours, 95 %", "75 %", f"less {first}, 95 %", "seeds"
+            columns = [Column("", "name"), *(Column(x, "number") for x in labels)]
+            cells = [
+                [
+                    cell(row.variant),
                     _number(row.published),
                     _number(row.mean, row.half_width_95),
                     _number(row.half_width_75, sign="+- "),
                     _number(row.difference, row.difference_half_width, form="+.4f"),
-                    str(row.seeds),
-                )
-                table.add_row(*(Text(printable(cell)) for cell in cells))
-            parts.append(table)
-        return Group(*parts, Text(printable(self.caption, 1000)))
+                    cell(row.seeds),
+                ]
+                for row in rows
+            ]
+            parts.append(Table(f"{network}: {measure}", columns, cells))
+        return [*parts, self.caption]
 
 
 def _number(value, half_width=None, form=".4f", sign=""):
     if value is None:
-        return "-"
+        return cell(None)
     largest = max(abs(value), half_width or 0.0)
     if isinstance(value, int) or largest >= 100:
         form = form.replace(".4f", ",.0f")
     elif largest >= 10:
         form = form.replace(".4f", ".2f")
     around = form.removeprefix("+")
-    return f"{sign}{value:{form}}" + (
+    text = f"{sign}{value:{form}}" + (
         f" +- {half_width:{around}}" if half_width else ""
     )
+    return Cell(text, value)
 
 
 def _values(cells, network, variant, measure):

@@ -24,7 +24,7 @@ class SpectrumRow:
     spectral_norm: float
     frobenius_norm: float
     stable_rank: float
-    singular_values: tuple = dataclasses.field(metadata={"table": False}, repr=False)
+    singular_values: tuple = dataclasses.field(metadata={"spectrum": True}, repr=False)
 
 
 class Spectrum(Rows):

@@ -52,9 +52,9 @@ def test_layers_of_nearly_rank_one_are_named():
 
 
 def test_large_numbers_have_their_intervals():
-    assert recipe_table._number(8912.3, 35.2) == "8,912 +- 35"
-    assert recipe_table._number(1234.5, 20.0, form="+.4f") == "+1,234 +- 20"
-    assert recipe_table._number(0.5, 0.25, form="+.4f") == "+0.5000 +- 0.2500"
+    assert recipe_table._number(8912.3, 35.2).text == "8,912 +- 35"
+    assert recipe_table._number(1234.5, 20.0, form="+.4f").text == "+1,234 +- 20"
+    assert recipe_table._number(0.5, 0.25, form="+.4f").text == "+0.5000 +- 0.2500"
 
 
 def test_printed_numbers_stand_beside_their_network():
