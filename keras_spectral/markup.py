@@ -40,7 +40,7 @@ def text(value) -> Markup:
     return Markup(html.escape(printable(str(value), _LONGEST)))
 
 
-def element(name: str, *children, **attributes) -> Markup:
+def element(name: str, /, *children, **attributes) -> Markup:
     """Return an element; strings among its children and attributes are escaped.
 
     Args:
@@ -60,8 +60,10 @@ def element(name: str, *children, **attributes) -> Markup:
             parts.append(key)
         elif value is not None and value is not False:
             parts.append(f'{key}="{text(value)}"')
-    start = f"<{' '.join(parts)}>"
-    return Markup(start if name in _VOID else f"{start}{text(children)}</{name}>")
+    start = " ".join(parts)
+    if name in _VOID:
+        return Markup(f"<{start}/>")
+    return Markup(f"<{start}>{text(children)}</{name}>")
 
 
 def asset(package: str, name: str) -> Markup:

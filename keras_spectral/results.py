@@ -89,6 +89,10 @@ class Rows:
         """Return the rows as a JSON array; NaN and infinity become null."""
         return json.dumps(self.to_dicts(), indent=indent, allow_nan=False)
 
+    def content(self):
+        """Return what a file of the result holds, JSON-ready; a page is made of it."""
+        return {"title": self.title, "caption": self.caption, "rows": self.to_dicts()}
+
     def to_frame(self):
         """Return the rows as a `pandas.DataFrame`."""
         import pandas

@@ -16,10 +16,17 @@ _MOST_POINTS = 48
 
 
 class Cell(NamedTuple):
-    """What a cell shows, and what it is sorted by where this is another thing."""
+    """A cell.
+
+    Args:
+        text: String, what it shows.
+        value: What it is sorted by where this is another thing.
+        anchor: String, the name of what it leads to in a page, or `None`.
+    """
 
     text: str
     value: object = None
+    anchor: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,11 +127,12 @@ class Table:
             )
         return table
 
-    def to_html(self, **attributes) -> Markup:
+    def to_html(self, anchors: str | None = None) -> Markup:
         """Return a `<table>` in a box that scrolls, its caption and what is below it.
 
         Args:
-            **attributes: Attributes of the table, see `markup.element`.
+            anchors: String, how the anchors of cells begin in the page; `None` where
+                they lead nowhere.
         """
         if not self.rows:
             return element("p", f"{self.title}: no rows")
@@ -138,13 +146,15 @@ class Table:
             for column in self.columns
         ]
         # HTML knows where rows and cells end.
-        lines = ["<tr>" + "".join(map(_data, self.columns, row)) for row in self.rows]
+        lines = []
+        for row in self.rows:
+            pairs = zip(self.columns, row, strict=True)
+            lines.append("<tr>" + "".join(_data(*pair, anchors) for pair in pairs))
         table = element(
             "table",
             element("caption", self.title) if self.title else None,
             element("thead", element("tr", heads)),
             element("tbody", Markup("".join(lines))),
-            **attributes,
         )
         note = element("p", self.caption, class_="note") if self.caption else None
         # What scrolls can be reached by the keyboard.
@@ -153,7 +163,7 @@ class Table:
             table,
             class_="scrolls",
             tabindex="0",
-            role="region",
+            role="group",
             aria_label=self.title or "Table",
         )
         return element("div", box, note, class_="rows")
@@ -198,7 +208,7 @@ def _inert(text):
     return f"'{text}" if text[:1] in tuple("=+-@") and text != "-" else text
 
 
-def _data(column, found):
+def _data(column, found, anchors=None):
     """Return a `<td>`."""
     if column.kind == "spectrum":
         return f"<td>{_sparkline(found.value or ())}"
@@ -210,9 +220,11 @@ def _data(column, found):
     elif column.kind == "name":
         start += " class=name"
     # A long name may break where a person would break it.
-    shown = text(found.text)
+    shown = text(found.text.replace(" +-", " ±"))
     if column.kind == "name":
-        shown = re.sub(r"(?<=[-./_])(?=.)", "<wbr>", shown)
+        shown = Markup(re.sub(r"(?<=[-./_])(?=.)", "<wbr>", shown))
+    if found.anchor and anchors is not None:
+        shown = element("a", shown, href=f"#{anchors}{found.anchor}")
     return f"{start}>{shown}"
 
 

@@ -18,6 +18,7 @@ from keras_spectral.cli import (
     experiments,
     gan,
     measures,
+    reports,
     streams,
     verbs,
 )
@@ -36,6 +37,7 @@ GROUPS = {
     "Compression": compression.COMMANDS,
     "GANs": gan.COMMANDS,
     "Experiments": experiments.COMMANDS,
+    "Pages": reports.COMMANDS,
 }
 
 
@@ -120,7 +122,7 @@ def run(arguments=None):
     with streams.usable():
         try:
             try:
-                app(arguments, prog_name="keras-spectral")
+                app(arguments, prog_name="keras-spectral", obj=arguments)
             finally:
                 sys.stdout.flush()  # A full disk may tell only now.
         except (ValueError, OSError, ImportError) as error:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from keras_spectral.cli.verbs import Found
 from keras_spectral.experiments.inputs import (
     evaluator,
     fitting_models,
@@ -63,7 +64,7 @@ def inspect(
     file: Annotated[Path, typer.Argument(help="Any checkpoint.")],
     entry: Entry = None,
     as_json: AsJson = False,
-):
+) -> Found:
     """Say what is in a checkpoint.
 
     Nothing in it is executed, and no model is built.
@@ -76,10 +77,12 @@ def inspect(
 
     state = convert.read_checkpoint(file, entry)
     report = _described(state, file)
-    if as_json:
-        typer.echo(json.dumps(report, indent=2))
-        return
-    console = Console()
+    if not as_json:
+        _print_description(Console(), file, state, report)
+    return Found(report)
+
+
+def _print_description(console, file, state, report):
     table = Table(title=f"{file} ({state.container})", title_justify="left")
     for column in ("tensor", "shape", "type"):
         table.add_column(column)
@@ -159,7 +162,7 @@ def convert(
     ] = None,
     data: Data = None,
     as_json: AsJson = False,
-):
+) -> Found:
     """Carry a PyTorch file's weights into Keras, verified.
 
     Every tensor is used once or told of, and the network is compared with a float64
@@ -200,16 +203,15 @@ def convert(
         card["accuracy"] = {data: accuracy}
         console.print(f"Accuracy on {data}: {accuracy:.4f}")
     beside = converter.save_model(network, output)
-    if as_json:
-        typer.echo(json.dumps({"output": str(output), **card}, indent=2))
-        return
-    console.print(
-        f"{source} -> {output}: {network.count_params():,} parameters of "
-        f"{network.name}, every tensor used once."
-    )
-    _print_card(console, card)
-    if beside is not None:
-        console.print(f"The card is in {beside} and in the model's metadata.")
+    if not as_json:
+        console.print(
+            f"{source} -> {output}: {network.count_params():,} parameters of "
+            f"{network.name}, every tensor used once."
+        )
+        _print_card(console, card)
+        if beside is not None:
+            console.print(f"The card is in {beside} and in the model's metadata.")
+    return Found({"output": str(output), **card})
 
 
 def _print_card(console, card):
@@ -251,7 +253,7 @@ def verify(
     ] = 0.0,
     dialect: Dialect = "auto",
     as_json: AsJson = False,
-):
+) -> Found:
     """Compare two checkpoints tensor by tensor.
 
     The exit code is 1 if they differ.
@@ -268,25 +270,18 @@ def verify(
     with console.status("Comparing ..."):
         rows = converter.compare(a, b, tolerance, dialect)
     different = [row for row in rows if row.status != "equal"]
-    if as_json:
-        typer.echo(
-            json.dumps(
-                {
-                    "a": str(a),
-                    "b": str(b),
-                    "equal": not different,
-                    "tensors": rows.to_dicts(),
-                },
-                indent=2,
-            )
-        )
-    else:
+    if not as_json:
         if different:
             console.print(type(rows)(different, title=f"{a} and {b}"))
         count = f"{len(rows) - len(different)} of {len(rows)} tensors are equal"
         console.print(f"{count}{'.' if not tolerance else f' to {tolerance:g}.'}")
-    if different:
-        raise typer.Exit(1)
+    content = {
+        "a": str(a),
+        "b": str(b),
+        "equal": not different,
+        "tensors": rows.to_dicts(),
+    }
+    return Found(content, code=1 if different else 0)
 
 
 def export(

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ from typing import Annotated
 import typer
 
 from keras_spectral.cli.checkpoints import AsJson, Data, Model, known_data
-from keras_spectral.cli.verbs import among
+from keras_spectral.cli.verbs import Found, among
 from keras_spectral.experiments.inputs import (
     evaluator,
     load_model,
@@ -84,7 +83,7 @@ def compress(
         typer.Option(help=f"Folder for compression.json, a figure and {_FILE}."),
     ] = None,
     as_json: AsJson = False,
-):
+) -> Found:
     """Make a small file of a network, and measure the cost.
 
     Without --output nothing is written: the table alone tells what each rule costs.
@@ -147,9 +146,7 @@ def compress(
         "rank_ratio": rank_ratio,
     }
     if output is None:
-        if as_json:
-            typer.echo(json.dumps(content, indent=2))
-        return
+        return Found(content)
     with console.status(f"Writing {_FILE} ..."):
         small = compression.compress(
             network, where, best.rule, best.replacement, seed, deviations
@@ -171,11 +168,10 @@ def compress(
         "int8_accuracy": accuracies[1],
     }
     write_json(output / "compression.json", content)
-    if as_json:
-        typer.echo(json.dumps(content, indent=2))
-        return
-    console.print(_sizes(best, stored[-1], dense, values, *accuracies))
-    console.print(f"Results and {_FILE} are in {output.resolve()}")
+    if not as_json:
+        console.print(_sizes(best, stored[-1], dense, values, *accuracies))
+        console.print(f"Results and {_FILE} are in {output.resolve()}")
+    return Found(content)
 
 
 def _chosen(name, value, choices):
@@ -282,7 +278,7 @@ def bound(
         float, typer.Option(help="Probability that the bound fails.")
     ] = 0.05,
     as_json: AsJson = False,
-):
+) -> Found:
     """Bound the true error of a compressed copy.
 
     The bound is of what a classifier does on new data, by its training data alone.
@@ -311,20 +307,16 @@ def bound(
         found = compression.certify_error(
             network, train.inputs(), train.labels, shares, widths, delta=delta
         )
-    if as_json:
-        best = dataclasses.asdict(found.best)
-        assumptions = [dataclasses.asdict(each) for each in found.assumptions]
-        content = {"settings": found.to_dicts(), "best": best}
-        typer.echo(json.dumps({**content, "assumptions": assumptions}, indent=2))
-        return
-    console.print(found)
-    best = found.best
-    console.print(
-        f"True error at most {best.bound:.3f} with probability {1 - delta:g}"
-        + (": vacuous, guessing errs less." if best.vacuous else ".")
-    )
-    for each in found.assumptions:
-        console.print(f"{each.status}: {each.name}. {each.detail}")
+    if not as_json:
+        console.print(found)
+        best = found.best
+        console.print(
+            f"True error at most {best.bound:.3f} with probability {1 - delta:g}"
+            + (": vacuous, guessing errs less." if best.vacuous else ".")
+        )
+        for each in found.assumptions:
+            console.print(f"{each.status}: {each.name}. {each.detail}")
+    return Found(found.content())
 
 
 def _numbers(name, text, kind):

@@ -1,7 +1,6 @@
 """The commands that run experiments: demo, recipes, run and sweep."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +8,7 @@ import typer
 
 from keras_spectral.cli import streams
 from keras_spectral.cli.checkpoints import AsJson
+from keras_spectral.cli.verbs import Found
 from keras_spectral.experiments.inputs import start_keras
 from keras_spectral.printable import printable
 from keras_spectral.terminal import Console
@@ -31,7 +31,7 @@ def demo(
     trials: Annotated[int, typer.Option(help="Compressions a replacement.")] = 10,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     as_json: AsJson = False,
-):
+) -> Found:
     """The whole road on bundled data, in a minute.
 
     Networks are trained with and without spectral layers, one is imported from PyTorch
@@ -53,9 +53,8 @@ def demo(
         results = demo.run()
     except KeyboardInterrupt:
         streams.interrupted(f"what was finished so far is in {output.resolve()}")
-    if as_json:
-        typer.echo(json.dumps(results, indent=2))
     console.print(f"Models, results.json and demo.png are in {output.resolve()}")
+    return Found(results)
 
 
 def recipes(as_json: AsJson = False):
@@ -130,7 +129,7 @@ def run(
         typer.Option(help="Devices a cell is trained on: a number, or all. Default: 1"),
     ] = None,
     as_json: AsJson = False,
-):
+) -> Found:
     """Run a recipe, an experiment of a paper.
 
     A rerun goes on where it was; the exit code is 1 if a network failed.
@@ -168,14 +167,11 @@ def run(
             "finished epochs are kept, and the same command goes on from there"
         )
     if not isinstance(table, RecipeTable):
-        typer.echo(table.to_json()) if as_json else console.print(table)
-        if any(getattr(row, "error", None) for row in table):
-            raise typer.Exit(1)
-        return
-    if as_json:
-        claims = table.claims.to_dicts()
-        typer.echo(json.dumps({"rows": table.to_dicts(), "claims": claims}))
-    else:
+        if not as_json:
+            console.print(table)
+        failed = any(getattr(row, "error", None) for row in table)
+        return Found(table.to_dicts(), int(failed), lambda: table)
+    if not as_json:
         console.print(table)
         if table.claims.rows:
             console.print(table.claims)
@@ -186,8 +182,8 @@ def run(
             f"failed: {printable(cell['error'])}",
             err=True,
         )
-    if failed:
-        raise typer.Exit(1)
+    content = {"rows": table.to_dicts(), "claims": table.claims.to_dicts()}
+    return Found(content, 1 if failed else 0, lambda: table)
 
 
 def sweep(
@@ -219,7 +215,7 @@ def sweep(
     workers: Workers = None,
     scheduler: Scheduler = None,
     as_json: AsJson = False,
-):
+) -> Found:
     """Measure and compress many checkpoints.
 
     Table 1 and Figure 3 of the heavy-tail paper. A rerun goes on where it was; the exit
@@ -259,11 +255,11 @@ def sweep(
             f"finished rows are in {output.resolve()}, and the same command goes on "
             "from there"
         )
-    if as_json:
-        typer.echo(rows.to_json())
     console.print(f"Tables and figure are in {output.resolve()}", soft_wrap=True)
-    if any(row.error for row in rows):
-        raise typer.Exit(1)
+    failed = any(row.error for row in rows)
+    from keras_spectral.report.saved import read_result
+
+    return Found(rows.to_dicts(), int(failed), lambda: read_result(output))
 
 
 COMMANDS = (recipes, run, sweep)

@@ -1,12 +1,12 @@
 """The command that judges a GAN: evaluate-gan."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from keras_spectral.cli.checkpoints import AsJson
+from keras_spectral.cli.verbs import Found
 from keras_spectral.experiments.inputs import images_of_shape, load_keras, start_keras
 from keras_spectral.terminal import Console
 
@@ -15,6 +15,7 @@ _FEATURES = "frechet", "kernel", "manifold", "inception_score"
 _CRITICS = "logistic_divergence", "cnn_divergence"
 _DISCRIMINATOR = "slopes", "jacobians"
 _METRICS = *_FEATURES, *_CRITICS, *_DISCRIMINATOR
+_SHOWN = 40
 _FILES = "evaluation.json", "slopes.png", "jacobians.png"
 
 
@@ -82,7 +83,7 @@ def evaluate_gan(
         typer.Option(help="Folder for evaluation.json, slopes.png and jacobians.png."),
     ] = None,
     as_json: AsJson = False,
-):
+) -> Found:
     """Judge a GAN by metrics that are named with their protocol.
 
     Examples:
@@ -153,7 +154,8 @@ def evaluate_gan(
                 sampler, chosen, generated, labels, test, seed
             )
             scores += found
-    _tell(console, scores, figures, model, output, as_json)
+    content = _tell(console, scores, figures, model, output, as_json)
+    return Found(content, page=lambda: {**content, "images": _grid(generated)})
 
 
 def _chosen(text):
@@ -343,9 +345,7 @@ def _tell(console, scores, figures, model, output, as_json):
         "scores": rows.to_dicts(),
         "distributions": {name: found.to_dicts() for name, found in figures.items()},
     }
-    if as_json:
-        typer.echo(json.dumps(content, indent=2, allow_nan=False))
-    else:
+    if not as_json:
         console.print(rows)
     if output is not None:
         write_json(output / _FILES[0], content)
@@ -353,6 +353,21 @@ def _tell(console, scores, figures, model, output, as_json):
             figure = report.distribution_figure({model.stem: found})
             report.save(figure, output / f"{name}.png")
         console.print(f"Results are in {output.resolve()}")
+    return content
+
+
+def _grid(generated):
+    """Return the first images as a page shows them."""
+    import io
+
+    from keras_spectral.gan.callbacks import sample_grid
+    from keras_spectral.report.saved import data_uri
+
+    stream = io.BytesIO()
+    sample_grid(generated[:_SHOWN]).save(stream, "PNG")
+    return [
+        (f"The first {min(_SHOWN, len(generated))} images", data_uri(stream.getvalue()))
+    ]
 
 
 COMMANDS = (evaluate_gan,)

@@ -1,14 +1,13 @@
 """The commands that measure: analyze a checkpoint, certify a classifier."""
 
 import contextlib
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from keras_spectral.cli.checkpoints import AsJson, Entry, Model, known_data
-from keras_spectral.cli.verbs import among
+from keras_spectral.cli.verbs import Found, among
 from keras_spectral.printable import printable
 from keras_spectral.terminal import Console
 
@@ -39,7 +38,7 @@ def analyze(
         Path | None, typer.Option(help="Folder for analysis.json and analysis.png.")
     ] = None,
     as_json: AsJson = False,
-):
+) -> Found:
     """Measure spectra and power laws of all matrices.
 
     No architecture is needed.
@@ -70,23 +69,17 @@ def analyze(
         found = analyze_checkpoint(
             file, entry, layout, seed, progress, convolution, workers
         )
-    content = {
-        "source": found.source,
-        "tensors": found.to_dicts(),
-        "skipped": found.skipped,
-    }
-    if as_json:
-        typer.echo(json.dumps(content, indent=2, allow_nan=False))
-    else:
+    if not as_json:
         console.print(found)
         for note, names in found.notes.items():
             console.print(f"* {note}: {_some(names)}", highlight=False)
         for reason, names in _by_reason(found.skipped).items():
             console.print(f"skipped, {reason}: {_some(names)}", highlight=False)
     if output is not None:
-        write_json(output / "analysis.json", content)
+        write_json(output / "analysis.json", found.content())
         report.save(report.analysis_figure(found), output / "analysis.png")
         console.print(f"Results are in {output.resolve()}")
+    return Found(found.content())
 
 
 def _by_reason(skipped):
@@ -140,7 +133,7 @@ def certify(
         int | None, typer.Option(help="Only the first so many images.", min=1)
     ] = None,
     as_json: AsJson = False,
-):
+) -> Found:
     """Certify a classifier's accuracy within balls.
 
     An image counts where no change within the radius can change the answer.
@@ -175,17 +168,17 @@ def certify(
             pixel_scale,
             method,  # type: ignore[arg-type]
         )
-    if as_json:
-        content = {
+    if not as_json:
+        console.print(found)
+    return Found(
+        {
             "accuracy": found.accuracy,
             "samples": len(test),
             "pixel_scale": pixel_scale,
             "lipschitz_constant": found.lipschitz_constant,
             "certified": found.to_dicts(),
         }
-        typer.echo(json.dumps(content, indent=2))
-        return
-    console.print(found)
+    )
 
 
 def _radii(text):

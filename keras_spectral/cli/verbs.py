@@ -1,12 +1,15 @@
-"""What all verbs have in common: `--quiet`, examples, errors that name options."""
+"""What verbs have in common: `--quiet`, `--report`, examples, errors of options."""
 
 import functools
 import inspect
+import json
 import os
 import re
+import shlex
 import typing
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 from typer.models import ArgumentInfo, OptionInfo
@@ -16,6 +19,12 @@ from keras_spectral import terminal
 Quiet = Annotated[
     bool,
     typer.Option("--quiet", "-q", help="Print errors alone, and what --json asks for."),
+]
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        "--report", help="Page to write, .html: all that was found, in one file."
+    ),
 ]
 # Arguments of the functions that verbs call, where the option has another name.
 _OPTIONS = {
@@ -27,31 +36,98 @@ _OPTIONS = {
 _EXAMPLES = "\n\nExamples:\n"
 
 
-def verb(function):
-    """Return the command of a function: it takes `--quiet`, and looks for files first.
+class Found(NamedTuple):
+    """What a verb ends in.
 
-    Keras takes seconds to start, and a file that is not there is told before.
+    Args:
+        content: What `--json` prints, and a page is made of.
+        code: Integer, the exit code.
+        page: Function without arguments that returns what a page is made of, where
+            this is more than `content`.
+    """
+
+    content: dict | list
+    code: int = 0
+    page: Callable | None = None
+
+
+def verb(function):
+    """Return the command of a function: what verbs have in common is done here.
+
+    It takes `--quiet`, and looks for files first: Keras takes seconds to start, and a
+    file that is not there is told before. Where the function returns what it `Found`,
+    and says so, it takes `--report`, and prints what `--json` asks for.
 
     Args:
         function: Function with a parameter for each argument and option.
     """
+    signature = inspect.signature(function)
+    reports = signature.return_annotation is Found
 
     @functools.wraps(function)
-    def command(*, quiet=False, **arguments):
+    def command(context: typer.Context, *, quiet=False, report=None, **arguments):
         with terminal.quieted(quiet):
             for name, (kind, info) in _parameters(function).items():
-                if kind is Path and isinstance(info, ArgumentInfo):
-                    _check_there(arguments[name])
-            return function(**arguments)
+                if isinstance(info, ArgumentInfo) and kind in (Path, list[Path]):
+                    given = arguments[name]
+                    for path in [given] if kind is Path else given:
+                        _check_there(path)
+            if report is not None:
+                check_page(report)
+            if "context" in signature.parameters:
+                arguments["context"] = context
+            found = function(**arguments)
+            if not reports:
+                return
+            if arguments["as_json"]:
+                typer.echo(json.dumps(found.content, indent=2, allow_nan=False))
+            if report is not None:
+                from keras_spectral.report import page
 
-    signature = inspect.signature(function)
-    option = inspect.Parameter(
-        "quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Quiet
-    )
-    parameters = [*signature.parameters.values(), option]
-    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {**function.__annotations__, "quiet": Quiet}
+                content = found.content if found.page is None else found.page()
+                write_page(report, page(content, command_of(context)))
+                terminal.Console(stderr=arguments["as_json"]).print(
+                    f"The page is {report.resolve()}", soft_wrap=True
+                )
+            if found.code:
+                raise typer.Exit(found.code)
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = {
+        **signature.parameters,
+        "context": inspect.Parameter("context", keyword, annotation=typer.Context),
+        "quiet": inspect.Parameter("quiet", keyword, default=False, annotation=Quiet),
+    }
+    if reports:
+        parameters["report"] = inspect.Parameter(
+            "report", keyword, default=None, annotation=Report
+        )
+    in_order = sorted(parameters.values(), key=lambda parameter: parameter.kind)
+    command.__signature__ = signature.replace(parameters=in_order)  # type: ignore[attr-defined]
+    command.__annotations__ = {name: x.annotation for name, x in parameters.items()}
     return command
+
+
+def command_of(context) -> str:
+    """Return the command line that is running, as a shell reads it."""
+    return shlex.join(["keras-spectral", *map(str, context.find_root().obj or ())])
+
+
+def check_page(path, name="--report"):
+    """Raise an error unless a page may be written there."""
+    from keras_spectral.files import output_file
+
+    if path.suffix not in (".html", ".htm"):
+        raise ValueError(f"`{name}` must end in .html. Received: {name}={path}")
+    output_file(path, name)
+
+
+def write_page(path, text):
+    """Write a page, whole or not at all."""
+    from keras_spectral.files import replacing
+
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def among(*choices):

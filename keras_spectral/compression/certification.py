@@ -92,6 +92,13 @@ class ErrorCertificate(Rows):
         self.best, self.model = best, model
         self.assumptions = list(assumptions)
 
+    def content(self):
+        return {
+            "settings": self.to_dicts(),
+            "best": dataclasses.asdict(self.best),
+            "assumptions": [dataclasses.asdict(each) for each in self.assumptions],
+        }
+
 
 def certify_error(
     model,

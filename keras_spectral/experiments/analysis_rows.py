@@ -105,9 +105,16 @@ class Analysis(Rows):
                 notes.setdefault(row.note, []).append(row.name)
         return notes
 
+    def content(self):
+        return {
+            "source": self.source,
+            "tensors": self.to_dicts(),
+            "skipped": self.skipped,
+        }
+
     def tables(self):
         columns = [
-            Column("", "number", fixed=True),
+            Column("#", "number", fixed=True),
             Column("tensor", "name"),
             Column("spectrum", "spectrum"),
             Column("shape", fixed=True),

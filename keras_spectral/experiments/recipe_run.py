@@ -177,7 +177,8 @@ def run_recipe(
                         rows[cell.key] = row
             status = "complete"
         finally:
-            table = recipe_table(found, list(rows.values()))
+            named = [{**row, "key": key} for key, row in rows.items()]
+            table = recipe_table(found, named)
             if writes:
                 write_table(output / name, table, found, path, size, status)
     return table
@@ -197,7 +198,7 @@ def _shown_table(recipe, cells, output):
             # What is of other probes is not what was asked for.
             lacking = missing_measures(row, recipe)
             kept = {x: y for x, y in row["results"].items() if x not in lacking}
-            rows.append({**row, "results": kept})
+            rows.append({**row, "results": kept, "key": cell.key})
     return recipe_table(recipe, rows)
 
 
@@ -271,6 +272,8 @@ def write_table(start, table, recipe, path, size, status: RunStatus):
             "settings": msgspec.to_builtins(recipe),
             "rows": table.to_dicts(),
             "claims": table.claims.to_dicts(),
+            # Whose files lie in `cells`, `curves` and `samples`.
+            "cells": [cell["key"] for cell in table.cells if "key" in cell],
         },
     )
     from keras_spectral import report

@@ -12,6 +12,9 @@ from keras_spectral.tables import Cell, Column, Table, cell
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 
+# What a page needs of a cell.
+_CURVES = ("network", "variant", "seed", "key", "error", "history")
+
 
 @dataclasses.dataclass
 class RecipeRow:
@@ -74,6 +77,15 @@ class RecipeTable(Rows):
         super().__init__(rows, **kwargs)
         self.claims, self.cells = claims, cells
 
+    def content(self):
+        return {
+            "title": self.title,
+            "caption": self.caption,
+            "rows": self.to_dicts(),
+            "claims": self.claims.to_dicts(),
+            "cells": [{key: cell.get(key) for key in _CURVES} for cell in self.cells],
+        }
+
     def tables(self):
         """A table a network and measure: all numbers fit into 80 columns."""
         groups: dict = {}
@@ -85,7 +97,10 @@ class RecipeTable(Rows):
         for (network, measure), rows in (known or groups).items():
             first = rows[0].variant
             labels = "paper", "ours, 95 %", "75 %", f"less {first}, 95 %", "seeds"
-            columns = [Column("", "name"), *(Column(x, "number") for x in labels)]
+            columns = [
+                Column("variant", "name"),
+                *(Column(x, "number") for x in labels),
+            ]
             cells = [
                 [
                     cell(row.variant),

@@ -1,0 +1,100 @@
+"""Results side by side: A, B and their difference, a table a measure."""
+
+from keras_spectral.markup import element
+from keras_spectral.report.charts import dots
+from keras_spectral.tables import Cell, Column, Table
+
+# A figure of more lines is no figure.
+_MOST_LINES = 40
+
+
+def comparisons(named) -> list:
+    """Return HTML that compares tables of one kind, row by row of the same names.
+
+    Args:
+        named: List of (letter, `Table`), two or more.
+
+    Example:
+    >>> from keras_spectral.tables import cell
+    >>> tables = [
+    ...     (letter, Table("", [Column("name", "name"), Column("norm", "number")],
+    ...                    [[Cell("dense"), cell(norm)]]))
+    ...     for letter, norm in (("A", 2.0), ("B", 3.5))
+    ... ]
+    >>> "1.5" in comparisons(tables)[0]
+    True
+    """
+    first = named[0][1]
+    parts = []
+    for column in first.columns:
+        if column.kind == "number" and column.label:
+            found = {letter: _values(table, column) for letter, table in named}
+            if len({key for values in found.values() for key in values}):
+                parts.append(_compared(column.label.replace("\n", " "), found))
+    return [
+        element("details", element("summary", label), content, open=not number)
+        for number, (label, content) in enumerate(parts)
+    ]
+
+
+def _values(table, column):
+    """Return a dict from the words of each row to its cell of a column."""
+    labels = [each.label for each in table.columns]
+    if column.label not in labels:
+        return {}
+    place = labels.index(column.label)
+    kinds = [each.kind for each in table.columns]
+    names = [i for i, kind in enumerate(kinds) if kind == "name"]
+    names = names or [i for i, kind in enumerate(kinds) if kind == "text"]
+    if not names:
+        # Radii, say: the first number is what rows are told apart by.
+        names = [0]
+    found = {}
+    for row in table.rows:
+        found[", ".join(row[i].text for i in names)] = row[place]
+    return found
+
+
+def _compared(label, found):
+    letters = list(found)
+    first, *others = letters
+    keys = dict.fromkeys(key for values in found.values() for key in values)
+    columns = [
+        Column("name", "name"),
+        *(Column(letter, "number") for letter in letters),
+        *(Column(f"{letter} − {first}", "number") for letter in others),
+    ]
+    rows = []
+    for key in keys:
+        cells = [found[letter].get(key, Cell("-")) for letter in letters]
+        rows.append([Cell(key), *cells, *(_less(cells[0], x) for x in cells[1:])])
+    table = Table(
+        label,
+        columns,
+        rows,
+        "Differences sort by their size, whatever their sign. - where a result has no "
+        "such row.",
+    ).to_html()
+    points = [
+        (key, [_point(found[letter].get(key)) for letter in letters]) for key in keys
+    ]
+    shown = [(key, each) for key, each in points if any(each)]
+    figure = None
+    if 0 < len(shown) <= _MOST_LINES:
+        figure = dots(label, shown, letters, label)
+    return label, element("div", table, figure, class_="pair")
+
+
+def _point(cell):
+    value = None if cell is None else cell.value
+    return (value, None) if isinstance(value, (int, float)) and value == value else None
+
+
+def _less(first, other):
+    if _point(first) is None or _point(other) is None:
+        return Cell("-")
+    difference = other.value - first.value
+    text = f"{difference:+.4g}"
+    if "%" in first.text:
+        text = f"{100 * difference:+.2f} %"
+    return Cell(text, abs(difference))

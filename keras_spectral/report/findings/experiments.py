@@ -1,0 +1,248 @@
+"""What a page says of `sweep`, `evaluate-gan`, `demo`, and of anything else."""
+
+from pathlib import Path
+
+from keras_spectral.report.charts import Series, chart, thinned
+from keras_spectral.report.findings.compressions import (
+    accuracies,
+    check_control,
+    replacements,
+)
+from keras_spectral.report.findings.parts import (
+    Findings,
+    named,
+    percent,
+    picture,
+    table_of,
+)
+from keras_spectral.tables import Column, cell
+
+_POINTS = 60
+# A distance of fewer images is far from that of many.
+_FEW_IMAGES = 10_000
+
+
+def sweep(content, name) -> Findings:
+    """Return what is to be said of `sweep`."""
+    rows = [{**row, "name": Path(row["file"]).stem} for row in content["rows"]]
+    good = [row for row in rows if row["error"] is None]
+    findings = Findings(f"{len(rows)} checkpoints", content)
+    findings.tables = [
+        table_of(
+            "Final dense layers",
+            good,
+            {
+                "name": ("checkpoint", None),
+                "dataset": ("data", None),
+                "classes": ("classes", None),
+                "compressed": ("weights", ",d"),
+                "share": ("share", ".3%"),
+                "alpha_pdf": ("alpha", ".2f"),
+                "standard_error": ("its error", ".2f"),
+                "status": ("fit", None),
+                "stable_rank": ("stable rank", ".2f"),
+                "original_accuracy": ("accuracy", ".2%"),
+            },
+            "alpha: exponent of the density of |w|. share: compressed weights of all "
+            "that the network trains.",
+        )
+    ]
+    lines = [
+        {**each, "name": row["name"]}
+        for row in good
+        for each in row["compressions"]
+        if each["compressed_accuracy_mean"] is not None
+    ]
+    if lines:
+        findings.tables.append(replacements(lines, "Accuracy before and after"))
+    reliable = [row for row in good if row["status"] == "ok"]
+    if reliable:
+        findings.figures = [
+            chart(
+                "Stable rank against alpha",
+                [
+                    Series(
+                        str(word),
+                        [
+                            row["alpha_pdf"]
+                            for row in reliable
+                            if row["dataset"] == word
+                        ],
+                        [
+                            row["stable_rank"]
+                            for row in reliable
+                            if row["dataset"] == word
+                        ],
+                        "points",
+                    )
+                    for word in dict.fromkeys(row["dataset"] for row in reliable)
+                ],
+                "alpha of |w|",
+                "stable rank",
+                note="of fits that can be relied on.",
+            )
+        ]
+    findings.finished(content.get("status"))
+    findings.check(
+        len(good) == len(rows),
+        "Every checkpoint was measured",
+        f"{len(good)} of {len(rows)}",
+    )
+    missing = content.get("missing") or []
+    findings.check(
+        None if missing else True,
+        "Every network that was asked for has weights",
+        f"no file for {named(missing)}" if missing else "all",
+    )
+    check_control(findings, lines)
+    for row in rows:
+        if row["error"]:
+            findings.alert("serious", row["error"], [row["name"]])
+        elif row["note"]:
+            findings.alert("warning", row["note"], [row["name"]])
+    unreliable = [row["name"] for row in good if row["status"] != "ok"]
+    findings.alert(
+        "warning", "exponent not reliable, see the fit", unreliable, whenever=False
+    )
+    findings.source = {"keras_spectral": content.get("keras_spectral")}
+    return findings
+
+
+def evaluation(content, name) -> Findings:
+    """Return what is to be said of `evaluate-gan`."""
+    scores = content["scores"]
+    findings = Findings(name, content)
+    columns = {
+        "metric": ("metric and protocol", None),
+        "value": ("value", ".5g"),
+        "direction": ("better", None),
+        "spread": ("spread", ".2g"),
+        "spread_of": ("spread is", None),
+        "low": ("from", ".4g"),
+        "high": ("to", ".4g"),
+        "chance": ("by chance", ".4g"),
+    }
+    findings.tables = [
+        table_of(
+            "Scores",
+            scores,
+            columns,
+            "Only numbers of one protocol compare: network, resize, counts, steps.",
+        )
+    ]
+    for title, rows in content["distributions"].items():
+        findings.tables.append(table_of(title.capitalize(), rows))
+        findings.figures.append(_quantiles(title, rows))
+    fewest = min((row["generated"] for row in scores), default=0)
+    findings.check(
+        fewest >= _FEW_IMAGES or None,
+        "As many images as papers take",
+        f"{fewest:,} were generated",
+        f"{fewest:,}; distances of fewer than {_FEW_IMAGES:,} are biased",
+    )
+    findings.check(None, "Whether images are copied", "no metric here looks for it")
+    findings.figures += [picture(*each) for each in content.get("images") or ()]
+    return findings
+
+
+def _quantiles(title, rows):
+    places = {
+        "minimum": 0, "percentile_10": 10, "median": 50, "percentile_90": 90,
+        "percentile_95": 95, "maximum": 100,
+    }  # fmt: skip
+    return chart(
+        title.capitalize(),
+        [
+            Series(row["name"], list(places.values()), [row[key] for key in places])
+            for row in rows
+        ],
+        "percentile",
+        title,
+        note="by percentile.",
+    )
+
+
+def demo(content, name) -> Findings:
+    """Return what is to be said of `demo`."""
+    findings = Findings("Demo", content)
+    findings.tables = [table_of("Normalization, side by side", content["training"])]
+    if content["spectra"]:
+        findings.figures = list(_spectra(content["spectra"]))
+        for model, rows in content["spectra"].items():
+            findings.tables.append(_spectrum(f"Spectrum of {model}", rows))
+    checked = {row["name"]: row for row in content["import"]}
+    if checked:
+        findings.tables.append(table_of("Import from PyTorch", content["import"]))
+        row = checked.get("test accuracy")
+        if row:
+            findings.check(
+                row["pytorch"] == row["keras"],
+                "The imported network has PyTorch's accuracy",
+                f"{percent(row['keras'])}, PyTorch {percent(row['pytorch'])}",
+            )
+    rows = content["compression"]
+    accurate = [r for r in rows if r.get("compressed_accuracy_mean") is not None]
+    if rows:
+        findings.tables.append(replacements(rows, "Compression"))
+        check_control(findings, accurate)
+    if accurate:
+        findings.figures.append(accuracies(accurate))
+    for key, value in content.items():
+        # What later versions add is shown as well.
+        if key not in ("training", "import", "compression") and _are_rows(value):
+            findings.tables.append(table_of(key.replace("_", " ").capitalize(), value))
+    findings.finished(content.get("status"))
+    known = "keras_spectral", "keras", "backend", "settings"
+    findings.source = {key: content.get(key) for key in known}
+    return findings
+
+
+def _spectrum(title, rows):
+    table = table_of(title, rows)
+    table.columns.append(Column("spectrum", "spectrum"))
+    for line, row in zip(table.rows, rows, strict=True):
+        line.append(cell(tuple(row["singular_values"])))
+    return table
+
+
+def _spectra(spectra):
+    """Yield a figure a layer that all models have: singular values, normalized."""
+    shared = set.intersection(*({r["name"] for r in x} for x in spectra.values()))
+    for first in next(iter(spectra.values())):
+        if first["name"] not in shared:
+            continue
+        series = []
+        for model, rows in spectra.items():
+            row = next(row for row in rows if row["name"] == first["name"])
+            values = row["singular_values"]
+            places = thinned(len(values), _POINTS)
+            shares = [values[i] / values[0] if values[0] else None for i in places]
+            label = f"{model}, stable rank {row['stable_rank']:.1f}"
+            series.append(Series(label, [i + 1 for i in places], shares))
+        yield chart(
+            f"Singular values of {first['name']}",
+            series,
+            "index",
+            "singular value / largest",
+            note="of the flattened kernel that the layer computes with.",
+        )
+
+
+def _are_rows(value):
+    return isinstance(value, list) and value and all(isinstance(x, dict) for x in value)
+
+
+def anything(content, name) -> Findings:
+    """Return what is to be said of a result of no known kind: tables of its rows."""
+    if isinstance(content, list):
+        content = {"rows": content}
+    findings = Findings(str(content.get("title") or name), content)
+    for key, value in content.items():
+        if _are_rows(value):
+            findings.tables.append(table_of(str(key).replace("_", " "), value))
+    findings.finished(content.get("status"))
+    findings.check(None, "What the numbers mean", "this kind of result has no checks")
+    findings.source = {
+        key: value for key, value in content.items() if not _are_rows(value)
+    }
+    return findings
