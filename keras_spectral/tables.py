@@ -139,7 +139,7 @@ class Table:
         heads = [
             element(
                 "th",
-                column.label.replace("\n", " "),
+                column.label.replace("\n", " ") or "#",
                 scope="col",
                 class_=column.kind if column.kind != "text" else None,
             )

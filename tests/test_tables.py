@@ -36,7 +36,7 @@ class Read(HTMLParser):
 def test_markup_escapes_all_but_itself():
     made = markup.element("p", "<b>", markup.element("b", "&"), None, [1, "<"], id="<")
     assert made == '<p id="&lt;">&lt;b&gt;<b>&amp;</b>1&lt;</p>'
-    assert markup.element("path", d="M0") == '<path d="M0">'
+    assert markup.element("path", d="M0") == '<path d="M0"/>'
 
 
 def test_a_notebook_shows_the_rows_and_hostile_names_are_text():

@@ -85,7 +85,10 @@ def verb(function):
                 from keras_spectral.report import page
 
                 content = found.content if found.page is None else found.page()
-                write_page(report, page(content, command_of(context)))
+                paths = [x for x in arguments.values() if isinstance(x, Path)]
+                name = paths[0].name if paths else context.info_name
+                text = page({"results": {name: content}}, command_of(context))
+                write_page(report, text)
                 terminal.Console(stderr=arguments["as_json"]).print(
                     f"The page is {report.resolve()}", soft_wrap=True
                 )

@@ -114,7 +114,7 @@ class Analysis(Rows):
 
     def tables(self):
         columns = [
-            Column("#", "number", fixed=True),
+            Column("", "number", fixed=True),
             Column("tensor", "name"),
             Column("spectrum", "spectrum"),
             Column("shape", fixed=True),

@@ -14,7 +14,7 @@ _WIDTH, _HEIGHT = 440, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 40
 # As many colours and dashes as the style has.
 _STYLES = 6
-_ROW = 34
+_ROW = 38
 
 
 @dataclasses.dataclass(frozen=True)
@@ -312,7 +312,7 @@ def dots(title: str, rows, labels, unit: str, note: str | None = None) -> Markup
                 continue
             value, half = point
             style = f"series-{number % _STYLES}"
-            at = top + 22
+            at = top + 26
             if half:
                 ends = f"M{x(value - half):.1f} {at}H{x(value + half):.1f}"
                 drawing.append(element("path", d=ends, class_=f"interval {style}"))

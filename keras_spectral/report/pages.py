@@ -237,8 +237,9 @@ def _alert(letter, alert):
 def _compared(found, letters):
     groups: dict = {}
     for each, letter in zip(found, letters, strict=True):
-        if each.tables:
-            groups.setdefault(each.kind, []).append((letter, each.tables[0]))
+        table = each.compared or next(iter(each.tables), None)
+        if table is not None:
+            groups.setdefault(each.kind, []).append((letter, table))
     parts = [
         part
         for group in groups.values()

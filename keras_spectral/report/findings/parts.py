@@ -66,7 +66,9 @@ class Findings:
         content: What JSON has of the result: what a page gives away.
         checks: List of `Check`.
         alerts: List of `Alert`.
-        tables: List of `Table`; the first one is compared with that of other results.
+        tables: List of `Table`.
+        compared: `Table` that is compared with that of other results; default the
+            first one.
         figures: List of `Markup`.
         details: List of `Detail`.
         source: Dict from strings to what is shown: where the numbers are from.
@@ -78,6 +80,7 @@ class Findings:
     checks: list[Check] = dataclasses.field(default_factory=list)
     alerts: list[Alert] = dataclasses.field(default_factory=list)
     tables: list[Table] = dataclasses.field(default_factory=list)
+    compared: Table | None = None
     figures: list[Markup] = dataclasses.field(default_factory=list)
     details: list[Detail] = dataclasses.field(default_factory=list)
     source: dict = dataclasses.field(default_factory=dict)

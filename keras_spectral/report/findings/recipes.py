@@ -29,21 +29,14 @@ def recipe(content, name) -> Findings:
     table = RecipeTable(rows, Rows(claims), cells, title=title, caption=caption)
     findings = Findings(title or name, content)
     tables = [part for part in table.tables() if not isinstance(part, str)]
-    findings.tables = [
-        table_of(
-            "All measures",
-            [dict(name=f"{r.network}, {r.variant}: {r.measure}", mean=r.mean,
-                  published=r.published, seeds=r.seeds) for r in rows],
-            {
-                "name": ("network, variant: measure", None),
-                "mean": ("ours", None),
-                "published": ("paper", None),
-                "seeds": ("seeds", None),
-            },
-            caption,
-        )
-    ]  # fmt: skip
-    findings.tables += tables
+    findings.compared = table_of(
+        "All measures",
+        [
+            {"name": f"{row.network}, {row.variant}: {row.measure}", "ours": row.mean}
+            for row in rows
+        ],
+    )
+    findings.tables = tables
     if claims:
         findings.tables.append(*Rows(claims, title="Claims").tables())
     for claim in claims:
@@ -73,6 +66,7 @@ def recipe(content, name) -> Findings:
             "no number yet",
             dict.fromkeys(f"{row.network} {row.variant}" for row in missing),
         )
+    findings.alert("note", caption)
     findings.figures = [*_measures(rows), *_curves(cells)]
     findings.figures += [picture(*each) for each in content.get("images") or ()]
     findings.source = {

@@ -1,0 +1,183 @@
+"""Pages as text: what they say of each verb's results, and what they refuse."""
+
+import base64
+import dataclasses
+import hashlib
+import json
+import math
+import re
+
+import pytest
+
+from keras_spectral import report
+from keras_spectral.report import comparisons, saved
+from keras_spectral.report.findings import findings_of
+from keras_spectral.results import Rows
+from keras_spectral.tables import Cell, Column, Table, cell
+from tests.report import made
+
+
+def statuses(findings):
+    return {check.what: check.status for check in findings.checks}
+
+
+def test_the_policy_allows_what_is_there_and_nothing_else():
+    text = report.page(made.everything())
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1]
+    allowed = dict(part.split(" ", 1) for part in policy.split("; "))
+    assert allowed["default-src"] == "'none'"
+    for tag, name in (("script", "script-src"), ("style", "style-src")):
+        (found,) = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(found.encode()).digest()).decode()
+        assert allowed[name] == f"'sha256-{digest}'"
+    # Nothing that the policy would have to stop.
+    assert "style=" not in text and not re.search(r'\son\w+="', text)
+    assert not re.search(r'(?:src|href)="(?!data:|#)', text)
+
+
+def test_a_page_of_a_hundred_layers_has_a_megabyte():
+    content = made.analysis([f"encoder.layer.{i}.projection" for i in range(100)])
+    for row in content["tensors"]:
+        row["eigenvalues"] = [4.0 * 0.99**i for i in range(1000)]
+    assert len(report.page(content).encode()) <= 1_000_000
+
+
+def test_an_analysis_alerts_in_the_order_of_severity():
+    content = made.analysis(["a", "b", "c"])
+    for row, alpha, rank in zip(
+        content["tensors"], (1.5, 9.0, 3.0), (5, 1.0, 5), strict=True
+    ):
+        row |= {
+            "eigenvalue_alpha": alpha,
+            "stable_rank": rank,
+            "eigenvalue_status": "ok",
+        }
+    content["tensors"][2]["spectral_norm"] = 0.0
+    content["skipped"]["d"] = "all zero"
+    found = findings_of(content, "x")
+    alerts = {alert.what.partition(":")[0]: alert.where for alert in found.alerts}
+    assert alerts["not measured"] == ["d"]
+    assert alerts["nearly zero"] == ["c"] and alerts["stable rank 1"] == ["b"]
+    assert alerts["alpha of W'W below 2"] == ["a"]
+    assert alerts["alpha of W'W above 6"] == ["b"]
+    assert statuses(found)["Every matrix of the file is measured"] == "FAIL"
+    text = report.page(content)
+    places = [text.index(f">{word}<") for word in ("Serious", "Warning", "Note")]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    "bytes, mean, accuracy, expected",
+    [(900, 0.99, 0.985, ["PASS"] * 3), (1000, 0.95, 0.9, ["FAIL"] * 3)],
+)
+def test_a_compression_is_judged_by_its_controls(bytes, mean, accuracy, expected):
+    content = made.compression() | {"bytes": bytes, "accuracy": accuracy}
+    content["replacements"][0]["compressed_accuracy_mean"] = mean
+    assert list(statuses(findings_of(content, "x")).values()) == expected
+
+
+def test_claims_are_verdicts():
+    content = made.recipe()
+    words = {"holds": "PASS", "does not hold": "FAIL", "undecided": "UNTESTED"}
+    for verdict, status in words.items():
+        content["claims"][0]["verdict"] = verdict
+        assert statuses(findings_of(content, "x"))["net: SN is better"] == status
+    text = report.page(content)
+    assert "no space left" in text and "data:image/gif" in text
+
+
+def test_a_vacuous_certificate_is_serious():
+    row = {"radius": 0.5, "radius_255": 127.5, "certified_accuracy": 0.0, "samples": 0}
+    content = {"accuracy": 0.9, "samples": 100, "pixel_scale": 1.0,
+               "lipschitz_constant": 1e9, "certified": [row]}  # fmt: skip
+    found = findings_of(content, "x")
+    assert found.kind == "certify" and found.alerts[0].severity == "serious"
+    assert statuses(found)["The bound certifies something"] == "FAIL"
+    row["certified_accuracy"] = 0.4
+    assert not findings_of(content, "x").alerts
+
+
+def test_what_could_not_be_compared_is_untested():
+    verification = dict(scope="layers", reason="a nested model", layers=3,
+                        layers_in_all=4, precision="float64", reference="PyTorch's",
+                        relative_error=1e-15, unchecked=["head"],
+                        why_unchecked={"head": "a Lambda"})  # fmt: skip
+    content = {"source": "a.pth", "verification": verification, "notes": ["read as x"]}
+    found = findings_of(content, "x")
+    name = "Every layer computes what the reference does"
+    assert found.kind == "convert" and statuses(found)[name] == "UNTESTED"
+    assert found.alerts[0].where == ["head"]
+    verification |= {"unchecked": [], "why_unchecked": {}}
+    assert statuses(findings_of(content, "x"))[name] == "PASS"
+
+
+def test_rows_and_what_nobody_knows_become_tables():
+    row = dataclasses.make_dataclass("Row", ["name", "norm"])("dense", math.inf)
+    rows = Rows([row], title="Norms", caption="of mine")
+    rows.alerts = ["vacuous"]
+    text = report.page(rows)
+    assert all(word in text for word in ("Norms", "of mine", "vacuous", "inf"))
+    found = findings_of(
+        {"status": "interrupted", "rows": [{"name": "a", "x": None}]}, "y"
+    )
+    assert statuses(found)["The run came to its end"] == "FAIL"
+    assert report.page([{"name": "a"}, {"name": "b", "more": 1}])
+
+
+def test_differences_are_those_of_the_rows_of_one_name():
+    columns = [Column("name", "name"), Column("share", "number"), Column("n", "number")]
+    one = Table("", columns, [[Cell("a"), cell(0.5, ".1%"), cell(3)],
+                              [Cell("b"), cell(0.1, ".1%"), cell(None)]])  # fmt: skip
+    two = Table("", columns, [[Cell("c"), cell(0.1, ".1%"), cell(1)],
+                              [Cell("a"), cell(0.25, ".1%"), cell(4)]])  # fmt: skip
+    share, count = comparisons.comparisons([("A", one), ("B", two)])
+    assert "-25.00 %" in share and "data-value=0.25" in share.replace('"', "")
+    assert "+1" in count and "B − A" in count
+
+
+def test_saved_results_are_found_in_their_folders(tmp_path):
+    (tmp_path / "analysis.json").write_text(json.dumps(made.analysis(["a"])))
+    assert saved.read_result(tmp_path)["tensors"][0]["name"] == "a"
+    (tmp_path / "compression.json").write_text("{}")
+    with pytest.raises(ValueError, match="analysis.json, compression.json. Name"):
+        saved.read_result(tmp_path)
+    run = tmp_path / "run"
+    for name in ("cells", "samples"):
+        (run / name).mkdir(parents=True)
+    recipe = made.recipe()
+    cells, keys = recipe.pop("cells"), ["one", "two", "../secret"]
+    for key, row in zip(keys, cells, strict=False):
+        (run / "cells" / f"{key}.json").write_text(json.dumps({**row, "layers": [1]}))
+    (run / "samples/one.png").write_bytes(b"\x89PNG")
+    table = {**recipe, "recipe": "x.toml", "cells": keys, "images": []}
+    (run / "x-small.json").write_text(json.dumps(table))
+    found = saved.read_result(run)
+    assert [cell["key"] for cell in found["cells"]] == ["one", "two"]
+    assert found["cells"][0]["history"] == cells[0]["history"]
+    assert found["images"] == [("Images of one", "data:image/png;base64,iVBORw==")]
+    assert "no space left" in report.page_of_files([run, tmp_path / "analysis.json"])
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("{", "is no JSON"),
+        ("[" * 100_000, "is no JSON"),
+        ("3", "holds no result"),
+        ('{"source": 1, "tensors": [], "skipped": {}}', "but not its values"),
+        ('{"rows": [{"a": 1}], "claims": []}', "but not its values"),
+        ('{"source": {}, "tensors": [{"eigenvalues": "x"}], "skipped": {}}', "values"),
+    ],
+)
+def test_what_is_no_result_is_refused(text, message, tmp_path):
+    file = tmp_path / "file.json"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        report.page_of_files([file])
+
+
+def test_none_and_too_many_results_are_refused():
+    with pytest.raises(ValueError, match="from 1 to 26 results"):
+        report.page({"results": {}})
+    with pytest.raises(ValueError, match="Received: 27"):
+        report.page({"results": {str(i): [] for i in range(27)}})
