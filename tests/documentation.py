@@ -5,6 +5,8 @@ not run: the reader sees the reason.
 """
 
 import dataclasses
+import importlib
+import inspect
 import re
 import shlex
 from pathlib import Path
@@ -46,3 +48,32 @@ def blocks(page):
         language, title, code = match.groups()
         line = text.count("\n", 0, match.start(3)) + 1
         yield Block(language, 'title="Not run' not in title, line, code)
+
+
+# Where public names stand; of those without `__all__`, what is made there.
+MODULES = [
+    "", "layers", "constraints", "regularizers", "losses", "callbacks", "measures",
+    "linalg", "models", "compression", "theory", "convert", "zoo", "data", "gan",
+    "gan.callbacks", "gan.metrics", "experiments", "report", "results",
+]  # fmt: skip
+
+
+def public_names():
+    """The public names by their module: functions, classes and constants."""
+    found = {}
+    for name in MODULES:
+        full = f"keras_spectral.{name}".rstrip(".")
+        module = importlib.import_module(full)
+        names = getattr(module, "__all__", None)
+        if names is None:
+            names = [
+                listed
+                for listed, value in vars(module).items()
+                if getattr(value, "__module__", "") == full and listed[0] != "_"
+            ]
+        found[full] = sorted(
+            listed
+            for listed in names
+            if not inspect.ismodule(getattr(module, listed)) and listed[0] != "_"
+        )
+    return found

@@ -2,6 +2,8 @@
 
 import importlib.util
 import re
+import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -105,3 +107,36 @@ def test_a_page_runs(page, tmp_path, monkeypatch, capsys):
                         cli.main(arguments)
                     assert stop.value.code == 0, words
     assert SHOWN.get(page.stem, "") in capsys.readouterr().out
+
+
+def test_the_site_is_built_and_loads_nothing(tmp_path):
+    pytest.importorskip("mkdocs", reason="the extra `docs` is not installed")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir"]
+    built = subprocess.run(
+        [*command, tmp_path], cwd=ROOT, capture_output=True, text=True
+    )
+    assert built.returncode == 0, built.stderr
+    # Names that are loaded when they are asked for are there, too.
+    text = (tmp_path / "api" / "zoo.html").read_text(encoding="utf-8")
+    assert 'id="keras_spectral.zoo.build"' in text
+    assert "../references.html#sanyal2020" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('<script src="https://a.b/c.js"></script>', ["https://a.b/c.js"]),
+        ('<link rel="stylesheet" href="//a.b/c.css">', ["//a.b/c.css"]),
+        ("<img alt='' src='http://a.b/c.png'>", ["http://a.b/c.png"]),
+        ("@import 'https://a.b/c.css';", ["https://a.b/c.css"]),
+        ("src: url(https://a.b/c.woff2)", ["https://a.b/c.woff2"]),
+        ('<a href="https://a.b">read</a> <img src="own.png">', []),
+    ],
+)
+def test_what_a_page_loads_is_found(text, found):
+    pytest.importorskip("mkdocs", reason="the extra `docs` is not installed")
+    file = ROOT / "docs" / "site_hooks.py"
+    spec = importlib.util.spec_from_file_location("site_hooks", file)
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    assert hooks.requested(text) == found
