@@ -32,6 +32,8 @@ from keras_spectral.validation import (
     check_ratio,
 )
 
+__all__ = ["LipschitzClip", "MaxRank", "Orthonormal", "SpectralClip", "StableRank"]
+
 
 @keras.saving.register_keras_serializable(package="keras_spectral.constraints")
 class LipschitzClip(keras.constraints.Constraint):

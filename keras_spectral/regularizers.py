@@ -16,6 +16,15 @@ from keras_spectral.linalg.norms import magnitude, wide
 from keras_spectral.models.slots import InViews
 from keras_spectral.validation import check_choice, check_positive
 
+__all__ = [
+    "DOptimal",
+    "Divergence",
+    "Frobenius",
+    "Orthonormal",
+    "SpectralNorm",
+    "StableRank",
+]
+
 
 class _SpectralRegularizer(keras.regularizers.Regularizer):
     """Flattens the kernel and multiplies by the factor.

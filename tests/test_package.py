@@ -110,21 +110,6 @@ def test_readme_examples(index, tmp_path, monkeypatch, capsys):
         assert "┃" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("page", "shown"),
-    [
-        ("heavy_tails.md", "truncated_power_law"),
-        ("measures.md", "Jac-Norm"),
-        ("gan_metrics.md", "train 400 / 200"),
-    ],
-)
-def test_the_first_example_of_a_page(page, shown, capsys):
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    example = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
-    exec(compile(example, page, "exec"), {})
-    assert shown in capsys.readouterr().out
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """A wheel outside any checkout: unpacked, as its dependencies are here already."""

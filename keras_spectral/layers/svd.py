@@ -25,9 +25,9 @@ class SVDDense(SVDLayer):
             `regularizers.DOptimal(gamma)`; default none.
         factor_initializer: Initializer of U and V; the default makes them
             orthonormal.
-        activation, use_bias, bias_initializer, bias_regularizer,
-            bias_constraint: As in `keras.layers.Dense`.
-        **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer`.
+        **arguments: As in `keras.layers.Dense`: `activation`, `use_bias`,
+            `bias_initializer`, `bias_regularizer`, `bias_constraint`,
+            `activity_regularizer`; and `name`, `dtype`, `trainable`.
 
     Call arguments:
         inputs: Tensor (..., inputs).

@@ -40,8 +40,8 @@ class SVDLayer(kl.Layer):
         orthogonal_factor: Float >= 0, weight of ||U'U - I||_F^2 + ||V V' - I||_F^2.
         spectrum_regularizer: Regularizer of e / max|e|.
         factor_initializer: Initializer of U and V.
-        activation, use_bias, bias_initializer, bias_regularizer,
-            bias_constraint: As in `keras.layers.Dense`.
+        activation: As in `keras.layers.Dense`; so are `use_bias`,
+            `bias_initializer`, `bias_regularizer` and `bias_constraint`.
         **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer`.
     """
 
