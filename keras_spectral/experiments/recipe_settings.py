@@ -64,6 +64,7 @@ GanMeasure = Literal[
     "slope_fake_95",
     "slope_real_95",
     "slope_same_class_95",
+    "slope_real_fake_of_a_class_95",
     "gradient_real_50",
     "gradient_fake_50",
     "gradient_distance",

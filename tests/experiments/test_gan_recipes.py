@@ -97,6 +97,7 @@ def test_a_conditional_gan(tmp_path):
     )
     digits = data.load("digits", image_size=16).subset(100)
     names = ["intra_frechet_distance", "slope_same_class_95", "gradient_distance"]
+    names += ["slope_real_fake_of_a_class_95"]
     probes = GanProbes(images=50, generated=40, classifier_epochs=1)
     found = gan_results.results_of(gan, digits, names, probes, folder=tmp_path)
     assert not found.reasons and all(x >= 0 for x in found.values.values())
