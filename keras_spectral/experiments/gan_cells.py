@@ -48,11 +48,6 @@ def train_gan(cell) -> dict:
         Dict, see `cells.CellRow`; its `layers` are the discriminator's.
     """
     recipe, network, variant = cell.parts()
-    if cell.devices is not None:
-        raise ValueError(
-            "`devices` must be left out for a recipe of GANs, which are trained on one "
-            f"device. Received: devices={cell.devices}"
-        )
     data, folder = images_of(cell), Path(cell.folder)
     path = folder / "models" / f"{cell.key}.keras"
     compute = functools.partial(results_of, folder=folder)

@@ -154,6 +154,24 @@ def test_what_no_gan_is_made_of(tmp_path):
     assert "unexpected keyword" in row["error"] or "build a GAN" in row["error"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error", "match"),
+    [
+        ({"devices": 2}, ValueError, "`devices` must be left out"),
+        (
+            {"changes": ["probes.inception=nowhere.pth"]},
+            FileNotFoundError,
+            "`probes.inception` must be the file.* Received: nowhere.pth",
+        ),
+    ],
+)
+def test_what_is_refused_before_training(tmp_path, arguments, error, match):
+    path, output = changed(tmp_path), tmp_path / "run"
+    with pytest.raises(error, match=match):
+        run_recipe(path, output=output, console=Console(quiet=True), **arguments)
+    assert not output.exists()
+
+
 @pytest.mark.slow
 def test_fifty_steps_of_table_2(tmp_path):
     one = '[{name = "SRN-70", normalize = "stable_rank", stable_rank_ratio = 0.7}]'
