@@ -1,13 +1,14 @@
 """What GANs cost: a training step, generated images, the Fréchet distance.
 
-    python benchmarks/gan.py steps [--width 128] [--rounds 5]
+    python benchmarks/gan.py steps [--width 128] [--rounds 5] [--mimicry FOLDER]
     python benchmarks/gan.py generate [--width 256] [--rounds 5]
     python benchmarks/gan.py frechet [--samples 5000] [--rounds 5]
 
 Variants are timed in turn in one process, wall and CPU time; medians of the rounds'
 ratios to the first one, and their ranges. `steps` is one update of the discriminator
 on 64 real and 64 generated images and one of the generator on 128 latents, of SNGAN for
-32 pixels; on TensorFlow, JAX or torch (`KERAS_BACKEND`).
+32 pixels; on TensorFlow, JAX or torch (`KERAS_BACKEND`). With `--mimicry`, a folder of
+its source (see `mimicry_parity.py`), mimicry's own step in PyTorch is beside them.
 """
 
 import argparse
@@ -71,13 +72,26 @@ def steps(arguments):
         "plain again": None,
     }
     width = arguments.width or 128
-    compare(
-        {
-            name: trainer(normalize, width, 2 * width)
-            for name, normalize in normalizers.items()
-        },
-        arguments.rounds,
-    )
+    variants = {
+        name: trainer(normalize, width, 2 * width)
+        for name, normalize in normalizers.items()
+    }
+    if arguments.mimicry is not None:
+        variants["mimicry's SNGAN, PyTorch"] = mimicry_step(arguments.mimicry, width)
+    compare(variants, arguments.rounds)
+
+
+def mimicry_step(folder, width):
+    from mimicry_parity import Trainer, imported
+
+    peer = Trainer(imported(folder), width, 2 * width)
+    images = np.random.default_rng(0).uniform(-1, 1, (64, 32, 32, 3)).astype("float32")
+
+    def step():
+        peer.judge(images)
+        peer.make(128)
+
+    return step
 
 
 def generate(arguments):
@@ -138,6 +152,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=("steps", "generate", "frechet"))
     parser.add_argument("--width", type=int, help="Default: the papers'.")
+    parser.add_argument("--mimicry", help="Folder with torch_mimicry.")
     parser.add_argument("--samples", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()

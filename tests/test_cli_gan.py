@@ -108,6 +108,36 @@ def test_divergences_have_their_count_of_steps(files, capfd):
 @pytest.mark.parametrize(
     ("model", "arguments", "message"),
     [
+        ("gan", ["--reference", "damaged.npz"], "`path` must be an .npz file of `mu`"),
+        ("gan", ["--reference", "plain.npz"], "need the reference's features"),
+        ("gan", ["--samples", 3], "`--samples` must be at least 4 images"),
+        ("gan", ["--reference-samples", 3], "must be at least 4 images, as 'manifold'"),
+        ("gan", ["--metrics", "frechet", "--draws", 1], "`--draws` must be an integer"),
+        (
+            "gan",
+            ["--metrics", "inception_score", "--samples", 9],
+            "at least 10 images, as an inception score needs. Received: 9",
+        ),
+        ("conditional", ["--data", "labels.npz"], "`--data` must hold labels from 0"),
+    ],
+)
+def test_what_is_refused_before_an_image_is_made(
+    files, capfd, tmp_path, monkeypatch, model, arguments, message
+):
+    folder, _, network, own = files
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "damaged.npz").write_bytes(b"no statistics")
+    metrics.Features(network, "network").statistics(own.test.images).save("plain.npz")
+    np.savez("labels.npz", x=own.test.images, y=np.arange(20))
+    monkeypatch.setattr("keras_spectral.gan.GAN.generate", None)
+    given = ["--data", folder / "own.npz", "--features", folder / "network.keras"]
+    assert run("evaluate-gan", folder / f"{model}.keras", *given, *arguments) == 2
+    assert message in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "message"),
+    [
         ("gan", ["--metrics", "fid"], "`--metrics` must be one of"),
         ("gan", ["--metrics", "frechet"], "`--features` must name a network"),
         ("gan", ["--reference", "a.npz"], "`--reference` must be an .npz file"),

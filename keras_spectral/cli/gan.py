@@ -122,16 +122,20 @@ def evaluate_gan(
     sampler.check(chosen)
     dataset = images_of_shape(data, sampler.shape)
     _check_range(data, dataset)
-    network = None
+    sampler.check_classes(dataset)
+    network = real = None
     if set(chosen) & set(_FEATURES):
-        network = _Network(features, layer, sampler.shape, chosen)
+        network = _Network(features, layer, sampler.shape, chosen, draws, seed)
+        with console.status("Looking at real images ..."):
+            real = network.reference(
+                reference, dataset, data, reference_samples, samples
+            )
     with console.status(f"Generating {samples:,} images ..."):
         generated, labels = sampler(samples)
     scores, figures = [], {}
     if network is not None:
         with console.status("Comparing features ..."):
-            real = network.reference(reference, dataset, data, reference_samples)
-            scores += network.scores(generated, real, chosen, draws, seed)
+            scores += network.scores(generated, real)
     test = dataset.test
     for metric in _CRITICS:
         if metric in chosen:
@@ -218,6 +222,13 @@ class _Sampler:
                 f"Received: a generator alone, '{self.model.name}'"
             )
 
+    def check_classes(self, dataset):
+        """Raise a ValueError unless the test images' labels are the GAN's."""
+        from keras_spectral.gan.inputs import check_labels
+
+        if self.classes is not None:
+            check_labels("data", dataset.test.labels, self.classes)
+
     def __call__(self, count):
         """Return images of the seed and their labels, `None` where there are none."""
         import numpy as np
@@ -239,11 +250,12 @@ class _Sampler:
 class _Network:
     """The features that generated and real images are compared by."""
 
-    def __init__(self, path, layer, shape, chosen):
+    def __init__(self, path, layer, shape, chosen, draws, seed):
         from keras_spectral import convert, zoo
         from keras_spectral.gan.metrics import Features, inception
 
-        self.logits = None
+        self.kinds = [kind for kind in _FEATURES[:3] if kind in chosen]
+        self.draws, self.seed, self.logits = draws, seed, None
         if convert.is_keras_model(path):
             model = load_keras(path)
             self.features = Features(model, path.stem, layer)
@@ -267,14 +279,24 @@ class _Network:
         if "inception_score" in chosen:
             self.logits = inception(model, path, "logits_unbiased")
 
-    def reference(self, path, dataset, name, count):
-        """Return the statistics of real images, of a file where it is there."""
-        from keras_spectral.gan.metrics import Statistics
+    def reference(self, path, dataset, name, count, generated):
+        """Return the statistics of real images, of a file where it is there.
 
-        if path is not None and path.exists():
-            return Statistics.load(path)
+        What cannot be compared with so many generated images is refused first.
+        """
+        from keras_spectral.gan.metrics import Statistics
+        from keras_spectral.gan.metrics.scores import check_scores
+
         split = "train" if len(dataset.train) else "test"
         images = getattr(dataset, split)[:count]
+        kept = Statistics.load(path) if path is not None and path.exists() else None
+        check_scores(
+            *(generated, kept or len(images), self.features, self.kinds),
+            self.logits,
+            draws=self.draws,
+        )
+        if kept is not None:
+            return kept
         found = self.features.statistics(images.inputs(), keep_features=True)
         found.provenance["data"] = f"{name} {split}"
         found.provenance["source"] = dataset.source
@@ -283,13 +305,12 @@ class _Network:
             found.save(path)
         return found
 
-    def scores(self, generated, reference, chosen, draws, seed):
+    def scores(self, generated, reference):
         from keras_spectral.gan.metrics import score_images
 
-        kinds = [kind for kind in _FEATURES[:3] if kind in chosen]
         return score_images(
-            generated, reference, self.features, kinds, self.logits, draws=draws,
-            seed=seed,
+            generated, reference, self.features, self.kinds, self.logits,
+            draws=self.draws, seed=self.seed,
         )  # fmt: skip
 
 

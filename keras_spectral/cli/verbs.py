@@ -32,6 +32,7 @@ _OPTIONS = {
     "rules": "--rule",
     "replacements": "--replacement",
     "name": "--data",
+    "generated": "--samples",
 }
 _EXAMPLES = "\n\nExamples:\n"
 

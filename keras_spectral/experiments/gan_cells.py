@@ -48,11 +48,6 @@ def train_gan(cell) -> dict:
         Dict, see `cells.CellRow`; its `layers` are the discriminator's.
     """
     recipe, network, variant = cell.parts()
-    if cell.devices is not None:
-        raise ValueError(
-            "`devices` must be left out for a recipe of GANs, which are trained on one "
-            f"device. Received: devices={cell.devices}"
-        )
     data, folder = images_of(cell), Path(cell.folder)
     path = folder / "models" / f"{cell.key}.keras"
     compute = functools.partial(results_of, folder=folder)
@@ -105,7 +100,7 @@ def _gan(cell, network, variant, data):
 def _compile(gan, settings, schedule):
     def adam(updates):
         rate: Any = settings.learning_rate
-        if schedule.linear_decay:
+        if schedule.linear_decay and updates:
             rate = keras.optimizers.schedules.PolynomialDecay(rate, updates, 0.0)
         return keras.optimizers.Adam(rate, settings.beta_1, settings.beta_2)
 
@@ -141,12 +136,12 @@ def _trained(cell, gan, data, state):
         fitted = gan.fit(batches, shuffle=False, verbose=0, callbacks=[within])
         progress.step, done = 0, last
         losses = {name: float(fitted.history[name][-1]) for name in _LOSSES}
+        broken = [name for name in _LOSSES if not np.isfinite(losses[name])]
+        if broken:  # And not kept: the next run would go on from it.
+            raise FloatingPointError(f"{broken[0]} is not finite after {done} steps")
         history.append({"epoch": len(history) + 1, "steps": done, **losses})
         write_curves(Path(cell.folder), cell.key, history)
         state.save(gan, history, seconds())
-        broken = [name for name in _LOSSES if not np.isfinite(losses[name])]
-        if broken:
-            raise FloatingPointError(f"{broken[0]} is not finite after {done} steps")
     return history, seconds()
 
 

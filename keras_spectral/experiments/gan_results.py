@@ -253,6 +253,7 @@ _GROUPS = {
         "slope_fake_95",
         "slope_real_95",
         "slope_same_class_95",
+        "slope_real_fake_of_a_class_95",
     ): _slopes,
     ("gradient_real_50", "gradient_fake_50", "gradient_distance"): _gradients,
     ("stable_rank_ratio",): _stable_ranks,

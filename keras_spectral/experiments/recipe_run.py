@@ -18,7 +18,7 @@ from keras_spectral.experiments.cells import (
 from keras_spectral.experiments.devices import devices_of, process_of
 from keras_spectral.experiments.engine import computing, shown
 from keras_spectral.experiments.recipe_measures import run_measures
-from keras_spectral.experiments.recipe_settings import MeasureRecipe
+from keras_spectral.experiments.recipe_settings import GanRecipe, MeasureRecipe
 from keras_spectral.experiments.recipe_table import RecipeTable, recipe_table
 from keras_spectral.experiments.recipes import load_recipe, recipe_path
 from keras_spectral.files import claimed, output_folder, replacing, write_json
@@ -131,6 +131,8 @@ def run_recipe(
             "`devices` and `workers` exclude each other: processes would share the "
             f"devices. Received: devices={devices}, workers={workers}"
         )
+    if isinstance(found, GanRecipe):
+        _check_gans(found, devices)
     process, _ = process_of(devices)
     if scheduler is None:
         devices_of(devices)
@@ -220,6 +222,21 @@ def _check_data(recipe, directory):
 
     settings = recipe.data
     data.load(settings.name, settings.image_size, settings.channels, directory)
+
+
+def _check_gans(recipe, devices):
+    """Say at once what no GAN of a recipe can be trained or measured with."""
+    if devices is not None:
+        raise ValueError(
+            "`devices` must be left out for a recipe of GANs, which are trained on one "
+            f"device. Received: devices={devices}"
+        )
+    path = recipe.probes.inception
+    if path is not None and not Path(path).is_file():
+        raise FileNotFoundError(
+            "`probes.inception` must be the file of the Inception's weights. "
+            f"Received: {path}, which is not there. Check the path."
+        )
 
 
 def _named(row):

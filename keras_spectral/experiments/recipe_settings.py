@@ -64,6 +64,7 @@ GanMeasure = Literal[
     "slope_fake_95",
     "slope_real_95",
     "slope_same_class_95",
+    "slope_real_fake_of_a_class_95",
     "gradient_real_50",
     "gradient_fake_50",
     "gradient_distance",
@@ -155,7 +156,8 @@ class NetworkSettings(_Table):
 class Variant(_Table):
     """What is compared: normalizations, or other arguments, or weight decay.
 
-    `seeds` are those of the recipe's that it is run with, where not all.
+    `seeds` are those of the recipe's that it is run with, where not all. Of a GAN,
+    `steps` are its own in place of the schedule's; with 0 it stays as it begins.
     """
 
     name: str
@@ -164,6 +166,7 @@ class Variant(_Table):
     weight_decay: float | None = None
     arguments: dict[str, Any] = {}
     seeds: list[int] | None = None
+    steps: int | None = None
 
 
 class Published(_Table):
@@ -333,4 +336,6 @@ def settings_of(recipe, network, variant) -> tuple:
         optimizer = msgspec.structs.replace(
             optimizer, weight_decay=variant.weight_decay
         )
+    if variant.steps is not None:
+        schedule = msgspec.structs.replace(schedule, steps=variant.steps)
     return optimizer, schedule

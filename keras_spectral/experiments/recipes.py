@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -13,6 +14,7 @@ from keras_spectral.experiments.recipe_settings import (
     GanRecipe,
     MeasureRecipe,
     Recipe,
+    Variant,
     kind_of,
     settings_of,
 )
@@ -131,8 +133,15 @@ def load_recipe(path, size=None, changes=()) -> Recipe | GanRecipe | MeasureReci
         raise ValueError(f"{path} must have [sweep] or [figure], not both.")
     if isinstance(recipe, (Recipe, GanRecipe)):
         _check(path, text, recipe)
+    plain = msgspec.to_builtins(recipe)
+    for keys, number in _numbers(plain):
+        if not math.isfinite(number):  # JSON has none, and no training either.
+            line = _line(text, [key for key in keys if not key.isdecimal()], size)
+            place = f"{path}, line {line}" if line else f"{path}"
+            name = ".".join(keys)
+            raise ValueError(f"{place}: `{name}` must be finite. Received: {number}")
     for name in recipe.assumed:
-        if not _has(msgspec.to_builtins(recipe), name.split(".")):
+        if not _has(plain, name.split(".")):
             place = f"{path}, line {_line(text, ['assumed'])}"
             raise ValueError(
                 f"{place}: `assumed` must name keys of the recipe. Received: '{name}'"
@@ -273,9 +282,11 @@ def _check(path, text, recipe):
             fail(["variants", "weight_decay"], "has no place in a recipe of GANs")
         if recipe.data.augment or recipe.data.labels != "true":
             fail(["data"], "must have true labels and no `augment` in a recipe of GANs")
+    elif any(variant.steps is not None for variant in recipe.variants):
+        fail(["variants", "steps"], "has its place in a recipe of GANs")
     for network in recipe.networks:
         try:
-            optimizer, schedule = settings_of(recipe, network, recipe.variants[0])
+            optimizer, schedule = settings_of(recipe, network, Variant(name="any"))
         except msgspec.ValidationError as error:
             fail(["networks"], f"'{network.name}': {error}")
         for name in "epochs", "steps", "batch_size", "record_every":
@@ -283,7 +294,16 @@ def _check(path, text, recipe):
                 fail(["schedule", name], "must be an integer >= 1")
         if optimizer.learning_rate <= 0:
             fail(["optimizer", "learning_rate"], "must be positive")
+        for name in "momentum", "beta_1", "beta_2":
+            if not 0 <= getattr(optimizer, name, 0) < 1:
+                fail(["optimizer", name], "must be in [0, 1)")
+        if getattr(optimizer, "weight_decay", 0) < 0:
+            fail(["optimizer", "weight_decay"], "must be a number >= 0")
     for variant in recipe.variants:
+        if variant.steps is not None and variant.steps < 0:
+            fail(["variants", "steps"], "must be an integer >= 0")
+        if variant.seeds is not None and not variant.seeds:
+            fail(["variants", "seeds"], f"must be one or more in '{variant.name}'")
         ratio = variant.stable_rank_ratio
         if (variant.normalize == "stable_rank") != (ratio is not None) or (
             ratio is not None and not 0 < ratio <= 1
@@ -298,6 +318,16 @@ def _check(path, text, recipe):
             fail(["claims", "measure"], f"must be one of `measures`: '{claim.name}'")
         if missing := set(claim.order) - set(variants):
             fail(["claims", "order"], f"must name variants, not {sorted(missing)}")
+
+
+def _numbers(value, keys=()):
+    """Yield the keys and the value of each number of a table and of those below it."""
+    if isinstance(value, (int, float)):
+        yield keys, value
+    elif isinstance(value, (dict, list)):
+        named = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in named:
+            yield from _numbers(inner, (*keys, str(key)))
 
 
 def _has(value, keys):

@@ -152,9 +152,10 @@ class SampleMetrics(keras.callbacks.Callback):
     callbacks that read logs, such as `CSVLogger`.
 
     Args:
-        metrics: Dict from a key of the logs to a callable of generated images, an array
-            (samples, height, width, channels) of float32 in [-1, 1], that returns a
-            number or an object with a number `value`, such as a `gan.metrics.Score`.
+        metrics: Dict from a key of the logs, one that training has not, to a callable
+            of generated images, an array (samples, height, width, channels) of float32
+            in [-1, 1], that returns a number or an object with a number `value`, such
+            as a `gan.metrics.Score`.
         samples: Integer >= 1, images that are generated.
         every: Integer >= 1, epochs from one time to the next.
         labels: Integer or array (samples,), of a conditional GAN; default all labels in
@@ -166,7 +167,8 @@ class SampleMetrics(keras.callbacks.Callback):
 
     Raises:
         ValueError: If an argument is of another kind; when training begins, if the
-            model has no `generate`; after an epoch, if a metric is no number.
+            model has no `generate`, or a key is that of a loss; after an epoch, if a
+            metric is no number.
 
     Example:
     >>> from keras_spectral import zoo
@@ -196,6 +198,13 @@ class SampleMetrics(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self.results = []
         _tried(self.model, self.labels, self.seed)
+        own = {metric.name for metric in self.model.metrics}
+        taken = sorted({x for x in self.metrics if x.removeprefix("val_") in own})
+        if taken:
+            raise ValueError(
+                "`metrics` must have other keys than what training logs. Received: "
+                f"{', '.join(map(repr, taken))}"
+            )
 
     def on_epoch_end(self, epoch, logs=None):
         if epoch % self.every:

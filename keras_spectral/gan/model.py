@@ -31,7 +31,8 @@ class GAN(AlternatingSteps):
 
     A discriminator with batch normalization is called on real and on generated images
     apart, and with `training=True` in the generator's update too, as PyTorch's DCGAN
-    does; each of these calls moves its statistics, the first one singular vectors.
+    does; each of these calls moves its statistics, the first one singular vectors. One
+    without is called with `training=False` there, so that its `Dropout` drops nothing.
 
     Args:
         generator: A `keras.Model` from latents (latent,) to images, or from latents and
@@ -41,7 +42,7 @@ class GAN(AlternatingSteps):
         objective: `"hinge"`, `"logistic"`, `"minimax"`, `"wasserstein"` or
             `"relativistic_average"`, or an `Objective`.
         discriminator_steps: Integer >= 1, discriminator updates a generator update.
-        classes: Integer number of labels of a conditional pair, else `None`.
+        classes: Integer >= 1, number of labels of a conditional pair, else `None`.
         seed: Integer of the latents and labels that it trains on; `None` draws one from
             `keras.utils.set_random_seed`. Where they are is saved with the weights;
             each replica of a `tf.distribute` strategy has its own.
@@ -94,6 +95,8 @@ class GAN(AlternatingSteps):
             )
         if ema_momentum is not None:
             check_probability("ema_momentum", ema_momentum)
+        if classes is not None:
+            check_integer("classes", classes, least=1)
         check_integer("discriminator_steps", discriminator_steps, least=1)
         for name, model in (("generator", generator), ("discriminator", discriminator)):
             inputs = len(model.inputs)

@@ -9,7 +9,7 @@ from keras_spectral.measures.distributions import Distributions
 from keras_spectral.measures.samples import Samples, floats, forward
 from keras_spectral.validation import check_choice, check_integer
 
-Pairs = Literal["real", "fake", "real-fake", "same class"]
+Pairs = Literal["real", "fake", "real-fake", "same class", "real-fake of a class"]
 _KINDS = get_args(Pairs)
 # Norms of what goes in; what comes out is in the Euclidean.
 ORDERS = (1, 2, np.inf)
@@ -21,6 +21,7 @@ def empirical_lipschitz(
     fake=None,
     *,
     labels=None,
+    fake_labels=None,
     pairs="real",
     count: int = 2000,
     order: float = 2,
@@ -39,12 +40,15 @@ def empirical_lipschitz(
         real: Array of inputs, or a stream of batches of x or (x, y), such as a
             `tf.data.Dataset`; all of it is read. Of several inputs the distance is that
             of all floats together; others, such as labels, go with their sample.
-        fake: The same, of generated samples, for `"fake"` and `"real-fake"`.
-        labels: Integer array, of `real`, for `"same class"`; a stream may yield them.
+        fake: The same, of generated samples, for the kinds that name it.
+        labels: Integer array, of `real`, for kinds of a class; a stream may yield them.
+        fake_labels: Likewise, of `fake`.
         pairs: A kind of pair, or a list of kinds, which have a row each: `"real"` and
-            `"fake"` (two different samples of one set), `"real-fake"`, and
+            `"fake"` (two different samples of one set), `"real-fake"`,
             `"same class"` (two different real samples of a class, which is as likely as
-            it is large; a class of one has none).
+            it is large; a class of one has none), and `"real-fake of a class"` (of the
+            classes that both sets have each is as likely: the paper's for conditional
+            discriminators).
         count: Integer >= 1, pairs of each kind. The paper's is 2000.
         order: 1, 2 or infinity, the norm of x - y.
         seed: Integer >= 0.
@@ -81,7 +85,8 @@ def empirical_lipschitz(
             raise ValueError(
                 f"`fake` must be given for pairs={pairs!r}. Received: fake=None"
             )
-        sets["fake"] = _Set(model, fake, None, batch_size, progress, "fake")
+        given = model, fake, fake_labels, batch_size, progress, "fake"
+        sets["fake"] = _Set(*given, truth="fake_labels")
     if kinds != ["fake"]:
         sets["real"] = _Set(model, real, labels, batch_size, progress, "real")
     chosen = {}
@@ -120,8 +125,8 @@ def empirical_lipschitz(
 class _Set:
     """All samples of one kind, and what the model makes of them."""
 
-    def __init__(self, model, x, labels, batch_size, progress, name):
-        samples = Samples(model, x, labels, batch_size, name=name, truth="labels")
+    def __init__(self, model, x, labels, batch_size, progress, name, truth="labels"):
+        samples = Samples(model, x, labels, batch_size, name=name, truth=truth)
         self.inputs, self.labels = samples.arrays("Reading", progress)
         floats([array[:1] for array in self.inputs])  # Raises before any work.
         self.samples = Samples(model, _given(self.inputs), None, batch_size, name=name)
@@ -139,11 +144,35 @@ def _given(inputs):
     return inputs[0] if len(inputs) == 1 else inputs
 
 
+def _of_both(real, fake, count, random):
+    for found, name in (real, "labels"), (fake, "fake_labels"):
+        if found.labels is None:
+            raise ValueError(
+                f'`{name}` must be given for pairs="real-fake of a class". Received: '
+                f"{name}=None"
+            )
+    classes = np.intersect1d(real.labels, fake.labels)
+    if not len(classes):
+        raise ValueError(
+            "`labels` and `fake_labels` must have a class in common. Received: none"
+        )
+    group = random.integers(len(classes), size=count)
+    chosen = []
+    for found in real, fake:
+        rows = [np.flatnonzero(found.labels == label) for label in classes]
+        sizes = np.array([len(x) for x in rows])
+        place = (np.cumsum(sizes) - sizes)[group] + random.integers(sizes[group])
+        chosen += [found.name, np.concatenate(rows)[place]]
+    return tuple(chosen)
+
+
 def _chosen(kind, sets, count, random):
     """Return (set, indices, set, indices) of random pairs."""
     if kind == "real-fake":
         one = random.integers(sets["real"].size, size=count)
         return "real", one, "fake", random.integers(sets["fake"].size, size=count)
+    if kind == "real-fake of a class":
+        return _of_both(sets["real"], sets["fake"], count, random)
     found = sets["real" if kind == "same class" else kind]
     groups = np.zeros(found.size, int)
     if kind == "same class":

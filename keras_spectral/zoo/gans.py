@@ -228,7 +228,8 @@ def ortho_resnet_gan(
         resolution: 32, 48, 64 or 128 pixels.
         classes: Integer number of labels; `None` for an unconditional GAN.
         orthonormal_factor: Float >= 0, of `keras_spectral.regularizers.Orthonormal`.
-            The stable-rank paper does not say its own; this is [brock2019]'s.
+            The stable-rank paper says neither its own nor which form it took of
+            [brock2017], which it cites: factor and squared form are [brock2019]'s.
         name: String, the model's name.
         **kwargs: What else `resnet_gan` takes, such as `width` and `normalize`.
 
@@ -240,7 +241,7 @@ def ortho_resnet_gan(
     >>> len(gan.discriminator.losses)
     11
 
-    Source: [sanyal2020], appendix E.1; [brock2019], eq. 2.
+    Source: [sanyal2020], section 5, as of [brock2017]; [brock2019], eq. 2.
     """
     return resnet_gan(
         resolution, classes, orthonormal_factor=orthonormal_factor, name=name, **kwargs

@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 import scipy.linalg
@@ -61,12 +62,42 @@ def test_measures_are_those_of_what_was_trained(tmp_path):
     assert "needs a conditional GAN" in again["reasons"]["intra_frechet_distance"]
 
 
+def test_one_that_diverges_fails_again(tmp_path):
+    """A rerun measured what had been saved with a loss that is no number."""
+    errors = [
+        tiny_gan.run(
+            tmp_path / "run", ["optimizer.learning_rate=1e30", "schedule.steps=2"]
+        )["error"]
+        for _ in range(2)
+    ]
+    expected = "FloatingPointError: discriminator_loss is not finite after 2 steps"
+    assert errors == [expected] * 2
+    assert not list((tmp_path / "run" / "models").iterdir())
+
+
+def test_one_that_is_not_trained(tmp_path):
+    measures = 'measures=["slope_real_fake_95", "stable_rank_ratio"]'
+    changes = [measures, 'variants=[{name = "Random", steps = 0}]']
+    row = tiny_gan.run(tmp_path / "run", changes)
+    assert row["error"] is None and row["history"] == []
+    assert row["settings"]["schedule"]["steps"] == 0
+    keras.utils.set_random_seed(3)
+    begun, kept = (
+        tiny_gan.tiny_gan(seed=3),
+        load_keras(next((tmp_path / "run" / "models").iterdir())),
+    )
+    for one, other in zip(begun.get_weights(), kept.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert row["results"]["slope_real_fake_95"] > 0
+
+
 def test_a_conditional_gan(tmp_path):
     gan = zoo.low_rank_dcgan(
         0.5, filters=(4, 4), resolution=None, channels=1, classes=10, seed=0
     )
     digits = data.load("digits", image_size=16).subset(100)
     names = ["intra_frechet_distance", "slope_same_class_95", "gradient_distance"]
+    names += ["slope_real_fake_of_a_class_95"]
     probes = GanProbes(images=50, generated=40, classifier_epochs=1)
     found = gan_results.results_of(gan, digits, names, probes, folder=tmp_path)
     assert not found.reasons and all(x >= 0 for x in found.values.values())
@@ -88,6 +119,14 @@ def changed(tmp_path, *changes):
         ("batch_size = 4", "batch = 4", "Did you mean `batch_size`"),
         ("learning_rate", "weight_decay", "unknown key `weight_decay`"),
         ("images = 20", "images = 0", "`probes.images` must be an integer >= 1"),
+        ("0.005", "nan", "`optimizer.learning_rate` must be finite"),
+        ("0.005", "0.1, beta_2 = 1.0", "`optimizer.beta_2` must be in \\[0, 1\\)"),
+        ('"SRN-50", ', '"SRN-50", steps = -1, ', "`variants.steps` must be an integer"),
+        (
+            '"SRN-50", ',
+            '"SRN-50", seeds = [], ',
+            "`variants.seeds` must be one or more",
+        ),
         ("generated = 30", "generated = 1", "`probes.generated` must be .* >= 2"),
         ("test_count = 50", "augment = true", "no `augment` in a recipe of GANs"),
         (
@@ -113,6 +152,24 @@ def test_what_no_gan_is_made_of(tmp_path):
         path, output=tmp_path / "run", workers=0, console=Console(quiet=True)
     ).cells
     assert "unexpected keyword" in row["error"] or "build a GAN" in row["error"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "match"),
+    [
+        ({"devices": 2}, ValueError, "`devices` must be left out"),
+        (
+            {"changes": ["probes.inception=nowhere.pth"]},
+            FileNotFoundError,
+            "`probes.inception` must be the file.* Received: nowhere.pth",
+        ),
+    ],
+)
+def test_what_is_refused_before_training(tmp_path, arguments, error, match):
+    path, output = changed(tmp_path), tmp_path / "run"
+    with pytest.raises(error, match=match):
+        run_recipe(path, output=output, console=Console(quiet=True), **arguments)
+    assert not output.exists()
 
 
 @pytest.mark.slow

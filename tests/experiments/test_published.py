@@ -227,6 +227,18 @@ def test_recipes_have_the_papers_numbers(name):
         assert around is None or found[key][1] == pytest.approx(around, abs=1e-12)
 
 
+def test_figure_5b_has_the_papers_methods():
+    """Random-GAN represents random initialization, without training."""
+    for size in (None, *SIZES):
+        recipe = load_recipe(recipe_path("stable_rank/figure_5b"), size)
+        steps = {variant.name: variant.steps for variant in recipe.variants}
+        methods = {"SRN-70", "SN", "Random"}
+        assert set(steps) >= methods | (
+            {"WGAN-GP", "Ortho"} if size != "small" else set()
+        )
+        assert steps.pop("Random") == 0 and set(steps.values()) == {None}
+
+
 def test_the_heavy_tail_papers_table():
     rows = load_recipe(recipe_path("heavy_tail/table_1")).published
     for row, line in zip(rows, cells(HEAVY_TAIL)[1:], strict=True):

@@ -309,6 +309,14 @@ def test_generate(rng):
         (lambda: small(classes=3).generate(2, labels=3), "from 0 to 2"),
         (lambda: small(discriminator_steps=0), "`discriminator_steps`"),
         (
+            lambda: GAN(
+                zoo.resnet_generator(32, classes=3, width=8),
+                zoo.resnet_discriminator(32, classes=3, width=8),
+                classes=2.5,
+            ),
+            "`classes` must be an integer >= 1",
+        ),
+        (
             lambda: GAN(zoo.dcgan_generator(), zoo.resnet_discriminator(width=8)),
             r"images of \(64, 64, 3\) and of \(32, 32, 3\)",
         ),

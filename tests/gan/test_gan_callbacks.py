@@ -93,6 +93,14 @@ def test_what_is_refused_before_training(tmp_path):
     assert not gan.generator_optimizer.iterations.numpy()
 
 
+def test_keys_of_metrics_are_not_those_of_losses():
+    gan = small()
+    for key in "generator_loss", "val_discriminator_loss":
+        with pytest.raises(ValueError, match=f"other keys.*Received: '{key}'"):
+            fitted(gan, [SampleMetrics({"mean": np.mean, key: np.std}, samples=2)])
+    assert not gan.generator_optimizer.iterations.numpy()
+
+
 def test_metrics_that_are_none():
     with pytest.raises(ValueError, match="`metrics` must be a dict from names"):
         SampleMetrics([np.mean])

@@ -102,6 +102,34 @@ def test_float16_with_averages(half, tmp_path):
     assert_equal(loaded, gan)
 
 
+def test_a_penalty_in_float16_moves_as_in_float32(half):
+    """Gradients of gradients have two backward passes in half precision."""
+    moved = []
+    for policy in "mixed_float16", "float32":
+        keras.config.set_dtype_policy(policy)
+        keras.utils.set_random_seed(0)
+        gan = small(penalty=GradientPenalty(10.0), seed=0)
+        gan.compile("sgd", keras.optimizers.SGD(1.0))
+        for variable in gan.discriminator.trainable_variables:
+            noise = np.random.default_rng(1).standard_normal(variable.shape)
+            variable.assign(noise)
+        points = ops.convert_to_tensor(images())
+
+        def loss(gan=gan, points=points):
+            value = gan._gradient_penalty(points, None)
+            return value, value
+
+        optimizer, before = gan.discriminator_optimizer, gan.discriminator.get_weights()
+        if policy == "mixed_float16":
+            optimizer.dynamic_scale.assign(2.0**7)
+        value = float(gan._updated(loss, gan.discriminator, optimizer))
+        after = gan.discriminator.get_weights()
+        moved.append([value, *(x - y for x, y in zip(after, before, strict=True))])
+    for ours, theirs in zip(*moved, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-2 * np.abs(theirs).max())
+    assert np.abs(moved[1][1]).max() > 0.1
+
+
 def test_averages_are_what_generate_uses():
     gan = small(seed=0, ema_momentum=0.9)
     assert gan.sampler is gan.averaged_generator

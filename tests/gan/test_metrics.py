@@ -67,6 +67,24 @@ def test_few_samples_have_the_distance_of_the_definition(counts):
     assert found == pytest.approx(expected, rel=1e-10)
 
 
+def test_features_that_never_fire_have_no_part():
+    """Their covariance has no Cholesky factor."""
+    x, y = (
+        np.random.default_rng(n).normal(size=(50, 5)) * [1, 2, 3, 4, 5] for n in (0, 1)
+    )
+    expected = metrics.frechet_distance(x, y)
+    dead = np.zeros((50, 2))
+    for ours, theirs in ((x, y), (y, x)):
+        padded = (np.hstack([z, dead]) for z in (ours, theirs))
+        assert metrics.frechet_distance(*padded) == pytest.approx(expected, rel=1e-9)
+    # One side alone: what the other has there is all its own.
+    alone = metrics.frechet_distance(np.hstack([x, dead]), np.hstack([y, x[:, :2]]))
+    alone_swapped = metrics.frechet_distance(
+        np.hstack([y, x[:, :2]]), np.hstack([x, dead])
+    )
+    assert alone == pytest.approx(alone_swapped, rel=1e-9)
+
+
 def test_samples_times_distance_is_constant():
     """So numbers of other counts are no comparison: the bias is as 1 / n."""
     random = np.random.default_rng(0)

@@ -98,6 +98,27 @@ def test_protocols_are_not_mixed(features, images):
         metrics.score_images(generated[:3], reference, features, ["frechet"])
 
 
+@pytest.mark.parametrize(
+    ("counts", "arguments", "match"),
+    [
+        ((3, 90), {}, "`generated` must be at least 4 .* Received: 3"),
+        ((60, 5), {"neighbours": 5}, "`reference` must be at least 6 .* Received: 5"),
+        ((9, 90), {"logits": True}, "`generated` must be at least 10 .* Received: 9"),
+        ((60, 90), {"draws": -1}, "`draws` must be an integer >= 0"),
+    ],
+)
+def test_too_few_images_are_told_before_any_is_looked_at(
+    features, images, monkeypatch, counts, arguments, match
+):
+    if "logits" in arguments:
+        arguments = {"logits": features}
+    monkeypatch.setattr(metrics.Features, "__call__", None)
+    monkeypatch.setattr(metrics.Features, "statistics", None)
+    generated, reference = (x[:n] for x, n in zip(images, counts, strict=True))
+    with pytest.raises(ValueError, match=match):
+        metrics.score_images(generated, reference, features, **arguments)
+
+
 def test_the_interval_has_the_spread_of_other_draws():
     """Its width against that of fresh samples of as many."""
     random = np.random.default_rng(0)

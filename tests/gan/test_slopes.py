@@ -51,7 +51,10 @@ def test_a_conditional_discriminator_has_pairs_of_a_class(rng):
     x = rng.uniform(-1, 1, (8, 4, 4, 1))
     labels = {"real_labels": np.arange(8) % 2, "generated_labels": np.arange(8) % 3}
     found = slopes.discriminator_slopes(model, -x, x, count=30, **labels)
-    assert [row.name for row in found][-1] == "same class"
+    assert [row.name for row in found][-2:] == ["real-fake of a class", "same class"]
+    labels["generated_labels"] = np.full(8, 2)
+    found = slopes.discriminator_slopes(model, -x, x, count=30, **labels)
+    assert [row.name for row in found][-2:] == ["real", "same class"]
     jacobians = slopes.discriminator_jacobians(model, -x, x, count=5, **labels)
     assert [row.samples for row in jacobians] == [5, 5]
 

@@ -7,7 +7,7 @@ from keras import layers as kl
 
 from keras_spectral.measures import empirical_lipschitz
 
-KINDS = ["real", "fake", "real-fake", "same class"]
+KINDS = ["real", "fake", "real-fake", "same class", "real-fake of a class"]
 
 
 def linear(kernel):
@@ -24,7 +24,8 @@ def test_no_pair_of_a_linear_map_exceeds_its_norm(rng, kind):
     real, fake = rng.normal(size=(2, 30, 5))
     labels = rng.integers(3, size=30)
     model = linear(kernel)
-    found = empirical_lipschitz(model, real, fake, labels=labels, pairs=kind, count=500)
+    given = {"labels": labels, "fake_labels": labels[::-1]}
+    found = empirical_lipschitz(model, real, fake, **given, pairs=kind, count=500)
     assert 0.5 * np.linalg.norm(kernel, 2) < found[0].maximum
     assert found[0].maximum <= np.linalg.norm(kernel, 2) * (1 + 1e-5)
     counts, edges = found.histogram(kind, bins=10)
@@ -78,6 +79,30 @@ def test_pairs_of_a_class(rng):
     assert pairs == {(2, 0), (5, 0), (5, 2), (4, 1)}
 
 
+def test_a_real_and_a_generated_one_of_a_class():
+    """A class "from a discrete uniform distribution", then one of each side."""
+    real, fake = np.eye(6)[:4], np.eye(6)[4:]
+    # Class 2 has three real samples, class 0 one; 1 and 7 are of one side alone.
+    given = {"labels": [2, 2, 0, 1], "fake_labels": [0, 2]}
+    real = np.vstack([real, np.eye(6)[:1]])
+    given["labels"] = [*given["labels"], 2]
+    powers = 2.0 ** np.arange(6)
+    found = empirical_lipschitz(
+        linear(powers[:, None]), real, fake, **given, pairs="real-fake of a class",
+        count=20_000,
+    )  # fmt: skip
+    moved = np.round(found.values["real-fake of a class"] * np.sqrt(2)).astype(int)
+    counts = {
+        pair: int((moved == 2 ** pair[1] - 2 ** pair[0]).sum())
+        for pair in ((2, 4), (0, 5), (1, 5))
+    }
+    assert sum(counts.values()) == 20_000
+    expected = {(2, 4): 1 / 2, (0, 5): 1 / 3, (1, 5): 1 / 6}
+    for pair, share in expected.items():
+        around = 4.5 * np.sqrt(20_000 * share * (1 - share))
+        assert abs(counts[pair] - 20_000 * share) < around
+
+
 def test_a_kind_draws_the_same_alone_and_beside_others(rng):
     model, (real, fake) = linear(rng.normal(size=(5, 3))), rng.normal(size=(2, 30, 5))
     both = empirical_lipschitz(model, real, fake, pairs=["real-fake", "real"], count=50)
@@ -117,6 +142,19 @@ def test_bad_arguments(rng):
         (dict(pairs="same class", labels=range(4)), "two samples of a class"),
         (dict(pairs="same class", labels=[0, 1]), "`labels` must be integers"),
         (dict(pairs="others"), "`pairs` must be one of"),
+        (
+            dict(pairs="real-fake of a class", fake=x, labels=range(4)),
+            "`fake_labels` must be given",
+        ),
+        (
+            dict(
+                pairs="real-fake of a class",
+                fake=x,
+                labels=[0] * 4,
+                fake_labels=[1] * 4,
+            ),
+            "a class in common",
+        ),
         (dict(pairs=[]), "`pairs` must be one of"),
         (dict(order=3), "`order` must be one of"),
         (dict(count=0), "`count`"),

@@ -6,6 +6,7 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
+import scipy.linalg
 
 from keras_spectral.gan.metrics.statistics import Statistics, checked_features
 from keras_spectral.results import Rows
@@ -61,9 +62,10 @@ def frechet_distance(generated, reference) -> float:
     the features of the Inception network this is FID.
 
     No matrix is rooted. With more samples than dimensions the last trace is the sum of
-    the roots of the eigenvalues of R S2 R', where S1 = R' R. With as
-    many or fewer, and the features at hand, it is the nuclear norm of A B', where A and
-    B are the centred features: exact where covariances are singular.
+    the roots of the eigenvalues of S1 S2, which are those of a symmetric matrix:
+    R S1 R', where S2 = R' R. With as many or fewer, and the features at hand, it is
+    the nuclear norm of A B', where A and B are the centred features: exact where
+    covariances are singular.
 
     The value falls with the number of samples, in proportion to 1 / n where nothing
     else differs: only numbers of the same counts can be compared.
@@ -138,12 +140,21 @@ def distance_of(ours, theirs):
         product = ours.factor @ theirs.factor.T
         roots = np.linalg.svd(product, compute_uv=False)
     else:
-        inner = theirs.factor @ ours.covariance @ theirs.factor.T
-        values = np.linalg.eigvalsh((inner + inner.T) / 2)
-        roots = np.sqrt(np.maximum(values, 0))
+        roots = np.sqrt(np.maximum(_product_eigenvalues(ours, theirs), 0))
     shift = ours.mean - theirs.mean
     value = shift @ shift + ours.trace + theirs.trace - 2 * roots.sum()
     return max(float(value), 0.0)
+
+
+def _product_eigenvalues(ours, theirs):
+    try:
+        # A Cholesky factor is had for a fifteenth of the time of an eigenvector's.
+        return scipy.linalg.eigh(
+            ours.covariance, theirs.covariance, type=2, eigvals_only=True
+        )
+    except np.linalg.LinAlgError:  # A singular one has none.
+        inner = theirs.factor @ ours.covariance @ theirs.factor.T
+        return np.linalg.eigvalsh((inner + inner.T) / 2)
 
 
 class Extrapolation(NamedTuple):

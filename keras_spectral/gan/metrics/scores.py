@@ -16,6 +16,8 @@ from keras_spectral.results import Rows
 from keras_spectral.validation import check_choice, check_integer, check_probability
 
 Kind = Literal["frechet", "kernel", "manifold"]
+# Of the inception score.
+_SPLITS = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +160,7 @@ def score_images(
 
     Raises:
         ValueError: If the statistics are of other features, or have none where they
-            are needed.
+            are needed, or a side has too few samples; see `check_scores`.
 
     Example:
     >>> import keras
@@ -170,12 +172,8 @@ def score_images(
     >>> scores[0].metric
     'Fréchet distance on grey level, no resize, symmetric (50 / 50)'
     """
-    for kind in metrics:
-        check_choice("metrics", kind, Kind)
-    if draws:
-        check_integer("draws", draws, least=2)
+    check_scores(generated, reference, features, metrics, logits, neighbours, draws)
     if isinstance(reference, Statistics):
-        _check_statistics(reference, features, metrics)
         data = data or str(reference.provenance.get("data", ""))
     else:
         reference = features.statistics(reference, keep_features=True)
@@ -229,8 +227,62 @@ def score_images(
     )
 
 
+def check_scores(
+    generated,
+    reference,
+    features: Features,
+    metrics=("frechet", "kernel", "manifold"),
+    logits: Features | None = None,
+    neighbours: int = 3,
+    draws: int = 0,
+):
+    """Raise a ValueError if `score_images` would, before an image is made for it.
+
+    Args:
+        generated: As of `score_images`, or an integer, how many there will be. Of a
+            stream nobody knows.
+        reference: Likewise.
+        features: As of `score_images`.
+        metrics: Likewise.
+        logits: Likewise.
+        neighbours: Likewise.
+        draws: Likewise.
+    """
+    for kind in metrics:
+        check_choice("metrics", kind, Kind)
+    check_integer("neighbours", neighbours, least=1)
+    check_integer("draws", draws, least=0)
+    if draws:
+        check_integer("draws", draws, least=2)
+    if isinstance(reference, Statistics):
+        _check_statistics(reference, features, metrics)
+    needs = {"a covariance": 2}
+    if "manifold" in metrics:
+        needs["'manifold' with its neighbours"] = neighbours + 1
+    for name, given, more in (
+        ("generated", generated, {"an inception score": _SPLITS} if logits else {}),
+        ("reference", reference, {}),
+    ):
+        count = _count(given)
+        for what, least in {**needs, **more}.items():
+            if count is not None and count < least:
+                raise ValueError(
+                    f"`{name}` must be at least {least} images, as {what} needs. "
+                    f"Received: {count}"
+                )
+
+
+def _count(given):
+    """Return how many samples there are, or `None`."""
+    if isinstance(given, Statistics):
+        return given.count
+    if hasattr(given, "__array__"):
+        return len(given)
+    return given if isinstance(given, int) else None
+
+
 def _inception_score(images, logits, count):
-    found = inception_score(logits(images))
+    found = inception_score(logits(images), _SPLITS)
     return Score(
         f"Inception score on {logits.name} ({found.splits} splits, {count:,})",
         found.mean,

@@ -29,8 +29,9 @@ def discriminator_slopes(
     """Return the discriminator's empirical Lipschitz constants, the paper's eLhist.
 
     |D(x) - D(y)| / |x - y| of random pairs: a real and a generated image, two of the
-    generated, two real ones, and of a conditional discriminator two real ones of a
-    class. Images are in [-1, 1]. Pairs of equal ones are left out and counted.
+    generated, two real ones, and of a conditional discriminator a real and a generated
+    image of a class, each class as likely, and two real ones of a class. Images are in
+    [-1, 1]. Pairs of equal ones are left out and counted.
 
     Args:
         discriminator: A built `keras.Model` from images, or images and labels, to
@@ -46,6 +47,7 @@ def discriminator_slopes(
 
     Returns:
         `Distributions`: the rows `"real-fake"`, `"fake"`, `"real"` and, with labels,
+        `"real-fake of a class"` (where both have a class in common) and
         `"same class"`. The paper marks the 95th percentile.
 
     Raises:
@@ -66,12 +68,15 @@ def discriminator_slopes(
     genuine = _inputs(discriminator, "real", real, real_labels)
     pairs = ["real-fake", "fake", "real"]
     if real_labels is not None:
+        if len(np.intersect1d(real_labels, generated_labels)):
+            pairs.append("real-fake of a class")
         pairs.append("same class")
     return empirical_lipschitz(
         discriminator,
         genuine,
         fake,
         labels=real_labels,
+        fake_labels=generated_labels,
         pairs=pairs,
         count=count,
         seed=seed,
