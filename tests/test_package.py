@@ -131,7 +131,7 @@ def test_a_wheel_has_its_data(site, tmp_path):
         "import sys; sys.path.insert(0, sys.argv[1]); import keras_spectral;"
         "assert keras_spectral.__file__.startswith(sys.argv[1]);"
         "from keras_spectral.cli import main;"
-        "main(['demo', '--epochs', '1', '--trials', '2', '--output', 'out'])"
+        "main(['demo', '--epochs', '1', '--output', 'out'])"
     )
     subprocess.run(
         [sys.executable, "-c", code, str(site)],

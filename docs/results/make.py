@@ -17,6 +17,11 @@ from keras_spectral.measures import rank_correlation
 
 FOLDER = Path(__file__).parent
 
+# The low-rank paper's digits, of which a public package has 5,000: docs/data.md.
+DIGITS = FOLDER / "mnist_5k"
+DIGITS_RECIPES = "low_rank/figure_2", "low_rank/figure_3", "low_rank/table_1"
+OF_DIGITS = "data.name=mnist_5k.npz", "schedule.epochs=20"
+
 # What no trained network can be compared by: accuracies, and counts of parameters.
 _NO_MEASURES = (
     *("accuracy", "error", "gap", "parameters", "misclassified", "epochs_to"),
@@ -26,30 +31,32 @@ _NO_MEASURES = (
 _BACKENDS = {"jax": "JAX", "tensorflow": "TensorFlow"}
 
 
-def tables():
+def tables(folder=FOLDER, changes=(), names=None):
     """Return a dict from recipes to their tables of the rows that are there."""
     found = {}
-    for name in list_recipes():
+    for name in names or list_recipes():
         text = recipe_path(name).read_text(encoding="utf-8")
         if "[evidence" not in text or "[[networks]]" not in text:
             continue
-        table = run_recipe(name, "evidence", output=FOLDER, train=False)
+        table = run_recipe(
+            name, "evidence", changes=changes, output=folder, train=False
+        )
         if table.cells:
             found[name] = table
     return found
 
 
-def write(found):
+def write(found, folder=FOLDER, changes=()):
     """Write the tables and figures."""
     for name, table in found.items():
-        recipe = load_recipe(recipe_path(name), "evidence")
+        recipe = load_recipe(recipe_path(name), "evidence", changes)
         whole = len(recipe.seeds) * len(recipe.networks) * len(recipe.variants)
         status = "complete" if len(table.cells) == whole else "interrupted"
-        start = FOLDER / _file(name)
+        start = folder / _file(name)
         write_table(start, table, recipe, recipe_path(name), "evidence", status)
 
 
-def claims(found):
+def claims(found, place=""):
     """Return lines of Markdown: every claim with its verdict, alike ones once."""
     recipes = {}
     for name, table in found.items():
@@ -57,7 +64,7 @@ def claims(found):
             if {row.network} & {cell["network"] for cell in table.cells}:
                 what = row.name, row.says, row.network, row.verdict, row.differences
                 recipes.setdefault(what, []).append(
-                    f"[{_item(name)}]({_file(name)}.md)"
+                    f"[{_item(name)}]({place}{_file(name)}.md)"
                 )
     lines = ["| claim | network | verdict | paired differences, 95 % | in |"]
     lines += ["|---|---|---|---|---|"]
@@ -69,17 +76,18 @@ def claims(found):
     return lines
 
 
-def runs(found):
+def runs(found, folder="docs/results", changes=(), place=""):
     """Return lines of Markdown: what was run, how long it took, and how to rerun it."""
+    sets = "".join(f" --set {change}" for change in changes)
     lines = ["| recipe | cells | CPU hours | command |", "|---|---|---|---|"]
     for name, table in found.items():
         recipe = load_recipe(recipe_path(name), "evidence")
         whole = len(recipe.seeds) * len(recipe.networks) * len(recipe.variants)
         hours = sum(cell["cpu_seconds"] for cell in table.cells) / 3600
         lines.append(
-            f"| [{recipe.item}: {recipe.title}]({_file(name)}.md) | {len(table.cells)} "
-            f"of {whole} | {hours:.2f} | `keras-spectral run {name} --evidence "
-            "--output docs/results` |"
+            f"| [{recipe.item}: {recipe.title}]({place}{_file(name)}.md) "
+            f"| {len(table.cells)} of {whole} | {hours:.2f} "
+            f"| `keras-spectral run {name} --evidence{sets} --output {folder}` |"
         )
     return lines
 
@@ -187,14 +195,21 @@ def _file(name):
 
 def page():
     """Return the front page: what stands by hand in `front.md`, and the tables."""
-    found = tables()
+    found, digits = tables(), tables(DIGITS, OF_DIGITS, DIGITS_RECIPES)
     write(found)
+    write(digits, DIGITS, OF_DIGITS)
+    place = f"{DIGITS.name}/"
     text = (FOLDER / "front.md").read_text(encoding="utf-8")
     parts = {
         "claims": claims(found),
         "runs": runs(found),
         "correlation": correlation(found),
         "drift": drift(found),
+        "digits": [
+            *claims(digits, place),
+            "",
+            *runs(digits, f"docs/results/{DIGITS.name}", OF_DIGITS, place),
+        ],
         "machine": [machine(found)],
     }
     for name, lines in parts.items():

@@ -25,17 +25,16 @@ Scheduler = Annotated[
 
 def demo(
     output: Annotated[
-        Path, typer.Option(help="Folder for models, results.json and demo.png.")
+        Path, typer.Option(help="Folder for models, results.json, demo.html.")
     ] = Path("keras-spectral-demo"),
-    epochs: Annotated[int, typer.Option(help="Epochs for each classifier.")] = 40,
-    trials: Annotated[int, typer.Option(help="Compressions a replacement.")] = 10,
+    epochs: Annotated[int, typer.Option(help="Epochs of each of six trainings.")] = 60,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     as_json: AsJson = False,
 ) -> Found:
     """The whole road on bundled data, in a minute.
 
-    Networks are trained with and without spectral layers, one is imported from PyTorch
-    and compressed; no download.
+    Networks with and without spectral layers learn noise and digits, one is imported
+    from PyTorch and made small; no download.
 
     Examples:
         keras-spectral demo
@@ -49,11 +48,12 @@ def demo(
     from keras_spectral.experiments import Demo
 
     try:
-        demo = Demo(output, epochs=epochs, trials=trials, seed=seed, console=console)
-        results = demo.run()
+        results = Demo(output, epochs=epochs, seed=seed, console=console).run()
     except KeyboardInterrupt:
         streams.interrupted(f"what was finished so far is in {output.resolve()}")
-    console.print(f"Models, results.json and demo.png are in {output.resolve()}")
+    folder = output.resolve()
+    console.print(f"Models, results.json and demo.png are in {folder}", soft_wrap=True)
+    console.print(f"Open {folder / 'demo.html'}", soft_wrap=True)
     return Found(results)
 
 

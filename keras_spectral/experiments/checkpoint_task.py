@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import logging
 import os
 import threading
 
@@ -107,8 +106,6 @@ def measure_in_worker(task):
 
     with _ONE_AT_A_TIME:
         start_keras(Console(quiet=True))
-        # It warns of every network but the first: each is compiled, and used once.
-        logging.getLogger("tensorflow").setLevel(logging.ERROR)
         from keras_spectral.experiments.checkpoint_row import measure_checkpoint
 
         return measure_checkpoint(task).to_dict()

@@ -1,6 +1,7 @@
 """What experiments and commands begin with: Keras, a model, test data."""
 
 import contextlib
+import logging
 import math
 import os
 import sys
@@ -38,6 +39,8 @@ def start_keras(console, backend=True):
         backend: Boolean; `False` leaves to others which devices it finds.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # It warns of every network but the first: each is compiled, and used once.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with (
         console.status("Starting Keras ..."),
         _native_messages_kept(),

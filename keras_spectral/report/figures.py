@@ -18,11 +18,6 @@ def _finish(axes, title):
     axes.tick_params(labelsize=9)
 
 
-def _exp(log):
-    """Return e^log as text, also where it overflows a float."""
-    return f"{math.exp(log):.3g}" if log < 700 else f"1e+{log / math.log(10):.0f}"
-
-
 def _colour(labels, start=0):
     return {
         label: _COLOURS[index % len(_COLOURS)]
@@ -35,46 +30,54 @@ def _shown(name):
     return printable(name, 60).replace("$", r"\$")
 
 
-def draw_training(axes, rows):
-    """Draw the accuracy of each model on training and test data.
+def _named_at_its_end(axes, x, y, label):
+    """Write a line's name right of its last point: nothing has to be looked up."""
+    axes.annotate(
+        label, (x, y), xytext=(6, 0), textcoords="offset points", va="center",
+        color="#222222", fontsize=10, fontweight="bold", annotation_clip=False,
+    )  # fmt: skip
+
+
+def draw_memorization(axes, curves):
+    """Draw how much of random labels each network has learned, epoch by epoch.
 
     Args:
         axes: Matplotlib axes.
-        rows: Rows with `name`, `train_accuracy` and `test_accuracy` in [0, 1].
+        curves: Dict from a network's label to its accuracies in [0, 1], one an epoch.
     """
-    colours = _colour([row.name for row in rows])
-    lowest = 100.0
-    for index, row in enumerate(rows):
-        pair = 100 * row.train_accuracy, 100 * row.test_accuracy
-        lowest = min(lowest, *pair)
-        axes.plot([index, index], pair, color=colours[row.name], lw=2, zorder=1)
-        axes.scatter(index, pair[0], s=60, color=colours[row.name], marker="o")
-        axes.scatter(
-            index,
-            pair[1],
-            s=60,
-            facecolor="white",
-            edgecolor=colours[row.name],
-            marker="s",
-            linewidth=2,
-        )
-    axes.scatter([], [], s=60, color=_GREY, marker="o", label="training")
-    axes.scatter(
-        [], [], s=60, facecolor="white", edgecolor=_GREY, marker="s", label="test"
-    )
-    axes.set_xticks(
-        range(len(rows)),
-        [
-            f"{_shown(row.name)}\nstable ranks: {row.sum_of_stable_ranks:.1f}\n"
-            f"norms: {_exp(row.log_product_of_spectral_norms)}"
-            for row in rows
-        ],
-    )
-    axes.set_xlim(-0.5, len(rows) - 0.5)
-    axes.set_ylim(lowest - 0.3 * (100.5 - lowest) - 0.5, 100.5)
-    axes.set_ylabel("accuracy (%)")
-    axes.legend(frameon=False, fontsize=9, loc="lower left", ncols=2)
-    _finish(axes, "Accuracy, sum of stable ranks, product of norms")
+    colours = _colour(curves)
+    for label, curve in curves.items():
+        values = [100 * value for value in curve]
+        axes.plot(range(1, len(values) + 1), values, color=colours[label], lw=2)
+        text = f"{_shown(label)}  {values[-1]:.0f} %"
+        _named_at_its_end(axes, len(values), values[-1], text)
+    axes.set_ylim(0, 104)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("random labels learned (%)")
+    _finish(axes, "Noise learned by heart")
+
+
+def draw_certified(axes, certified, accuracies):
+    """Draw the share of images that are right and certified, by the radius.
+
+    Args:
+        axes: Matplotlib axes.
+        certified: Dict from a network's label to rows (dicts) with `radius` and
+            `certified_accuracy`.
+        accuracies: Dict from a network's label to its test accuracy: radius 0.
+    """
+    colours = _colour(certified)
+    for label, rows in certified.items():
+        radii = [0, *(row["radius"] for row in rows)]
+        shares = [accuracies[label], *(row["certified_accuracy"] for row in rows)]
+        values = [100 * share for share in shares]
+        axes.plot(radii, values, color=colours[label], lw=2, label=_shown(label))
+    axes.set_ylim(0, 104)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("any change of the pixels up to this norm")
+    axes.set_ylabel("certified test accuracy (%)")
+    axes.legend(frameon=False, fontsize=10, loc="upper right")
+    _finish(axes, "What no attack can turn")
 
 
 def draw_spectra(axes, spectra, layer=None):
@@ -82,7 +85,7 @@ def draw_spectra(axes, spectra, layer=None):
 
     Args:
         axes: Matplotlib axes.
-        spectra: Dict from a model's label to its `measures.Spectrum`.
+        spectra: Dict from a model's label to its rows (dicts) of `measures.spectrum`.
         layer: String, the layer's name; default the one with the most singular
             values.
 
@@ -90,28 +93,28 @@ def draw_spectra(axes, spectra, layer=None):
         ValueError: If a model has no such layer.
     """
     if layer is None:
-        rows = next(iter(spectra.values())).rows
-        layer = max(rows, key=lambda row: len(row.singular_values)).name
+        rows = next(iter(spectra.values()))
+        layer = max(rows, key=lambda row: len(row["singular_values"]))["name"]
     colours = _colour(spectra)
-    for label, spectrum in spectra.items():
-        row = next((row for row in spectrum if row.name == layer), None)
+    for label, rows in spectra.items():
+        row = next((row for row in rows if row["name"] == layer), None)
         if row is None:
             raise ValueError(
                 "`spectra` must hold one layer of each model. "
                 f"Received: '{label}' without the layer '{layer}'."
             )
-        values = row.singular_values
+        values = row["singular_values"]
         axes.plot(
             range(1, len(values) + 1),
             [value / values[0] if values[0] else math.nan for value in values],
             color=colours[label],
             marker=".",
-            label=f"{_shown(label)} (stable rank {row.stable_rank:.1f})",
+            label=f"{_shown(label)} (stable rank {row['stable_rank']:.1f})",
         )
     axes.set_ylim(0, 1.03)
     axes.set_xlabel("index of the singular value")
     axes.set_ylabel("singular value / largest")
-    axes.legend(frameon=False, fontsize=9, loc="upper right")
+    axes.legend(frameon=False, fontsize=10, loc="upper right")
     _finish(axes, f"Spectrum of layer {_shown(layer)}")
 
 
@@ -204,22 +207,21 @@ def compression_figure(rows):
     return figure
 
 
-def demo_figure(training, spectra, compression):
-    """Return the demo's figure: accuracies, spectra and compression.
+def demo_figure(results):
+    """Return the demo's figure: noise learned, certificates and spectra.
 
     Args:
-        training: Rows for `draw_training`.
-        spectra: Dict for `draw_spectra`.
-        compression: Rows for `draw_compression`.
+        results: Dict, the content of the demo's `results.json`.
 
     Returns:
         A `matplotlib.figure.Figure` of three panels.
     """
-    figure = Figure(figsize=(15, 4.6), layout="constrained")
+    figure = Figure(figsize=(15, 4.4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
-    draw_training(left, training)
-    draw_spectra(middle, spectra)
-    draw_compression(right, compression)
+    draw_memorization(left, results["memorization"])
+    accuracies = {row["name"]: row["test_accuracy"] for row in results["training"]}
+    draw_certified(middle, results["certified"], accuracies)
+    draw_spectra(right, results["spectra"])
     return figure
 
 

@@ -95,7 +95,7 @@ def _sweep(sources, output):
 
 def _demo(sources, output):
     command = [sys.executable, "-m", "keras_spectral.cli", "demo", "--epochs", "1"]
-    command += ["--trials", "2", "--output", str(output)]
+    command += ["--output", str(output)]
     os.execve(sys.executable, command, {**os.environ, "KERAS_BACKEND": "tensorflow"})
 
 

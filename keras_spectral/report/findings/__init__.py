@@ -30,7 +30,7 @@ _KINDS = tuple(
         ("verify", "a b equal tensors", checkpoints.comparison),
         ("inspect", "container dialect fingerprint tensors", checkpoints.inspection),
         ("convert", "source verification", checkpoints.card),
-        ("demo", "training spectra import compression", experiments.demo),
+        ("demo", "training memorization spectra files", experiments.demo),
         ("evaluate-gan", "scores distributions", experiments.evaluation),
         ("sweep", "rows missing mixture", experiments.sweep),
         ("run", "rows claims", recipes.recipe),
