@@ -312,7 +312,8 @@ def _origin(found, letters, command):
             links.append(
                 _download(f"{name}-{place}.csv", "text/csv", table.to_csv(), label)
             )
-        parts.append(element("ul", [element("li", link) for link in links]))
+        items = [element("li", link) for link in links]
+        parts.append(element("ul", items, class_="downloads"))
     return element("section", element("h2", "Where it is from, and the data"), parts)
 
 
