@@ -183,8 +183,8 @@ def _layer(row):
         [mark for mark in marks if math.isfinite(mark[0])],
         note=f"{row.spikes} lie above the edge.",
     )
-    plain = dataclasses.asdict(row)
-    plain.pop("eigenvalues")
+    names = [field.name for field in dataclasses.fields(row)]
+    plain = {name: getattr(row, name) for name in names if name != "eigenvalues"}
     return element("div", figure, facts(plain), class_="pair")
 
 
