@@ -11,6 +11,8 @@ from keras_spectral.markup import Markup, asset, element, text
 from keras_spectral.printable import printable
 
 _WIDTH, _HEIGHT = 96, 20
+# Heads of columns that need none in a terminal; who listens to a page does.
+_UNNAMED = {"number": "#", "name": "name", "text": "what", "spectrum": "spectrum"}
 # More points than pixels are not seen.
 _MOST_POINTS = 48
 
@@ -139,7 +141,7 @@ class Table:
         heads = [
             element(
                 "th",
-                column.label.replace("\n", " ") or "#",
+                column.label.replace("\n", " ") or _UNNAMED[column.kind],
                 scope="col",
                 class_=column.kind if column.kind != "text" else None,
             )
@@ -220,7 +222,7 @@ def _data(column, found, anchors=None):
     elif column.kind == "name":
         start += " class=name"
     # A long name may break where a person would break it.
-    shown = text(found.text.replace(" +-", " ±"))
+    shown = text(found.text.replace("+-", "±"))
     if column.kind == "name":
         shown = Markup(re.sub(r"(?<=[-./_])(?=.)", "<wbr>", shown))
     if found.anchor and anchors is not None:

@@ -169,8 +169,8 @@ def run(
     if not isinstance(table, RecipeTable):
         if not as_json:
             console.print(table)
-        failed = any(getattr(row, "error", None) for row in table)
-        return Found(table.to_dicts(), int(failed), lambda: table)
+        code = 1 if any(getattr(row, "error", None) for row in table) else 0
+        return Found(table.to_dicts(), code, lambda: table)
     if not as_json:
         console.print(table)
         if table.claims.rows:

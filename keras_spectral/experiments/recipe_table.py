@@ -98,7 +98,7 @@ class RecipeTable(Rows):
             first = rows[0].variant
             labels = "paper", "ours, 95 %", "75 %", f"less {first}, 95 %", "seeds"
             columns = [
-                Column("variant", "name"),
+                Column("", "name"),
                 *(Column(x, "number") for x in labels),
             ]
             cells = [

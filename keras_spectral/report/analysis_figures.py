@@ -2,18 +2,29 @@
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatterSciNotation, LogLocator, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
-from keras_spectral.report.figures import _COLOURS, _finish, _shown
+from keras_spectral.report.figures import (
+    _COLOURS,
+    _GREY,
+    _finish,
+    _legend,
+    _plain_ticks,
+    _shown,
+    styled,
+)
 
 _SPECTRA = 6
+# Names that a figure has room for.
+_NAMED = 45
 
 
+@styled
 def analysis_figure(rows):
     """Draw what `experiments.analyze_checkpoint` found.
 
     Above the exponents of |w| and of the eigenvalues with their errors, and the stable
-    ranks, in the file's order; below the eigenvalues of the largest matrices on
+    ranks, by name in the file's order; below the eigenvalues of the largest matrices on
     logarithmic axes, with the edge of random entries.
 
     Args:
@@ -28,11 +39,15 @@ def analysis_figure(rows):
     rows = list(rows)
     if not rows:
         raise ValueError("`rows` must hold a row. Received: none. See `.skipped`.")
-    figure = Figure(figsize=(11, 8.5), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.15))
-    left, right = top.subplots(1, 2)
+    # As many names as can be read; of more, their numbers in the table.
+    named = len(rows) <= _NAMED
+    above = 1.4 + (0.19 * len(rows) if named else 3.6)
+    figure = Figure(figsize=(11, above + 4.4), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(above, 4.4))
+    left, right = top.subplots(1, 2, sharey=True)
     _draw_exponents(left, rows)
     _draw_ranks(right, rows)
+    _name_rows(left, rows, named)
     numbered = list(enumerate(rows, 1))
     largest = sorted(numbered, key=lambda pair: -len(pair[1].eigenvalues))[:_SPECTRA]
     panels = bottom.subplots(2, 3, squeeze=False)
@@ -43,64 +58,56 @@ def analysis_figure(rows):
     return figure
 
 
-def _plain_ticks(axis, values):
-    """Write a logarithmic axis' numbers: at 1, 2 and 5, or few powers of many decades.
-
-    Args:
-        axis: A matplotlib axis.
-        values: Array, what is drawn on it.
-    """
-    values = np.asarray(values, "float64")
-    values = values[np.isfinite(values) & (values > 0)]
-    decades = np.ptp(np.log10(values)) if values.size else 0
-    if decades <= 2:
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter("{x:g}")
-    else:
-        axis.set_major_locator(LogLocator(numticks=6))
-        axis.set_major_formatter(LogFormatterSciNotation())
-    axis.set_minor_formatter("")
+def _name_rows(axes, rows, named):
+    """Name a figure's rows, from top to bottom, or number them as the table does."""
+    axes.set_ylim(len(rows) + 0.7, 0.3)
+    if named:
+        labels = [f"{_short(row.name)}  {n}" for n, row in enumerate(rows, 1)]
+        axes.set_yticks(range(1, len(rows) + 1), labels, fontsize=8)
+        return
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_ylabel("matrix, by its number in the table")
 
 
-def _number_rows(axes, rows):
-    """Number a figure's rows as the table does."""
-    axes.set_xlim(0.3, len(rows) + 0.7)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.set_xlabel("matrix, by its number in the table")
+def _short(name):
+    """Return a tensor's name as far as there is room: its end tells it apart."""
+    name = name.removesuffix(".weight")
+    return _shown(name if len(name) <= 34 else f"...{name[-31:]}")
 
 
 def _draw_exponents(axes, rows):
     places = np.arange(1, len(rows) + 1)
-    for label, alpha, error, colour, shift in (
-        ("weights |w|", "alpha_pdf", "standard_error", _COLOURS[0], -0.12),
-        ("eigenvalues", "eigenvalue_alpha", "eigenvalue_error", _COLOURS[1], 0.12),
-    ):
+    for label, alpha, error, colour, marker, shift in (
+        ("weights |w|", "alpha_pdf", "standard_error", _COLOURS[0], "o", -0.15),
+        (
+            "eigenvalues of W'W", "eigenvalue_alpha", "eigenvalue_error", _COLOURS[1],
+            "s", 0.15,
+        ),
+    ):  # fmt: skip
         values = np.array([getattr(row, alpha) for row in rows])
         errors = np.array([getattr(row, error) for row in rows])
         axes.errorbar(
-            places + shift, values, errors, fmt="o", ms=4, lw=1, color=colour,
+            values, places + shift, xerr=errors, fmt=marker, ms=4, lw=1, color=colour,
             label=label,
         )  # fmt: skip
-    axes.set_yscale("log")
+    axes.set_xscale("log")
     shown = [row.alpha_pdf for row in rows] + [row.eigenvalue_alpha for row in rows]
-    _plain_ticks(axes.yaxis, shown)
-    axes.set_ylabel("exponent of the density")
-    _number_rows(axes, rows)
-    axes.legend(frameon=False, fontsize=9, loc="upper right")
-    _finish(axes, "Power laws, with standard errors")
+    _plain_ticks(axes.xaxis, shown)
+    axes.grid(axis="x")
+    axes.set_xlabel("exponent of the density, ± standard error")
+    _finish(axes, "Power laws", _legend(axes))
 
 
 def _draw_ranks(axes, rows):
     places = np.arange(1, len(rows) + 1)
     full = [len(row.eigenvalues) for row in rows]
-    axes.bar(places, full, color="#DDDDDD", width=0.8, label="rank at most")
+    axes.barh(places, full, color="#DDDDDD", height=0.8, label="rank at most")
     ranks = [row.stable_rank for row in rows]
-    axes.bar(places, ranks, color=_COLOURS[2], width=0.8, label="stable rank")
-    axes.set_yscale("log")
-    _plain_ticks(axes.yaxis, [*full, *ranks])
-    _number_rows(axes, rows)
-    axes.legend(frameon=False, fontsize=9, loc="upper left")
-    _finish(axes, "Stable ranks of the flattened tensors")
+    axes.barh(places, ranks, color=_COLOURS[2], height=0.8, label="stable rank")
+    axes.set_xscale("log")
+    _plain_ticks(axes.xaxis, [*full, *ranks])
+    axes.set_xlabel("dimensions")
+    _finish(axes, "Stable ranks of the flattened tensors", _legend(axes))
 
 
 def _draw_spectrum(axes, number, row):
@@ -114,16 +121,16 @@ def _draw_spectrum(axes, number, row):
         start = len(tail) / len(values)
         fitted = start * (tail / row.eigenvalue_xmin) ** (1 - row.eigenvalue_alpha)
         axes.plot(tail, fitted, color=_COLOURS[1], lw=1.5, label="fitted law")
-    axes.axvline(row.bulk_edge, color=_COLOURS[5], lw=1, ls="--")
+    axes.axvline(row.bulk_edge, color=_GREY, lw=1, ls="--")
     axes.set_xscale("log")
     axes.set_yscale("log")
     _plain_ticks(axes.xaxis, values)
     _plain_ticks(axes.yaxis, share)
-    name = row.name.removesuffix(".weight")
-    axes.set_xlabel(f"{row.spikes} above the edge of random entries", fontsize=8)
+    axes.set_xlabel(
+        f"eigenvalue; {row.spikes} above the edge of random entries (dashed)",
+        fontsize=8,
+    )
     axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    name = name if len(name) <= 34 else f"...{name[-31:]}"
-    axes.set_title(f"{number}: {_shown(name)}", loc="left", fontsize=9)
+    axes.set_title(f"{number}: {_short(row.name)}", loc="left", fontsize=9)
     if axes.get_subplotspec().is_first_col():
         axes.set_ylabel("share above", fontsize=9)

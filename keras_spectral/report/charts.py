@@ -248,6 +248,12 @@ def chart(
         note: String, the caption's second sentence.
     """
     marks = [(x, label) for x, label in marks if not logarithmic[0] or x > 0]
+    series = [
+        dataclasses.replace(
+            each, y=[y if y is None or math.isfinite(y) else None for y in each.y]
+        )
+        for each in series
+    ]
     across = [x for each in series for x in each.x] + [x for x, _ in marks]
     up = [y for each in series for y in each.y if y is not None]
     x = _scale(across, _LEFT, _WIDTH - _RIGHT, logarithmic[0])
@@ -286,6 +292,7 @@ def dots(title: str, rows, labels, unit: str, note: str | None = None) -> Markup
         unit: String, what the numbers are.
         note: String, the caption's second sentence.
     """
+    rows = [(name, [_drawable(point) for point in found]) for name, found in rows]
     ends = [
         value + sign * (half or 0)
         for _, found in rows
@@ -312,14 +319,13 @@ def dots(title: str, rows, labels, unit: str, note: str | None = None) -> Markup
                 continue
             value, half = point
             style = f"series-{number % _STYLES}"
-            at = top + 26
+            place, up = f"{x(value):.1f}", top + 26
             if half:
-                ends = f"M{x(value - half):.1f} {at}H{x(value + half):.1f}"
-                drawing.append(element("path", d=ends, class_=f"interval {style}"))
+                path = f"M{x(value - half):.1f} {up}H{x(value + half):.1f}"
+                drawing.append(element("path", d=path, class_=f"interval {style}"))
             drawing.append(
-                element("circle", cx=f"{x(value):.1f}", cy=at, r=4,
-                        class_=f"dot {style}")
-            )  # fmt: skip
+                element("circle", cx=place, cy=up, r=4, class_=f"dot {style}")
+            )
     heads = ["name", *(f"{label}" for label in labels)]
     numbers = _numbers(
         heads,
@@ -331,6 +337,10 @@ def dots(title: str, rows, labels, unit: str, note: str | None = None) -> Markup
     return _figure(
         title, note, drawing, foot + 40, _legend(labels, points=labels), numbers
     )  # fmt: skip
+
+
+def _drawable(point):
+    return point if point is not None and math.isfinite(point[0]) else None
 
 
 def _point(value, half):

@@ -1,21 +1,105 @@
 """Figures from rows; nothing here computes a measure."""
 
+import functools
 import math
 
+import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterSciNotation, LogLocator
 
 from keras_spectral.files import replacing
 from keras_spectral.printable import printable
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+# Okabe and Ito's palette, which colour-blind readers can tell apart: those first that
+# stand out most from white.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _GREY = "#555555"
+_INK = "#222222"
+_STYLE = {
+    "axes.edgecolor": _GREY,
+    "axes.labelcolor": _INK,
+    "axes.labelsize": 9.5,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "text.color": _INK,
+    "xtick.color": _GREY,
+    "xtick.labelcolor": _INK,
+    "xtick.labelsize": 9,
+    "ytick.color": _GREY,
+    "ytick.labelcolor": _INK,
+    "ytick.labelsize": 9,
+}
+_MARKERS = "osD^"
+# Points that a line of a legend takes.
+_LINE = 15
 
 
-def _finish(axes, title):
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=9)
+def styled(draw):
+    """Let a function draw in the one look of all figures.
+
+    Args:
+        draw: Function that returns a figure.
+    """
+
+    @functools.wraps(draw)
+    def drawn(*arguments, **options):
+        with matplotlib.rc_context(_STYLE):
+            return draw(*arguments, **options)
+
+    return drawn
+
+
+def _finish(axes, title, legend=0):
+    """Give axes a title, and between both room for so many lines of a legend."""
+    axes.set_title(
+        title, loc="left", fontsize=11, fontweight="bold", pad=6 + _LINE * legend
+    )
+
+
+def _legend(axes, columns=2, **options):
+    """Name what is drawn above the axes, where nothing is covered.
+
+    Args:
+        axes: Matplotlib axes.
+        columns: Integer, names a line.
+        **options: Those of `Axes.legend`.
+
+    Returns:
+        Integer, how many lines there are, for `_finish`.
+    """
+    found = axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        borderaxespad=0.2,
+        borderpad=0,
+        ncols=columns,
+        **options,
+    )
+    return -(-len(found.get_texts()) // columns)
+
+
+def _plain_ticks(axis, values):
+    """Write a logarithmic axis' numbers: at 1, 2 and 5, or few powers of many decades.
+
+    Args:
+        axis: A matplotlib axis.
+        values: Array, what is drawn on it.
+    """
+    values = np.asarray(values, "float64")
+    values = values[np.isfinite(values) & (values > 0)]
+    decades = np.ptp(np.log10(values)) if values.size else 0
+    if decades <= 2:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+    else:
+        axis.set_major_locator(LogLocator(numticks=6))
+        axis.set_major_formatter(LogFormatterSciNotation())
+    axis.set_minor_formatter("")
 
 
 def _colour(labels, start=0):
@@ -76,8 +160,7 @@ def draw_certified(axes, certified, accuracies):
     axes.set_xlim(left=0)
     axes.set_xlabel("any change of the pixels up to this norm")
     axes.set_ylabel("certified test accuracy (%)")
-    axes.legend(frameon=False, fontsize=10, loc="upper right")
-    _finish(axes, "What no attack can turn")
+    _finish(axes, "What no attack can turn", _legend(axes))
 
 
 def draw_spectra(axes, spectra, layer=None):
@@ -114,8 +197,8 @@ def draw_spectra(axes, spectra, layer=None):
     axes.set_ylim(0, 1.03)
     axes.set_xlabel("index of the singular value")
     axes.set_ylabel("singular value / largest")
-    axes.legend(frameon=False, fontsize=10, loc="upper right")
-    _finish(axes, f"Spectrum of layer {_shown(layer)}")
+    lines = _legend(axes)
+    _finish(axes, f"Spectrum of layer {_shown(layer)}", lines)
 
 
 def draw_compression(axes, rows):
@@ -148,7 +231,7 @@ def draw_compression(axes, rows):
             rules.index(row.rule) + offset * width,
             mean,
             yerr=sd,
-            fmt="o",
+            fmt=_MARKERS[replacements.index(row.replacement) % len(_MARKERS)],
             ms=7,
             capsize=4,
             color=colours[row.replacement],
@@ -173,16 +256,13 @@ def draw_compression(axes, rows):
     )
     axes.set_xlim(-0.5, len(rules) - 0.5)
     span = high - low
-    axes.set_ylim(low - 0.25 * span - 0.5, min(100.5, high + 0.1 * span + 0.5))
+    axes.set_ylim(low - 0.1 * span - 0.5, min(100.5, high + 0.1 * span + 0.5))
     axes.set_ylabel("test accuracy (%)")
-    # One line of entries fits into the margin below the lowest point.
-    axes.legend(
-        frameon=False, fontsize=9, title="replaced by", title_fontsize=9,
-        loc="lower left", ncols=len(replacements), alignment="left",
-    )  # fmt: skip
-    _finish(axes, f"Compressing {_shown(rows[0].name)}")
+    lines = _legend(axes, columns=len(replacements))
+    _finish(axes, f"Compressing {_shown(rows[0].name)}: weights replaced by", lines)
 
 
+@styled
 def compression_figure(rows):
     """Return a figure of `compression.compare_replacements` rows with accuracies.
 
@@ -207,6 +287,7 @@ def compression_figure(rows):
     return figure
 
 
+@styled
 def demo_figure(results):
     """Return the demo's figure: noise learned, certificates and spectra.
 

@@ -3,11 +3,12 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from keras_spectral.report.figures import _colour, _finish, _shown
+from keras_spectral.report.figures import _colour, _finish, _legend, _shown, styled
 
 _BINS = 40
 
 
+@styled
 def distribution_figure(found, percentile=95.0):
     """Draw histograms of distributions, with a dashed line at a percentile.
 
@@ -38,6 +39,9 @@ def distribution_figure(found, percentile=95.0):
         )
     (names,) = names
     colours = _colour(found)
+    # All panels have room for the legend of the first.
+    columns = 2
+    lines = -(-len(found) // columns)
     figure = Figure(figsize=(4.2 * len(names), 3.6), layout="constrained")
     for axes, name in zip(
         figure.subplots(1, len(names), squeeze=False)[0], names, strict=True
@@ -56,7 +60,7 @@ def distribution_figure(found, percentile=95.0):
                 axes.axvline(mark, color=colour, lw=1.2, ls="--")
         axes.set_xlabel(f"dashed: {percentile:g}th percentile", fontsize=9)
         axes.set_ylim(bottom=0)
-        _finish(axes, _shown(name))
+        _finish(axes, _shown(name), lines)
     figure.axes[0].set_ylabel("share")
-    figure.axes[0].legend(frameon=False, fontsize=9)
+    _legend(figure.axes[0], columns)
     return figure

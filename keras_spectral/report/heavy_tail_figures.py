@@ -8,16 +8,24 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from keras_spectral.measures import alpha_stable_density, fit_linear_mixture
-from keras_spectral.report.figures import _COLOURS, _GREY, _finish, _shown
+from keras_spectral.report.figures import (
+    _COLOURS,
+    _GREY,
+    _finish,
+    _legend,
+    _shown,
+    styled,
+)
 from keras_spectral.theory import resilient_classification
 
 # No bound, a wrong one, a right one.
-_KINDS = ("#D9D9D9", _COLOURS[5], _COLOURS[2])
+_KINDS = ("#D9D9D9", _COLOURS[1], _COLOURS[2])
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # Most points that are enough for a smooth curve; a density takes time.
 _POINTS = 400
 
 
+@styled
 def figure_1(alphas=(2.0, 1.5, 1.0, 0.5), reach=100.0):
     """Return Figure 1: alpha-stable densities, and what the index does to the tail.
 
@@ -62,16 +70,17 @@ def figure_1(alphas=(2.0, 1.5, 1.0, 0.5), reach=100.0):
     left.set_ylim(0, None)
     left.set_xlabel("value, in scales")
     left.set_ylabel("density")
-    left.legend(frameon=False, fontsize=9)
-    _finish(left, "Alpha-stable densities")
+    _finish(left, "Alpha-stable densities", _legend(left))
     right.set_xlim(0.5, reach)
     right.set_ylim(min(lowest / 2, 1e-3), 1)
     right.set_xlabel("value, in scales")
     right.set_ylabel("density")
-    _finish(right, "Their tails fall as $x^{-(\\alpha + 1)}$")
+    lines = -(-len(alphas) // 2)
+    _finish(right, "Their tails fall as $x^{-(\\alpha + 1)}$", lines)
     return figure
 
 
+@styled
 def figure_2(scale=1.3, levels=5, columns=64, steps=59):
     """Return Figure 2: the printed formula, where it holds, and the exact probability.
 
@@ -179,6 +188,7 @@ def _reliable(row):
     return getattr(row, "status", None) in (None, "ok")
 
 
+@styled
 def figure_3(rows, mixture=None):
     """Return Figure 3: stable rank against alpha, with the mixture's lines.
 
@@ -257,13 +267,14 @@ def figure_3(rows, mixture=None):
     )  # fmt: skip
     ranks = [row.stable_rank for row in rows]
     span = max(np.ptp(ranks), 0.5)
-    # Room for the remarks below, and for the legend above.
-    axes.set_ylim(max(min(ranks) - 0.3 * span, 0), max(ranks) + 0.35 * span)
+    # Room for the remarks below.
+    axes.set_ylim(max(min(ranks) - 0.3 * span, 0), max(ranks) + 0.1 * span)
     axes.set_xlabel("$\\alpha$, exponent of the density of |w| ($\\pm$ standard error)")
     axes.set_ylabel("stable rank")
-    axes.legend(frameon=False, fontsize=9, loc="best")
+    lines = _legend(axes, columns=3)
     count = len(rows)
-    _finish(axes, f"Final dense layers of {count} checkpoint{'s' * (count > 1)}")
+    title = f"Final dense layers of {count} checkpoint{'s' * (count > 1)}"
+    _finish(axes, title, lines)
     return figure
 
 

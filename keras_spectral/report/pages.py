@@ -255,12 +255,13 @@ def _section(findings, letter):
     number = _LETTERS.index(letter) + 1 if letter else 1
     title = findings.title if letter else "Results"
     figures = element("div", findings.figures, class_="figures")
+    others = [table.to_html() for table in findings.tables[1:]]
     return element(
         "section",
         element("h2", _with_letter(letter, title), id=f"result-{number}"),
         [table.to_html(f"result-{number}-") for table in findings.tables[:1]],
         figures if findings.figures else None,
-        [table.to_html() for table in findings.tables[1:]],
+        element("div", others, class_="tables" if len(others) > 2 else None),
         _details(findings.details, number),
     )
 
@@ -312,7 +313,8 @@ def _origin(found, letters, command):
             links.append(
                 _download(f"{name}-{place}.csv", "text/csv", table.to_csv(), label)
             )
-        parts.append(element("ul", [element("li", link) for link in links]))
+        items = [element("li", link) for link in links]
+        parts.append(element("ul", items, class_="downloads"))
     return element("section", element("h2", "Where it is from, and the data"), parts)
 
 

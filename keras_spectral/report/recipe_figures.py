@@ -3,12 +3,22 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from keras_spectral.report.figures import _COLOURS, _GREY, _colour, _finish, _shown
+from keras_spectral.report.figures import (
+    _COLOURS,
+    _GREY,
+    _colour,
+    _finish,
+    _shown,
+    styled,
+)
 
+# Panels side by side that a screen has room for.
+_COLUMNS = 5
 # The paper's own numbers.
 _PAPERS = {"marker": "D", "facecolor": "none", "edgecolor": _GREY}
 
 
+@styled
 def recipe_figure(table):
     """Draw learning curves and final measures, a row of panels a network.
 
@@ -39,10 +49,17 @@ def recipe_figure(table):
     dashes = {v: "-" if n < len(_COLOURS) else "--" for n, v in enumerate(variants)}
     panels_of = _panels(measures, done)
     wide = 1 + len(panels_of)
-    size = 1.5 + 3.6 * wide, 0.9 + (2.2 + 0.16 * len(variants)) * len(networks)
-    figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(len(networks), wide, squeeze=False)
-    for network, (curves, *others) in zip(networks, panels, strict=True):
+    columns = min(wide, _COLUMNS)
+    # Of one network, all panels.
+    lines = -(-wide // columns)
+    high = (2.2 + 0.16 * len(variants)) * len(networks) * lines
+    figure = Figure(figsize=(1.5 + 3.6 * columns, 0.9 + high), layout="constrained")
+    panels = figure.subplots(len(networks) * lines, columns, squeeze=False)
+    for place, network in enumerate(networks):
+        mine = panels[place * lines : (place + 1) * lines].ravel()
+        for axes in mine[wide:]:
+            axes.remove()
+        curves, *others = mine[:wide]
         for variant in variants:
             histories = [
                 cell["history"]
@@ -56,7 +73,10 @@ def recipe_figure(table):
         curves.set_ylabel("loss" if of_gans else "accuracy, %")
         _finish(curves, _shown(network))
         named = False
-        for (measure, spread), axes in zip(panels_of, others, strict=True):
+        for number, (measure, spread) in enumerate(panels_of):
+            axes = others[number]
+            if (number + 1) % columns == 0:  # A new line, where names stand once.
+                named = False
             _finish(axes, _shown(measure.replace("_", " ")))
             if spread:
                 cells = [cell for cell in done if cell["network"] == network]
@@ -82,9 +102,7 @@ def recipe_figure(table):
         handles,
         names,
         loc="outside lower center",
-        ncols=min(len(handles), 2 + 2 * wide),
-        frameon=False,
-        fontsize=9,
+        ncols=min(len(handles), 2 + 2 * columns),
     )
     return figure
 
@@ -164,4 +182,5 @@ def _draw_measure(axes, rows, colours):
             axes.scatter(row.published, place, **_PAPERS)
     axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.grid(axis="x", color="#dddddd", lw=0.6)
+    axes.locator_params(axis="x", nbins=5)
+    axes.grid(axis="x")

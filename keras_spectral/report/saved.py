@@ -64,8 +64,8 @@ def _file_in(folder):
         return found[0]
     what = "no result" if not found else ", ".join(file.name for file in found)
     raise ValueError(
-        "`run` must be a file of a result, or a folder with one. Received: "
-        f"run={folder}, which holds {what}. Name the file."
+        "`runs` must be a file of a result, or a folder with one. Received: "
+        f"runs={folder}, which holds {what}. Name the file."
     )
 
 

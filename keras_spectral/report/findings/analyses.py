@@ -63,8 +63,8 @@ def analysis(content, name) -> Findings:
         chart(
             "Exponents of the eigenvalues' densities",
             [
-                Series(label, *_picked(rows, reliable), "points")
-                for label, reliable in (("reliable fit", True), ("not reliable", False))
+                _exponents("reliable fit", rows, True),
+                _exponents("not reliable", rows, False),
             ],
             "matrix, by its number in the table",
             "alpha of W'W",
@@ -88,14 +88,14 @@ def analysis(content, name) -> Findings:
     return findings
 
 
-def _picked(rows, reliable):
+def _exponents(label, rows, reliable):
     chosen = [
         (number, row.eigenvalue_alpha)
         for number, row in enumerate(rows, 1)
         if (row.eigenvalue_status == "ok") == reliable
         and math.isfinite(row.eigenvalue_alpha)
     ]
-    return [number for number, _ in chosen], [alpha for _, alpha in chosen]
+    return Series(label, [x for x, _ in chosen], [y for _, y in chosen], "points")
 
 
 def _check_analysis(findings, rows, skipped):
@@ -183,8 +183,8 @@ def _layer(row):
         [mark for mark in marks if math.isfinite(mark[0])],
         note=f"{row.spikes} lie above the edge.",
     )
-    plain = dataclasses.asdict(row)
-    plain.pop("eigenvalues")
+    names = [field.name for field in dataclasses.fields(row)]
+    plain = {name: getattr(row, name) for name in names if name != "eigenvalues"}
     return element("div", figure, facts(plain), class_="pair")
 
 

@@ -36,9 +36,9 @@ def recipe(content, name) -> Findings:
             for row in rows
         ],
     )
-    findings.tables = tables
-    if claims:
-        findings.tables.append(*Rows(claims, title="Claims").tables())
+    # What the run says first, then its figures.
+    said = Rows(claims, title="Claims").tables() if claims else []
+    findings.tables = [*said, *tables]
     for claim in claims:
         status = {"holds": True, "does not hold": False}.get(claim.verdict)
         findings.check(status, f"{claim.network}: {claim.says}", claim.differences)
