@@ -82,6 +82,9 @@ class SpectralNorm(_SpectralRegularizer):
         factor: Float > 0, the paper's lambda.
         output_axis: Integer, -1, or -2 for transposed convolutions.
 
+    Raises:
+        ValueError: If `factor` is not above 0, or `output_axis` is neither -1 nor -2.
+
     Example:
     >>> import numpy as np
     >>> float(SpectralNorm(0.5)(np.diag([2.0, 1.0])))
@@ -102,6 +105,9 @@ class Frobenius(_SpectralRegularizer):
     Args:
         factor: Float > 0, the slides' lambda.
         output_axis: Integer, without effect here.
+
+    Raises:
+        ValueError: If `factor` is not above 0, or `output_axis` is neither -1 nor -2.
 
     Example:
     >>> import numpy as np
@@ -127,6 +133,10 @@ class Orthonormal(_SpectralRegularizer):
         factor: Float > 0.
         diagonal: Boolean, whether the norms of the rows or columns count.
         output_axis: Integer, -1, or -2 for transposed convolutions.
+
+    Raises:
+        ValueError: If `factor` is not above 0, `diagonal` no boolean, or `output_axis`
+            neither -1 nor -2.
 
     Example:
     >>> import numpy as np
@@ -176,6 +186,9 @@ class StableRank(_SpectralRegularizer):
     Args:
         factor: Float > 0.
         output_axis: Integer, -1, or -2 for transposed convolutions.
+
+    Raises:
+        ValueError: If `factor` is not above 0, or `output_axis` is neither -1 nor -2.
 
     Example:
     >>> import numpy as np
@@ -248,6 +261,10 @@ class DOptimal(_SpectrumRegularizer):
         epsilon: Float > 0; ratios below it count as it is, without gradient.
         output_axis: Integer, -1, or -2 for transposed convolutions.
 
+    Raises:
+        ValueError: If `factor` or `epsilon` is not above 0, or `output_axis` is neither
+            -1 nor -2.
+
     Example:
     >>> import numpy as np
     >>> round(float(DOptimal(1.0)(np.array([2.0, 1.0]))), 4)
@@ -280,6 +297,10 @@ class Divergence(_SpectrumRegularizer):
         width: Float > 0, how far below the largest the others spread.
         epsilon: Float > 0; spacings below it count as it is, without gradient.
         output_axis: Integer, -1, or -2 for transposed convolutions.
+
+    Raises:
+        ValueError: If `factor`, `width` or `epsilon` is not above 0, or `output_axis`
+            is neither -1 nor -2.
 
     Example:
     >>> import numpy as np

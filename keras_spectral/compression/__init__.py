@@ -33,10 +33,10 @@ from keras_spectral.compression.projection import (
 )
 from keras_spectral.compression.rounding import round_weights
 from keras_spectral.compression.storage import (
-    StorageRow,
     load_compressed,
     save_compressed,
 )
+from keras_spectral.compression.storage_rows import StorageRow
 
 __all__ = [
     "AssumptionRow",

@@ -62,7 +62,18 @@ def quantize_large_weights(weights, kept, value_bits):
 
 @dataclasses.dataclass(frozen=True)
 class CertificateRow:
-    """One setting of the code, and the bound on the network that it describes."""
+    """One setting of the code, and the bound on the network that it describes.
+
+    Args:
+        kept: Float in [0, 1], share of the entries that are described.
+        value_bits: Integer, bits of each of their values.
+        bits: Float, of the whole description, the choice of the setting among them.
+        training_error: Float in [0, 1], of the compressed network.
+        bound: Float, on its true error.
+        hoeffding: Float, the looser bound; may be above 1.
+        vacuous: Boolean, whether the bound is not below guessing.
+        most_bits: Float, how many would not be vacuous at this training error.
+    """
 
     kept: float = dataclasses.field(metadata={"format": ".1%"})
     value_bits: int = dataclasses.field(metadata={"label": "bits a value"})

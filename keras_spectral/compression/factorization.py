@@ -46,6 +46,18 @@ class FactorizationRow:
     one sample, `None` where the size of the images is not known. The relative error
     is |A - A_hat|_2 / |A|_2 of the flattened kernel. `left_as_it_was` says why a
     layer was not factorized, and is `None` for one that was.
+
+    Args:
+        name: String, the layer's; `"total"` of the sum.
+        kind: String, its class.
+        shape: Tuple of integers, the kernel's.
+        rank: Integer, of the two factors.
+        relative_error: Float, in the spectral norm.
+        parameters_before: Integer.
+        parameters_after: Integer.
+        multiply_adds_before: Integer, a sample.
+        multiply_adds_after: Integer, a sample.
+        left_as_it_was: String, why, or `None`.
     """
 
     name: str = _column("layer")

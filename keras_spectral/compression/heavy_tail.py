@@ -29,7 +29,21 @@ def _column(label=None, form=None, table=True):
 
 @dataclasses.dataclass(frozen=True)
 class CompressionRow:
-    """What one rule and replacement did to the kernels and to the accuracy."""
+    """What one rule and replacement did to the kernels and to the accuracy.
+
+    Args:
+        name: String, the model's.
+        rule: `"magnitude"` or `"signed"`: which weights are small.
+        replacement: `"gaussian"`, `"matched"` or `"zero"`: what takes their place.
+        trials: Integer, draws of the replacement.
+        alpha_pdf: Float, the density's exponent of |w|; `None` where there is no fit.
+        alpha_tail: Float, the tail's, one less.
+        kept: Float in [0, 1], share of the weights that stay.
+        relative_error: Float, mean over the trials, in Frobenius norm.
+        original_accuracy: Float in [0, 1]; `None` without `evaluate`.
+        compressed_accuracy_mean: Float in [0, 1], over the trials, likewise.
+        compressed_accuracy_sd: Float, standard deviation, likewise.
+    """
 
     name: str = _column(table=False)
     rule: Rule = _column("rule")

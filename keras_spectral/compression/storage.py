@@ -31,6 +31,7 @@ from keras_spectral.compression.masks import (
     remember,
 )
 from keras_spectral.compression.reading import Coded, StoredWeight
+from keras_spectral.compression.storage_rows import storage_row
 from keras_spectral.compression.unwrapping import stored_model
 from keras_spectral.files import output_file, replacing
 from keras_spectral.gaussian import digest
@@ -42,33 +43,6 @@ from keras_spectral.validation import check_choice, check_integer
 # A byte of a file may stand for 255 float32 zeros; more must be allowed by the user.
 _UNPACKED_PER_BYTE = 1020
 _ALLOWANCE = 2**28
-
-
-def _column(label=None, form=None, table=True):
-    return dataclasses.field(metadata={"label": label, "format": form, "table": table})
-
-
-@dataclasses.dataclass(frozen=True)
-class StorageRow:
-    """Bytes of one weight, of the description, or of the whole file."""
-
-    name: str = _column("weight")
-    stored: str = _column("stored as")
-    shape: list | None = _column(table=False)
-    kept: float | None = _column("kept", ".2%")
-    bytes: int = _column("bytes")
-    float32_bytes: int = _column(table=False)
-    float16_bytes: int = _column(table=False)
-    int8_bytes: int = _column(table=False)
-    float32_ratio: float = _column("fp32 /", ".2f")
-    float16_ratio: float = _column("fp16 /", ".2f")
-    int8_ratio: float = _column("int8 /", ".2f")
-    error: float | None = _column("rounding", ".1e")
-
-
-def _row(name, stored, size, dense, shape=None, kept=None, error=None):
-    ratios = [bytes_ / size if size else 1.0 for bytes_ in dense]
-    return StorageRow(name, stored, shape, kept, size, *dense, *ratios, error)
 
 
 def _dense(array, kind):
@@ -263,7 +237,9 @@ def save_compressed(
         kept = None if record is None else float(record.kept.mean())
         size = sum(part.nbytes for part in parts)
         shape = list(entry.shape)
-        rows.append(_row(weight.path, form, size, each[place], shape, kept, error))
+        rows.append(
+            storage_row(weight.path, form, size, each[place], shape, kept, error)
+        )
     metadata, description = reading.describe(config, stored)
     tensors[reading.DESCRIPTION] = description
     with replacing(path, tells=SafetensorError) as temporary:
@@ -271,8 +247,8 @@ def save_compressed(
         total = temporary.stat().st_size
     rest = [w - sum(e[k] for e in each) for k, w in enumerate(whole)]
     size = total - sum(row.bytes for row in rows)
-    rows.append(_row("header and config", "JSON", size, rest))
-    rows.append(_row("total", "file", total, whole))
+    rows.append(storage_row("header and config", "JSON", size, rest))
+    rows.append(storage_row("total", "file", total, whole))
     return Rows(
         rows,
         title=f"{model.name}: {total:,} bytes",

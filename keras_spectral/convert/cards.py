@@ -172,6 +172,15 @@ def load_model(path: str | Path) -> "keras.Model":
 
     Returns:
         A `keras.Model`.
+
+    Example:
+    >>> import tempfile
+    >>> import keras
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = save_model(model, f"{folder}/model.keras")
+    ...     load_model(f"{folder}/model.keras").count_params()
+    8
     """
     import keras
 

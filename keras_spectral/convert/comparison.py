@@ -35,6 +35,12 @@ class TensorDifference:
 def is_keras_model(path: str | Path) -> bool:
     """Tell by its content whether a file is a `.keras` model.
 
+    Args:
+        path: Path of a file, which may be missing.
+
+    Returns:
+        Boolean.
+
     Example:
     >>> is_keras_model("missing.keras")
     False

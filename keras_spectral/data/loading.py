@@ -128,6 +128,9 @@ ENTRIES = {entry.name: entry for entry in _ENTRIES}
 def names() -> tuple:
     """Return the names that `load` knows.
 
+    Returns:
+        Tuple of strings.
+
     Example:
     >>> names()[:3]
     ('digits', 'mnist', 'fashion_mnist')

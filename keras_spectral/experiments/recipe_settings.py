@@ -224,7 +224,26 @@ class GanProbes(_Table):
 
 
 class Recipe(_Table):
-    """One figure or table of a paper, as its file has it; see `load_recipe`."""
+    """One figure or table of a paper, as its file has it; see `load_recipe`.
+
+    Args:
+        title: String.
+        source: String, the key of the paper.
+        item: String, such as "Table 6".
+        shows: String, what it is about.
+        data: Which data, and how many images of it.
+        networks: List of networks, by builder and arguments.
+        variants: List of variants: the normalization of each.
+        optimizer: Its name and numbers.
+        schedule: Epochs, batch size, how the rate falls.
+        measures: List of names of measures.
+        seeds: List of integers, a run each.
+        assumed: List of strings, what the paper does not say.
+        probes: What measures of trained networks look at.
+        published: List of the numbers that the paper prints.
+        claims: List of what it says of them.
+        notes: String.
+    """
 
     title: str
     source: str

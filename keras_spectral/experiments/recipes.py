@@ -51,6 +51,9 @@ def recipes_folder() -> Path:
 def list_recipes() -> list[str]:
     """Return the recipes' names, which are their files below the folder.
 
+    Returns:
+        List of strings, sorted.
+
     Example:
     >>> "stable_rank/table_6" in list_recipes()
     True

@@ -119,6 +119,12 @@ def sample_grid(images, columns=8):
         images: Array (count, height, width, channels) of floats in [-1, 1].
         columns: Integer >= 1, images of a row.
 
+    Returns:
+        A `PIL.Image.Image`, grey or in colours.
+
+    Raises:
+        ValueError: If images have neither 1 nor 3 channels.
+
     Example:
     >>> sample_grid(np.zeros((3, 64, 64, 1)), columns=2).size
     (134, 134)

@@ -59,6 +59,11 @@ class Objective:
 class Hinge(Objective):
     """max(0, 1 - D(x)) + max(0, 1 + D(G(z))) for D; -D(G(z)) for G.
 
+    Example:
+    >>> real, fake = ops.convert_to_tensor([1.0]), ops.convert_to_tensor([0.5])
+    >>> float(Hinge().discriminator(real, fake)), float(Hinge().generator(fake))
+    (1.5, -0.5)
+
     Source: [sanyal2020], appendix E.1; [miyato2018].
     """
 
@@ -75,6 +80,11 @@ class Logistic(Objective):
 
     -log s(D(x)) - log(1 - s(D(G(z)))) for D, with s the sigmoid; -log s(D(G(z))) for G.
 
+    Example:
+    >>> undecided = ops.zeros((4,))
+    >>> round(float(Logistic().generator(undecided)), 4)  # log 2
+    0.6931
+
     Source: [garg2019], eq. 1 with phi = log and a sigmoid; [goodfellow2014], section 3.
     """
 
@@ -89,6 +99,11 @@ class Logistic(Objective):
 class Minimax(Logistic):
     """The logistic game itself: G minimizes log(1 - s(D(G(z)))), which saturates.
 
+    Example:
+    >>> undecided = ops.zeros((4,))
+    >>> round(float(Minimax().generator(undecided)), 4)  # -log 2
+    -0.6931
+
     Source: [goodfellow2014], the game itself.
     """
 
@@ -102,6 +117,11 @@ class Wasserstein(Objective):
 
     It needs a discriminator of a bounded Lipschitz constant: a `GradientPenalty`, or
     layers that have one.
+
+    Example:
+    >>> real, fake = ops.convert_to_tensor([1.0]), ops.convert_to_tensor([0.5])
+    >>> float(Wasserstein().discriminator(real, fake))
+    -0.5
 
     Source: [gulrajani2017], eq. 3.
     """
@@ -119,6 +139,11 @@ class RelativisticAverage(Objective):
 
     With r = D(x) - mean D(G(z)) and f = D(G(z)) - mean D(x), D minimizes
     -log s(r) - log(1 - s(f)) and G minimizes -log s(f) - log(1 - s(r)).
+
+    Example:
+    >>> equal = ops.ones((4,))
+    >>> round(float(RelativisticAverage().discriminator(equal, equal)), 4)  # 2 log 2
+    1.3863
 
     Source: [jolicoeur2019], the loss called RaSGAN.
     """

@@ -14,6 +14,19 @@ class Penalty:
 
     Args:
         factor: Float > 0, the weight in the discriminator's loss.
+
+    Raises:
+        ValueError: If `factor` is not above 0.
+
+    Example:
+    >>> class AtFakes(Penalty):
+    ...     def points(self, real, fake, seed):
+    ...         return fake
+    ...
+    ...     def penalty(self, squared_norms):
+    ...         return self.factor * ops.mean(squared_norms)
+    >>> float(AtFakes(2.0).penalty(ops.convert_to_tensor([3.0, 1.0])))
+    4.0
     """
 
     def __init__(self, factor=10.0):
@@ -52,6 +65,9 @@ class GradientPenalty(Penalty):
         factor: Float > 0, the paper's lambda.
         target: Float >= 0, the norm that is asked for.
 
+    Raises:
+        ValueError: If `factor` is not above 0, or `target` below it.
+
     Example:
     >>> gradients = [9.0, 1.0]
     >>> float(GradientPenalty(10.0).penalty(ops.convert_to_tensor(gradients)))
@@ -86,6 +102,9 @@ class R1(Penalty):
 
     Args:
         factor: Float > 0, the paper's gamma.
+
+    Raises:
+        ValueError: If `factor` is not above 0.
 
     Example:
     >>> float(R1(10.0).penalty(ops.convert_to_tensor([4.0, 2.0])))

@@ -45,6 +45,19 @@ class Reparametrization(keras.layers.Wrapper):
         **kwargs: `name`, `trainable`, and `dtype`, whose compute dtype the outputs
             are cast to where it is not the kernel's; what is computed in belongs
             to the wrapped layer.
+
+    Raises:
+        ValueError: For a layer of another kind, with LoRA or quantized weights, and a
+            `dtype` that would round its weights.
+
+    Example:
+    >>> import numpy as np
+    >>> class Halved(Reparametrization):
+    ...     def transform(self, matrix, index, advance):
+    ...         return matrix / 2
+    >>> layer = Halved(keras.layers.Dense(1, kernel_initializer="ones"))
+    >>> float(layer(np.ones((1, 3), "float32"))[0, 0])
+    1.5
     """
 
     # Whether f scales, so that the zeros of a `MaskedConv2D` stay zeros.

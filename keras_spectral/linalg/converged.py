@@ -85,6 +85,9 @@ def bounded_matrix(matrix, norm, bound=1.0, epsilon=1e-12, clip=False):
         epsilon: Float; a matrix whose norm is not above it stays as it is.
         clip: Boolean; whether one within the bound does, too.
 
+    Returns:
+        Array like `matrix`.
+
     Example:
     >>> bounded_matrix(np.diag([4.0, 2.0]), 4.0).tolist()
     [[1.0, 0.0], [0.0, 0.5]]
@@ -101,6 +104,9 @@ def clipped_matrix(matrix, bound=1.0):
         matrix: Array (inputs, outputs), finite.
         bound: Float > 0.
 
+    Returns:
+        Array like `matrix`.
+
     Example:
     >>> clipped_matrix(np.diag([4.0, 0.5])).tolist()
     [[1.0, 0.0], [0.0, 0.5]]
@@ -115,6 +121,9 @@ def capped_matrix(matrix, stable_rank):
     Args:
         matrix: Array (inputs, outputs), finite.
         stable_rank: Float >= 1.
+
+    Returns:
+        Array like `matrix`; zeros and what is not finite as they are.
 
     Example:
     >>> capped_matrix(np.diag([4.0, 3.0]), 1.25).round(6).tolist()

@@ -14,7 +14,13 @@ UpdateOrder = Literal["v_first", "u_first"]
 
 
 class SingularTriplet(NamedTuple):
-    """A singular value `sigma` with its left vector `u` and right vector `v`."""
+    """A singular value `sigma` with its left vector `u` and right vector `v`.
+
+    Args:
+        u: Tensor of the operator's `output_shape`, of length one.
+        sigma: Scalar tensor.
+        v: Tensor of its `input_shape`, of length one.
+    """
 
     u: object
     sigma: object

@@ -29,7 +29,21 @@ def _column(label=None, form=None, table=True):
 
 @dataclasses.dataclass(frozen=True)
 class CushionRow:
-    """The cushions of one weighted layer; see `cushions` for each."""
+    """The cushions of one weighted layer; see `cushions` for each.
+
+    Args:
+        name: String, the layer's.
+        kind: String, its class.
+        norm: `"operator"` or `"reshaped"`: as what A^i is measured.
+        outputs: Integer, numbers of x^i.
+        stable_rank: Float, of A^i.
+        layer_cushion: Float, mu_i.
+        minimal_interlayer_cushion: Float, the least mu_ij.
+        standard_error: Float, of that; 0 where it is exact.
+        jacobian_norms: `"exact"` or `"hutchinson"`: how |J|_F was found.
+        activation_contraction: Float, c.
+        interlayer_smoothness: Float, rho.
+    """
 
     name: str = _column()
     kind: str = _column(table=False)

@@ -15,7 +15,18 @@ from keras_spectral.validation import Norm
 
 @dataclasses.dataclass(frozen=True)
 class SpectrumRow:
-    """The spectrum of one layer's flattened kernel."""
+    """The spectrum of one layer's flattened kernel.
+
+    Args:
+        name: String, the layer's, or `layer/kernel` of one with several.
+        kind: String, the layer's class.
+        shape: Pair of integers, (inputs, outputs) of the flattened kernel.
+        norm: `"reshaped"`: the numbers are of the flattened kernel.
+        spectral_norm: Float, the largest singular value.
+        frobenius_norm: Float.
+        stable_rank: Float, the squared quotient of the two; NaN of zeros.
+        singular_values: Tuple of floats, the largest first.
+    """
 
     name: str
     kind: str

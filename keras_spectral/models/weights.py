@@ -89,7 +89,8 @@ class LeftOut:
 class Weights(list):
     """A list of `Weight`.
 
-    Attributes:
+    Args:
+        found: List of `Weight`.
         left_out: List of `LeftOut`, the other layers that have weights.
     """
 

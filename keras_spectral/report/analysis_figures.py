@@ -35,6 +35,13 @@ def analysis_figure(rows):
 
     Raises:
         ValueError: If there is no row.
+
+    Example:
+    >>> import keras
+    >>> from keras_spectral.experiments import analyze_model
+    >>> model = keras.Sequential([keras.Input((30,)), keras.layers.Dense(20)])
+    >>> len(analysis_figure(analyze_model(model)).axes)
+    8
     """
     rows = list(rows)
     if not rows:

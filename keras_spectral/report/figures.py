@@ -312,6 +312,16 @@ def save(figure, path):
     Args:
         figure: A `matplotlib.figure.Figure`.
         path: Path such as `demo.png`, `demo.pdf` or `demo.svg`.
+
+    Raises:
+        OSError: If the file cannot be written.
+
+    Example:
+    >>> import os, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(Figure(), f"{folder}/empty.svg")
+    ...     os.listdir(folder)
+    ['empty.svg']
     """
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=150)

@@ -35,6 +35,9 @@ def dcgan_generator(
         A functional `keras.Model` from latents (latent,), with classes also labels (),
         to images in [-1, 1] of start * 2**len(filters) pixels.
 
+    Raises:
+        ValueError: If `start` is no integer of at least 1.
+
     Example:
     >>> dcgan_generator((64, 32, 16)).output_shape
     (None, 32, 32, 3)
@@ -111,6 +114,10 @@ def dcgan_discriminator(
     Returns:
         A functional `keras.Model` from images of start * 2**len(filters) pixels, with
         classes also labels (), to logits.
+
+    Raises:
+        ValueError: If `start` or `classes` is no integer of at least 1, or `rank_ratio`
+            or `orthogonal_factor` out of range.
 
     Example:
     >>> model = dcgan_discriminator((128, 256, 512), False, rank_ratio=0.5)

@@ -44,7 +44,12 @@ BUILDERS = {
 
 
 class Checkpoint(NamedTuple):
-    """A bundled checkpoint: paths of its weights and of its JSON card."""
+    """A bundled checkpoint: paths of its weights and of its JSON card.
+
+    Args:
+        weights: `pathlib.Path` of the weights.
+        card: `pathlib.Path` of the JSON card.
+    """
 
     weights: Path
     card: Path

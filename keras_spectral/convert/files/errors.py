@@ -24,8 +24,18 @@ class CheckpointError(ValueError):
 
 
 class UnsafeCheckpointError(CheckpointError):
-    """A checkpoint that asks for code to be run, or for memory it does not fill."""
+    """A checkpoint that asks for code to be run, or for memory it does not fill.
+
+    Args:
+        reason: String, see `CheckpointError`.
+        origin: Optional string, likewise.
+    """
 
 
 class MismatchError(CheckpointError):
-    """A checkpoint that was read, and is not of this network."""
+    """A checkpoint that was read, and is not of this network.
+
+    Args:
+        reason: String, see `CheckpointError`.
+        origin: Optional string, likewise.
+    """

@@ -38,6 +38,15 @@ class StateDict(Mapping):
         notes: List of strings, what was unwrapped.
         layer_names: Dict from a layer's path in a file of Keras' to its name.
         config: Dict, from which Keras would make the model; `None` if not there.
+
+    Raises:
+        CheckpointError: If `records` is no dict from string, or a name is none.
+
+    Example:
+    >>> import numpy as np
+    >>> state = StateDict({"module.fc.weight": np.ones((2, 3))})
+    >>> list(state), state["fc.weight"].shape
+    (['fc.weight'], (2, 3))
     """
 
     def __init__(

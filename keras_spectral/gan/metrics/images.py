@@ -71,6 +71,9 @@ def resized(images, size, method: Resize) -> np.ndarray:
     Returns:
         Array of float32 (samples, *size, channels), within 0 and 255.
 
+    Raises:
+        ValueError: If `method` is none of these.
+
     Example:
     >>> import numpy as np
     >>> row = np.array([0, 10, 20, 30])[None, None, :, None]

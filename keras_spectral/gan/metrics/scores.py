@@ -106,6 +106,9 @@ def bootstrap_interval(
     Returns:
         Pair of floats.
 
+    Raises:
+        ValueError: If `draws` or `level` is out of range, or `generated` no features.
+
     Example:
     >>> import numpy as np
     >>> x = np.random.default_rng(0).normal(size=(400, 1))
