@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_spectral.gan import GAN
+from keras_spectral.gan import GAN, GradientPenalty
 from keras_spectral.layers import SpectralNormalization
 
 SHAPE = (2, 2, 1)
@@ -335,6 +335,25 @@ def test_vectors_move_once_an_update_beside_batch_normalization():
     assert len(seen) == 5
     np.testing.assert_array_equal(seen[0], seen[1])
     assert not np.array_equal(seen[1], seen[2])
+
+
+def test_layers_of_a_discriminator_know_when_they_are_trained():
+    """So that its `Dropout` works in its own updates alone, as the page says."""
+    calls = []
+
+    class Noted(keras.layers.Layer):
+        def call(self, x, training=None):
+            calls.append(training)
+            return x
+
+    images = keras.Input(SHAPE)
+    judged = keras.layers.Flatten()(Noted()(images))
+    discriminator = keras.Model(images, keras.layers.Dense(1)(judged))
+    penalty = GradientPenalty(1.0)
+    gan = GAN(tiny().generator, discriminator, discriminator_steps=1, penalty=penalty)
+    gan.compile(run_eagerly=True)
+    gan.fit(pixels(4), verbose=0)
+    assert calls[-3:] == [True, False, False]
 
 
 def test_validation_data_by_position_is_checked():
