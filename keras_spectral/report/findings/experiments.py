@@ -170,18 +170,18 @@ def demo(content, name) -> Findings:
             content["training"],
             {
                 "name": ("network", None),
-                "random_labels_accuracy": ("random labels memorized", ".1%"),
-                "train_accuracy": ("train accuracy", ".1%"),
-                "test_accuracy": ("test accuracy", ".1%"),
-                "certified_accuracy": ("certified at 0.1", ".1%"),
+                "random_labels_accuracy": ("noise memorized", ".1%"),
+                "train_accuracy": ("train", ".1%"),
+                "test_accuracy": ("test", ".1%"),
+                "certified_accuracy": ("certified", ".1%"),
                 "lipschitz_bound": ("Lipschitz bound", ".3g"),
-                "sum_of_stable_ranks": ("sum of stable ranks", ".1f"),
+                "sum_of_stable_ranks": ("stable ranks", ".1f"),
             },
-            "Random labels memorized: train accuracy of the same network on labels "
+            "Noise memorized: train accuracy of the same network on labels "
             "drawn at random. There is nothing to learn but each by itself: lower is "
             "better. The other columns are of training on true labels. Certified: "
             "right, and not turned by any change of the pixels below 0.1 in the "
-            "Euclidean norm.",
+            "Euclidean norm. Stable ranks: their sum over all layers.",
         )
     ]
     findings.figures = list(_learned(content))
