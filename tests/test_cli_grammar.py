@@ -1,5 +1,6 @@
 """What all verbs of the command line have in common."""
 
+import contextlib
 import io
 import json
 import os
@@ -225,6 +226,20 @@ def test_an_interrupt_at_any_moment_is_a_line_and_130(module, how, model):
     done = python(["-c", AT], module, how, str(model), KERAS_BACKEND="numpy")
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr == "keras-spectral: interrupted\n"
+
+
+def test_an_interrupt_as_options_are_read_is_that_line_too(monkeypatch):
+    """typer, which imports some of its own modules then, ended without a word."""
+
+    def interrupting(*arguments):
+        raise KeyboardInterrupt
+
+    told = []
+    monkeypatch.setattr(typer.core.TyperGroup, "parse_args", interrupting)
+    monkeypatch.setattr(app.streams, "interrupted", lambda: told.append("once"))
+    with contextlib.suppress(TypeError):  # It would have ended the process.
+        app.app(["recipes"], prog_name="keras-spectral")
+    assert told == ["once"]
 
 
 def test_what_tensorflow_says_as_it_starts_is_not_shown():

@@ -59,6 +59,12 @@ class _Group(typer.core.TyperGroup):
         with _printable_usage():
             return super().parse_args(context, arguments)
 
+    def make_context(self, *arguments, **options):
+        try:
+            return super().make_context(*arguments, **options)
+        except KeyboardInterrupt:  # Its libraries are imported as it reads options.
+            streams.interrupted()
+
     def invoke(self, context):
         try:
             with _printable_usage(), interrupts_heeded() as check:
