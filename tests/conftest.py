@@ -40,6 +40,17 @@ if BACKEND == "jax":
     jax.config.update("jax_num_cpu_devices", 2)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """With `-n 2` a file stays on one process: its fixtures and models are made once.
+
+    An option in `addopts` would be an error where pytest-xdist is not installed.
+    """
+    if getattr(config.option, "dist", None) == "no":
+        if config.option.numprocesses:
+            config.option.dist = "loadfile"
+
+
 def pytest_ignore_collect(collection_path, config):
     """Collect only `*_backends.py` when the backend is not TensorFlow."""
     if BACKEND != "tensorflow" and collection_path.suffix == ".py":

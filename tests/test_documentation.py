@@ -140,3 +140,11 @@ def test_what_a_page_loads_is_found(text, found):
     hooks = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(hooks)
     assert hooks.requested(text) == found
+
+
+def test_the_quick_list_and_the_versions_stand():
+    for line in (ROOT / "tests" / "quick.txt").read_text().split():
+        assert (ROOT / line).exists(), line
+    version = PROJECT["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {version}" in (ROOT / "CHANGELOG.md").read_text()
