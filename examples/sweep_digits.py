@@ -6,7 +6,7 @@ Networks of two depths, with and without weight decay, from several seeds, are w
 to `sweep_digits/checkpoints` as .keras files, each once; then `keras-spectral sweep`
 measures and compresses them. A second run goes on where the first one stopped.
 
-Needs `pip install 'keras-spectral[sweep]'`, or `--workers 0`.
+With `pip install '.[sweep]'` it takes one process a core, and one in all without.
 """
 
 import argparse

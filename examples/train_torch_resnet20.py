@@ -4,7 +4,7 @@ This made the bundled `resnet20_digits`: run it to make it again.
 
     python examples/train_torch_resnet20.py --output my_checkpoints
 
-Needs `pip install 'keras-spectral[torch]' pytorchcv==0.0.67`.
+Needs `pip install '.[torch]' pytorchcv==0.0.67`, in the clone.
 """
 
 import argparse

@@ -15,7 +15,7 @@ from keras_spectral.terminal import Console
 
 Workers = Annotated[
     int | None,
-    typer.Option(help="Local processes. Default: one a core. 0: no Dask."),
+    typer.Option(help="Local processes; 0: this one. Default: one a core, by Dask."),
 ]
 Scheduler = Annotated[
     str | None,

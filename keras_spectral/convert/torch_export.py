@@ -126,8 +126,8 @@ def _write(state, path, suffix):
             import torch
         except ImportError as error:
             raise ImportError(
-                f"Writing {suffix} needs PyTorch. Install it by `pip install "
-                "'keras-spectral[torch]'`, or write .safetensors."
+                f"Writing {suffix} needs PyTorch: `pip install torch`. Or write "
+                ".safetensors."
             ) from error
         tensors = {key: torch.from_numpy(value.copy()) for key, value in state.items()}
         # Given a path, it tells of a full disk in words alone.

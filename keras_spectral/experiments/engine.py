@@ -1,6 +1,7 @@
 """Tasks computed in processes of Dask, local or a cluster's, or in this one."""
 
 import contextlib
+import importlib.util
 import os
 import uuid
 
@@ -8,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from keras_spectral.interrupts import interrupts_ignored
 from keras_spectral.printable import printable
+from keras_spectral.validation import check_integer
 
 # Seconds to find a cluster's scheduler in.
 _PATIENCE = 10
@@ -100,10 +102,26 @@ def _dask():
         import distributed
     except ImportError as error:
         raise ImportError(
-            "Several processes need Dask: pip install 'keras-spectral[sweep]'. Or "
-            "compute in this process: --workers 0."
+            "`workers` and `scheduler` need Dask: pip install dask distributed. Or "
+            "leave both out, and this process computes."
         ) from error
     return dask, distributed
+
+
+def checked_workers(workers, scheduler):
+    """Return the number of local processes: `None` for one a core, 0 for none.
+
+    Where nothing is asked for and Dask is not installed, this process computes.
+
+    Args:
+        workers: Integer >= 0, or `None`.
+        scheduler: Address of a Dask scheduler, or `None`.
+    """
+    if workers is not None:
+        check_integer("workers", workers, least=0)
+    elif scheduler is None and not importlib.util.find_spec("distributed"):
+        return 0
+    return workers
 
 
 def cores():

@@ -16,7 +16,7 @@ from keras_spectral.experiments.cells import (
     train_in_worker,
 )
 from keras_spectral.experiments.devices import devices_of, process_of
-from keras_spectral.experiments.engine import computing, shown
+from keras_spectral.experiments.engine import checked_workers, computing, shown
 from keras_spectral.experiments.recipe_measures import run_measures
 from keras_spectral.experiments.recipe_settings import GanRecipe, MeasureRecipe
 from keras_spectral.experiments.recipe_table import RecipeTable, recipe_table
@@ -95,8 +95,7 @@ def run_recipe(
     console = console or Console()
     name = "-".join([path.parent.name, path.stem, size or "paper"])
     output = Path(output or Path("keras-spectral-runs") / name)
-    if workers is not None:
-        check_integer("workers", workers, least=0)
+    workers = checked_workers(workers, scheduler)
     if isinstance(found, MeasureRecipe):
         for argument, given in ("seeds", seeds), ("train", None if train else False):
             if given is not None:

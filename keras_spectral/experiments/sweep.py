@@ -16,7 +16,7 @@ from keras_spectral.experiments.checkpoint_row import (
     measure_checkpoint,
 )
 from keras_spectral.experiments.checkpoint_task import measure_in_worker
-from keras_spectral.experiments.engine import computing, shown
+from keras_spectral.experiments.engine import checked_workers, computing, shown
 from keras_spectral.files import output_folder, replacing, write_json
 from keras_spectral.interrupts import interrupts_heeded
 from keras_spectral.results import Rows, RunStatus
@@ -91,8 +91,7 @@ def run_sweep(
     """
     check_integer("trials", trials, least=2)
     check_integer("seed", seed, least=0)
-    if workers is not None:
-        check_integer("workers", workers, least=0)
+    workers = checked_workers(workers, scheduler)
     console = console or Console()
     found = find_checkpoints(models, checkpoints, data, trials, seed, directory)
     _tell(console, found)
