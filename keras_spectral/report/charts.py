@@ -152,7 +152,8 @@ def _path(series, x, y):
         elif (across, up) != last:
             parts.append(f"L{across} {up}")
         drawing, last = True, (across, up)
-    return "".join(parts)
+    # Longer than any text, which would be cut.
+    return Markup("".join(parts))
 
 
 def _drawn(number, series, x, y):

@@ -10,7 +10,7 @@ import re
 import pytest
 
 from keras_spectral import report
-from keras_spectral.report import comparisons, saved
+from keras_spectral.report import charts, comparisons, saved
 from keras_spectral.report.findings import findings_of
 from keras_spectral.results import Rows
 from keras_spectral.tables import Cell, Column, Table, cell
@@ -181,3 +181,31 @@ def test_none_and_too_many_results_are_refused():
         report.page({"results": {}})
     with pytest.raises(ValueError, match="Received: 27"):
         report.page({"results": {str(i): [] for i in range(27)}})
+
+
+def test_an_image_is_whole_and_no_address():
+    """It lies in the page; a longest text, which is cut, was shorter than a grid."""
+    source = "data:image/png;base64," + "iVBORw0K" * 2000
+    assert f'src="{source}"' in report.page(
+        {**made.recipe(), "images": [["x", source]]}
+    )
+    for address in ("https://example.org/a.png", 'data:image/png;base64,"onload=x'):
+        with pytest.raises(ValueError, match="but not its values"):
+            report.page({**made.recipe(), "images": [["x", address]]})
+
+
+def test_a_column_that_nobody_filled_is_left_out():
+    rows = [{"name": "a", "n": 0, "spread": None}, {"name": "b", "n": 1, "spread": ""}]
+    (table,) = findings_of(rows, "x").tables
+    assert [column.label for column in table.columns] == ["name", "n"]
+
+
+def test_a_long_curve_is_drawn_to_its_end():
+    values = [float(x) for x in range(1, 1001)]
+    series = [charts.Series("a", values, values)]
+    drawn = charts.chart("Line", series, "x", "y", (True, True))
+    (path,) = re.findall(r'<path d="([^"]*)" class="curve', drawn)
+    assert re.fullmatch(r"M[\d.]+ [\d.]+(L[\d.]+ [\d.]+)+", path)
+    # The last point is the highest, at the right: inside of the axes.
+    across, up = map(float, path.rpartition("L")[2].split())
+    assert 400 < across < 440 and 0 < up < 20

@@ -25,7 +25,9 @@ def sweep(content, name) -> Findings:
     """Return what is to be said of `sweep`."""
     rows = [{**row, "name": Path(row["file"]).stem} for row in content["rows"]]
     good = [row for row in rows if row["error"] is None]
-    findings = Findings(f"{len(rows)} checkpoints", content)
+    findings = Findings(
+        f"Sweep of {len(rows)} checkpoint{'s' * (len(rows) > 1)}", content
+    )
     findings.tables = [
         table_of(
             "Final dense layers",

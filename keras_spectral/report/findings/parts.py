@@ -1,9 +1,11 @@
 """What a page says of one result, whatever verb it is of."""
 
 import dataclasses
+import re
 from typing import Literal, NamedTuple
 
 from keras_spectral.markup import Markup, element
+from keras_spectral.printable import printable
 from keras_spectral.results import RunStatus
 from keras_spectral.tables import Column, Table, cell
 
@@ -12,6 +14,7 @@ Severity = Literal["serious", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("serious", "warning", "note")
 _NAMES = ("name", "layer", "tensor", "node", "checkpoint", "variant")
 _MOST_NAMED = 5
+_IMAGE = re.compile(r"data:image/(?:png|gif);base64,[A-Za-z0-9+/]+={0,2}")
 
 
 class Check(NamedTuple):
@@ -131,7 +134,7 @@ def table_of(title: str, rows, columns=None, caption: str | None = None) -> Tabl
         title: String.
         rows: List of dicts.
         columns: Dict from keys to (label, format) in their order; default all keys
-            whose values are no lists and no dicts.
+            whose values are no lists and no dicts. One without a value is left out.
         caption: String, or `None`.
 
     Example:
@@ -147,6 +150,8 @@ def table_of(title: str, rows, columns=None, caption: str | None = None) -> Tabl
             if not any(isinstance(row.get(key), (list, dict)) for row in rows)
         ]
         columns = {key: (str(key).replace("_", " "), _form(key)) for key in plain}
+    filled = {key for row in rows for key in row if row[key] not in (None, "")}
+    columns = {key: column for key, column in columns.items() if key in filled}
     heads = []
     for key, (label, _) in columns.items():
         known = next((row[key] for row in rows if row.get(key) is not None), None)
@@ -197,10 +202,22 @@ def _fact(value):
 
 
 def picture(title, source) -> Markup:
-    """Return a figure of an image: its title and a data URI."""
+    """Return a figure of an image.
+
+    Args:
+        title: String.
+        source: String, the image as a data URI.
+
+    Raises:
+        ValueError: If it is anything else: a page asks for nothing.
+    """
+    if not _IMAGE.fullmatch(source):
+        raise ValueError(f"no image of a page: {printable(source, 60)}")
+    image = element("img", alt=f"Grid of generated images: {title}")
     return element(
         "figure",
-        element("figcaption", element("b", title), " Never chosen by how they look."),
-        element("img", src=source, alt=f"Grid of generated images: {title}"),
+        element("figcaption", element("b", title), ", never chosen by how they look."),
+        # It is longer than any text, which would be cut.
+        Markup(f'{image[:-2]} src="{source}"/>'),
         class_="chart",
     )
