@@ -72,6 +72,7 @@ EXPRESSIONS = {
     "ks.measures.margin_loss(x, np.zeros(9, int))": "float",
     "ks.measures.random_edge((3, 4))": "float",
     "ks.models.weights(model)": f"{SPECTRAL}.models.weights.Weights",
+    "ks.report.page(ks.measures.spectrum(model))": "str",
     "ks.convert.from_torch(digits.weights, 'resnet20_digits')": KERAS_MODEL,
     "ks.convert.read_checkpoint(digits.weights)": (
         f"{SPECTRAL}.convert.files.state.StateDict"
