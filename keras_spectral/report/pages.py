@@ -106,6 +106,17 @@ def page_of_files(paths, command: str | None = None) -> str:
     Raises:
         ValueError: As `page`, or if a path holds no result.
         OSError: If a file cannot be read.
+
+    Example:
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> rows = '[{"name": "fc", "spectral_norm": 2.0, "stable_rank": 3.0}]'
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "spectrum.json"
+    ...     _ = path.write_text(rows)
+    ...     text = page_of_files([path])
+    >>> text[:15]
+    '<!doctype html>'
     """
     found = {}
     for path in paths:

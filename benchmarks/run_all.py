@@ -1,0 +1,101 @@
+"""Run the benchmarks again, and put what they print into RESULTS.md.
+
+    python benchmarks/run_all.py                  # all that need nothing else: hours
+    python benchmarks/run_all.py scale comparison
+
+What is written by hand in RESULTS.md stays. Below it each script has a section with its
+output as it was printed, the command, the date, the machine and the versions; a run
+replaces the sections of the scripts that it ran, whole, and no others. A script that
+fails has its last line there.
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "RESULTS.md"
+# Those that compare with a package or a file that has to be named are run by hand.
+ARGUMENTS = {
+    "callbacks": [],
+    "checkpoints": ["--rounds", "3"],
+    "comparison": [],
+    "compressed_checkpoints": [],
+    "constraints": [],
+    "convolution_norms": [],
+    "gradient_distance": [],
+    "layers": ["steps", "--rounds", "9", "--models", "mlp", "resnet20"],
+    "lipschitz_bounds": [],
+    "low_rank": [],
+    "power_laws": [],
+    "scale": [],
+}
+START = "\n<!-- captured by run_all.py: no text by hand below -->\n"
+
+
+def machine():
+    """Return in one line what the numbers are of."""
+    names = ("keras", "tensorflow", "numpy", "scipy")
+    versions = ", ".join(f"{n} {importlib.metadata.version(n)}" for n in names)
+    load = f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, {load} at "
+        f"the start; Python {platform.python_version()}, {versions}"
+    )
+
+
+def section(name):
+    """Run a script and return its section."""
+    command = ["benchmarks/" + name + ".py", *ARGUMENTS[name]]
+    where = machine()
+    ran = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    if ran.returncode == 0:
+        output = ran.stdout.strip()
+    else:
+        last = (ran.stderr.strip().splitlines() or [""])[-1]
+        output = f"FAILED with exit code {ran.returncode}: {last}"
+    date = datetime.date.today().isoformat()
+    return (
+        f"## `{name}`\n\n`python {' '.join(command)}`, {date}; {where}.\n\n"
+        f"```text\n{output}\n```\n"
+    )
+
+
+def written(text, new):
+    """Return RESULTS.md's text with new sections by name in place of the old ones."""
+    by_hand, _, captured = text.partition(START)
+    parts = re.split(r"(?m)^(?=## `\w+`$)", captured)
+    old = {re.match(r"## `(\w+)`", part)[1]: part for part in parts if part.strip()}
+    sections = {**old, **new}
+    body = "\n".join(sections[name].strip() + "\n" for name in sorted(sections))
+    return f"{by_hand.rstrip()}\n{START}\n{body}"
+
+
+def main():
+    """Run what is asked for, one after the other, and write after each."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("names", nargs="*", help="Scripts. Default: all.")
+    names = parser.parse_args().names or list(ARGUMENTS)
+    for name in names:
+        if name not in ARGUMENTS:
+            parser.error(f"no benchmark {name!r}; there are {', '.join(ARGUMENTS)}")
+    for name in names:
+        print(f"{name} ...", flush=True)
+        new = {name: section(name)}
+        RESULTS.write_text(written(RESULTS.read_text("utf-8"), new), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
