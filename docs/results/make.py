@@ -22,6 +22,9 @@ DIGITS = FOLDER / "mnist_5k"
 DIGITS_RECIPES = "low_rank/figure_2", "low_rank/figure_3", "low_rank/table_1"
 OF_DIGITS = "data.name=mnist_5k.npz", "schedule.epochs=20"
 
+# The heavy-tail paper's sweep over networks that these recipes trained.
+HEAVY_TAIL = FOLDER / "heavy_tail"
+
 # What no trained network can be compared by: accuracies, and counts of parameters.
 _NO_MEASURES = (
     *("accuracy", "error", "gap", "parameters", "misclassified", "epochs_to"),
@@ -165,6 +168,50 @@ def drift(found):
     return lines
 
 
+def heavy_tails():
+    """Return lines of Markdown: final layers and what compressing them costs."""
+    rows = json.loads((HEAVY_TAIL / "table.json").read_text(encoding="utf-8"))["rows"]
+    groups: dict = {}
+    for row in rows:
+        network, variant = Path(row["file"]).stem.split("-seed")[0].rsplit("-", 1)
+        if variant.isdigit():  # SRN-50, SRN-30
+            network, start = network.rsplit("-", 1)
+            variant = f"{start}-{variant}"
+        network = network.replace("__", ", ").replace("_", " ")
+        groups.setdefault((network, variant), []).append(row)
+    lines = ["| network | | seeds | alpha | stable rank | before | noise | matched | zero |"]
+    lines += ["|---|---|---|---|---|---|---|---|---|"]
+    ahead = {}
+    for (network, variant), found in sorted(groups.items()):
+        replaced: dict = {}
+        for row in found:
+            for each in row["compressions"]:
+                if each["rule"] == "magnitude":
+                    mean = each["compressed_accuracy_mean"]
+                    replaced.setdefault(each["replacement"], []).append(mean)
+        for name in "gaussian", "matched":
+            pairs = zip(replaced[name], replaced["zero"], strict=True)
+            ahead[name] = ahead.get(name, 0) + sum(noise > zero for noise, zero in pairs)
+        alpha, rank, before = (
+            sum(row[key] for row in found) / len(found)
+            for key in ("alpha_pdf", "stable_rank", "original_accuracy")
+        )
+        after = " | ".join(
+            f"{100 * sum(replaced[name]) / len(found):.2f}"
+            for name in ("gaussian", "matched", "zero")
+        )
+        lines.append(
+            f"| {network} | {variant} | {len(found)} | {alpha:.2f} | {rank:.2f} "
+            f"| {100 * before:.2f} | {after} |"
+        )
+    lines += [
+        "",
+        f"Of {len(rows)} networks the paper's noise is ahead of zeros in "
+        f"{ahead['gaussian']}, matched noise in {ahead['matched']}.",
+    ]
+    return lines
+
+
 def machine(found):
     """Return the sentence that tells where it was run."""
     environments = {
@@ -210,6 +257,7 @@ def page():
             "",
             *runs(digits, f"docs/results/{DIGITS.name}", OF_DIGITS, place),
         ],
+        "heavy_tails": heavy_tails(),
         "machine": [machine(found)],
     }
     for name, lines in parts.items():
