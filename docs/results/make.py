@@ -179,7 +179,9 @@ def heavy_tails():
             variant = f"{start}-{variant}"
         network = network.replace("__", ", ").replace("_", " ")
         groups.setdefault((network, variant), []).append(row)
-    lines = ["| network | | seeds | alpha | stable rank | before | noise | matched | zero |"]
+    lines = [
+        "| network | | seeds | alpha | stable rank | before | noise | matched | zero |"
+    ]
     lines += ["|---|---|---|---|---|---|---|---|---|"]
     ahead = {}
     for (network, variant), found in sorted(groups.items()):
@@ -191,7 +193,9 @@ def heavy_tails():
                     replaced.setdefault(each["replacement"], []).append(mean)
         for name in "gaussian", "matched":
             pairs = zip(replaced[name], replaced["zero"], strict=True)
-            ahead[name] = ahead.get(name, 0) + sum(noise > zero for noise, zero in pairs)
+            ahead[name] = ahead.get(name, 0) + sum(
+                noise > zero for noise, zero in pairs
+            )
         alpha, rank, before = (
             sum(row[key] for row in found) / len(found)
             for key in ("alpha_pdf", "stable_rank", "original_accuracy")

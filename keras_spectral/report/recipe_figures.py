@@ -77,11 +77,16 @@ def recipe_figure(table):
             axes = others[number]
             if (number + 1) % columns == 0:  # A new line, where names stand once.
                 named = False
-            _finish(axes, _shown(measure.replace("_", " ")))
             if spread:
                 cells = [cell for cell in done if cell["network"] == network]
-                _draw_spread(axes, cells, measure, colours, dashes)
-                continue
+                if any(measure in cell.get("distributions", {}) for cell in cells):
+                    _finish(axes, _shown(measure.replace("_", " ")))
+                    _draw_spread(axes, cells, measure, colours, dashes)
+                    continue
+                # Its cells have the percentiles alone.
+                of_it = (x for x in measures if x.rpartition("_")[0] == measure)
+                measure = next(of_it)
+            _finish(axes, _shown(measure.replace("_", " ")))
             rows = [x for x in table if (x.network, x.measure) == (network, measure)]
             _draw_measure(axes, rows, colours)
             if named:

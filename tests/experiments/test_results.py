@@ -72,7 +72,8 @@ def test_percentiles_of_one_measure_are_a_histogram():
         for variant, samples in shown.items()
         for seed in (0, 1)
     ]
-    _, spread, accuracy = recipe_figure(recipe_table(recipe, cells)).axes
+    figure = recipe_figure(recipe_table(recipe, cells))
+    _, spread, accuracy = figure.axes
     assert spread.get_title(loc="left") == "noise sensitivity"
     assert accuracy.get_yticklabels()[0].get_text() == recipe.variants[0].name
     for patch, samples in zip(spread.patches, shown.values(), strict=True):
@@ -80,3 +81,27 @@ def test_percentiles_of_one_measure_are_a_histogram():
         both = np.concatenate([samples, samples + 0.1])
         inside = ((both >= edges[0]) & (both <= edges[-1])).mean()
         assert heights.sum() == pytest.approx(inside) and inside > 0.9
+
+
+def test_a_network_without_distributions_has_its_percentile():
+    recipe = load_recipe(recipe_path("stable_rank/figure_1"), "evidence")
+    cells = [
+        {
+            "network": network.name,
+            "variant": "vanilla",
+            "seed": 0,
+            "error": None,
+            "history": [{"epoch": 1, "accuracy": 0.5, "test_accuracy": 0.1}],
+            "results": {"noise_sensitivity_50": 0.5, "test_accuracy": 0.1},
+            "distributions": found,
+        }
+        for network, found in zip(
+            recipe.networks, ({"noise_sensitivity": [0.1, 0.5]}, {}), strict=False
+        )
+    ]
+    figure = recipe_figure(recipe_table(recipe, cells))
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    first, second = (titles.index(cell["network"]) for cell in cells)
+    assert titles[first + 1] == "noise sensitivity" and figure.axes[first + 1].patches
+    assert titles[second + 1] == "noise sensitivity 50"
+    assert figure.axes[second + 1].containers and not figure.axes[second + 1].patches
