@@ -56,8 +56,8 @@ def cell(value, form=None) -> Cell:
         form: String, a format specification; default `.4g` of a float.
 
     Example:
-    >>> cell(0.51234, ".1%")
-    Cell(text='51.2%', value=0.51234)
+    >>> cell(0.51234, ".1%").text
+    '51.2%'
     >>> cell(None).text
     '-'
     """

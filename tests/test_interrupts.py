@@ -81,7 +81,7 @@ def test_threads_may_enter():
 
 
 def test_demo_calls_it_an_interrupt(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "train", lambda *_, **__: interrupted_library())
+    monkeypatch.setattr(demo, "train", lambda *_, **__: (interrupted_library(), [0.0]))
     with pytest.raises(KeyboardInterrupt):
         demo.run_demo(tmp_path, epochs=1)
     assert '"interrupted"' in (tmp_path / "results.json").read_text()

@@ -50,7 +50,7 @@ def test_tied_weights_are_followed(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
 @pytest.mark.parametrize("form", ["utils", "parametrizations"])
-def test_weight_normalization_keeps_the_ties(form, kind, tmp_path, capsys):
+def test_weight_normalization_keeps_the_ties(form, kind, tmp_path):
     module, path = tied(), tmp_path / "w"
     normalize = {
         "utils": torch.nn.utils.weight_norm,
@@ -70,8 +70,7 @@ def test_weight_normalization_keeps_the_ties(form, kind, tmp_path, capsys):
     }
     found = analyze_checkpoint(path)
     assert sorted(row.name for row in found) == ["embed.weight", "first.weight"]
-    checkpoints.inspect(path, as_json=True)
-    report = json.loads(capsys.readouterr().out)
+    report = checkpoints.inspect(path, as_json=True).content
     assert report["trained"] == 7 * 5 + 5 + 5 + 6 * 5 + 6
 
 

@@ -1,6 +1,5 @@
 """PyTorch's weight normalization, in both its forms, is folded into plain weights."""
 
-import json
 from contextlib import nullcontext
 
 import keras
@@ -99,10 +98,9 @@ def test_files_in_float32(form, suffix, rng, tmp_path):
     assert {row.status for row in rows} == {"equal"}
 
 
-def test_inspect_tells_it(tmp_path, capsys):
+def test_inspect_tells_it(tmp_path):
     torch.save(network("linear", "utils").state_dict(), tmp_path / "w.pth")
-    checkpoints.inspect(tmp_path / "w.pth", as_json=True)
-    report = json.loads(capsys.readouterr().out)
+    report = checkpoints.inspect(tmp_path / "w.pth", as_json=True).content
     assert report["notes"] == ["weight normalization of layer"]
     assert (report["numbers"], report["trained"]) == (5 * 7 + 5 + 5, 5 * 7 + 5)
 
