@@ -205,11 +205,15 @@ def claimed(folder):
         os.close(descriptor)
 
 
+def write_text(path, text):
+    """Write a text in UTF-8, whole or not at all, with the same bytes anywhere."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
 def write_json(path, value):
     """Write `value` as indented JSON, whole or not at all."""
-    text = json.dumps(value, indent=2, allow_nan=False)
-    with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def output_file(path, name="path") -> Path:

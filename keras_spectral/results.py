@@ -39,6 +39,27 @@ def _plain(value):
     return value
 
 
+def column(label: str | None = None, form: str | None = None, table: bool = True):
+    """Return a field of a dataclass of rows, with what its table needs.
+
+    Args:
+        label: String, the column's head; default the field's name.
+        form: String, a format specification such as ".1%".
+        table: Boolean; `False` leaves it out of tables, not of JSON.
+
+    Returns:
+        A field, without a default.
+
+    Example:
+    >>> @dataclasses.dataclass
+    ... class Row:
+    ...     accuracy: float = column("right", ".1%")
+    >>> str(Rows([Row(0.5)])).split()[1:5:3]
+    ['right', '50.0%']
+    """
+    return dataclasses.field(metadata={"label": label, "format": form, "table": table})
+
+
 class Rows:
     """A list of equal dataclass rows with a title.
 

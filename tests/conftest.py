@@ -3,6 +3,7 @@
 import gc
 import os
 import resource
+import signal
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -17,6 +18,11 @@ import numpy as np
 import pytest
 
 BACKEND = keras.backend.backend()
+
+# A shell starts what it puts in the background deaf to Ctrl-C, and programs that tests
+# start and interrupt would inherit it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A collection goes through a million objects, which was 7 % of all time: it waits for
 # this many bytes that were taken since the last one.

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -135,11 +136,8 @@ def test_the_site_is_built_and_loads_nothing(tmp_path):
 )
 def test_what_a_page_loads_is_found(text, found):
     pytest.importorskip("mkdocs", reason="the extra `docs` is not installed")
-    file = ROOT / "docs" / "site_hooks.py"
-    spec = importlib.util.spec_from_file_location("site_hooks", file)
-    hooks = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hooks)
-    assert hooks.requested(text) == found
+    hooks = runpy.run_path(str(ROOT / "docs" / "site_hooks.py"))
+    assert hooks["requested"](text) == found
 
 
 def test_the_quick_list_and_the_versions_stand():

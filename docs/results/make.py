@@ -173,12 +173,11 @@ def heavy_tails():
     rows = json.loads((HEAVY_TAIL / "table.json").read_text(encoding="utf-8"))["rows"]
     groups: dict = {}
     for row in rows:
-        network, variant = Path(row["file"]).stem.split("-seed")[0].rsplit("-", 1)
-        if variant.isdigit():  # SRN-50, SRN-30
-            network, start = network.rsplit("-", 1)
-            variant = f"{start}-{variant}"
-        network = network.replace("__", ", ").replace("_", " ")
-        groups.setdefault((network, variant), []).append(row)
+        # The network and its row have one name.
+        file = FOLDER / "cells" / f"{Path(row['file']).stem}.json"
+        trained = json.loads(file.read_text(encoding="utf-8"))
+        key = trained["network"], trained["variant"]
+        groups.setdefault(key, []).append(row)
     lines = [
         "| network | | seeds | alpha | stable rank | before | noise | matched | zero |"
     ]

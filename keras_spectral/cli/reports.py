@@ -35,10 +35,11 @@ def report(
         keras-spectral report before/analysis.json after/analysis.json
     """
     verbs.check_page(output, "--output")
+    from keras_spectral.files import write_text
     from keras_spectral.report import page_of_files
 
     text = page_of_files(runs, verbs.command_of(context))
-    verbs.write_page(output, text)
+    write_text(output, text)
     if as_json:
         names = [str(path) for path in runs]
         typer.echo(json.dumps({"output": str(output), "runs": names}, indent=2))

@@ -83,13 +83,14 @@ def verb(function):
             if arguments["as_json"]:
                 typer.echo(json.dumps(found.content, indent=2, allow_nan=False))
             if report is not None:
+                from keras_spectral.files import write_text
                 from keras_spectral.report import page
 
                 content = found.content if found.page is None else found.page()
                 paths = [x for x in arguments.values() if isinstance(x, Path)]
                 name = paths[0].name if paths else context.info_name
                 text = page({"results": {name: content}}, command_of(context))
-                write_page(report, text)
+                write_text(report, text)
                 terminal.Console(stderr=arguments["as_json"]).print(
                     f"The page is {report.resolve()}", soft_wrap=True
                 )
@@ -124,14 +125,6 @@ def check_page(path, name="--report"):
     if path.suffix not in (".html", ".htm"):
         raise ValueError(f"`{name}` must end in .html. Received: {name}={path}")
     output_file(path, name)
-
-
-def write_page(path, text):
-    """Write a page, whole or not at all."""
-    from keras_spectral.files import replacing
-
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def among(*choices):

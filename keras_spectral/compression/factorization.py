@@ -21,7 +21,7 @@ from keras_spectral.models import weights
 from keras_spectral.models.copying import rebuilt
 from keras_spectral.models.graph import check_graph
 from keras_spectral.models.weights import leaf_layers
-from keras_spectral.results import Rows
+from keras_spectral.results import Rows, column
 from keras_spectral.validation import check_ratio
 
 # What has weights with several axes that multiply entry by entry.
@@ -32,10 +32,6 @@ _ENTRYWISE = (
     kl.LayerNormalization,
     kl.GroupNormalization,
 )
-
-
-def _column(label=None, form=None, table=True):
-    return dataclasses.field(metadata={"label": label, "format": form, "table": table})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,16 +56,16 @@ class FactorizationRow:
         left_as_it_was: String, why, or `None`.
     """
 
-    name: str = _column("layer")
-    kind: str = _column("kind")
-    shape: tuple | None = _column(table=False)
-    rank: int | None = _column("rank")
-    relative_error: float | None = _column("error", ".3g")
-    parameters_before: int = _column("parameters")
-    parameters_after: int = _column("after")
-    multiply_adds_before: int | None = _column("products")
-    multiply_adds_after: int | None = _column("after")
-    left_as_it_was: str | None = _column("left, because")
+    name: str = column("layer")
+    kind: str = column("kind")
+    shape: tuple | None = column(table=False)
+    rank: int | None = column("rank")
+    relative_error: float | None = column("error", ".3g")
+    parameters_before: int = column("parameters")
+    parameters_after: int = column("after")
+    multiply_adds_before: int | None = column("products")
+    multiply_adds_after: int | None = column("after")
+    left_as_it_was: str | None = column("left, because")
 
 
 def factorize(

@@ -17,14 +17,10 @@ from keras_spectral.compression.masks import (
 )
 from keras_spectral.measures import fit_power_law
 from keras_spectral.models.copying import copy_model
-from keras_spectral.results import Rows
+from keras_spectral.results import Rows, column
 from keras_spectral.validation import check_choice, check_integer, check_positive
 
 RULES, REPLACEMENTS = get_args(Rule), get_args(Replacement)
-
-
-def _column(label=None, form=None, table=True):
-    return dataclasses.field(metadata={"label": label, "format": form, "table": table})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,17 +41,17 @@ class CompressionRow:
         compressed_accuracy_sd: Float, standard deviation, likewise.
     """
 
-    name: str = _column(table=False)
-    rule: Rule = _column("rule")
-    replacement: Replacement = _column("replaced by")
-    trials: int = _column(table=False)
-    alpha_pdf: float | None = _column("alpha", ".2f")
-    alpha_tail: float | None = _column(table=False)
-    kept: float = _column("kept", ".1%")
-    relative_error: float = _column("error", ".3f")
-    original_accuracy: float | None = _column("before", ".2%")
-    compressed_accuracy_mean: float | None = _column("after", ".2%")
-    compressed_accuracy_sd: float | None = _column("sd", ".2%")
+    name: str = column(table=False)
+    rule: Rule = column("rule")
+    replacement: Replacement = column("replaced by")
+    trials: int = column(table=False)
+    alpha_pdf: float | None = column("alpha", ".2f")
+    alpha_tail: float | None = column(table=False)
+    kept: float = column("kept", ".1%")
+    relative_error: float = column("error", ".3f")
+    original_accuracy: float | None = column("before", ".2%")
+    compressed_accuracy_mean: float | None = column("after", ".2%")
+    compressed_accuracy_sd: float | None = column("sd", ".2%")
 
 
 class CompressionRows(Rows):

@@ -2,9 +2,7 @@
 
 import dataclasses
 
-
-def _column(label=None, form=None, table=True):
-    return dataclasses.field(metadata={"label": label, "format": form, "table": table})
+from keras_spectral.results import column
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,18 +24,18 @@ class StorageRow:
         error: Float, relative, of rounding the stored values.
     """
 
-    name: str = _column("weight")
-    stored: str = _column("stored as")
-    shape: list | None = _column(table=False)
-    kept: float | None = _column("kept", ".2%")
-    bytes: int = _column("bytes")
-    float32_bytes: int = _column(table=False)
-    float16_bytes: int = _column(table=False)
-    int8_bytes: int = _column(table=False)
-    float32_ratio: float = _column("fp32 /", ".2f")
-    float16_ratio: float = _column("fp16 /", ".2f")
-    int8_ratio: float = _column("int8 /", ".2f")
-    error: float | None = _column("rounding", ".1e")
+    name: str = column("weight")
+    stored: str = column("stored as")
+    shape: list | None = column(table=False)
+    kept: float | None = column("kept", ".2%")
+    bytes: int = column("bytes")
+    float32_bytes: int = column(table=False)
+    float16_bytes: int = column(table=False)
+    int8_bytes: int = column(table=False)
+    float32_ratio: float = column("fp32 /", ".2f")
+    float16_ratio: float = column("fp16 /", ".2f")
+    int8_ratio: float = column("int8 /", ".2f")
+    error: float | None = column("rounding", ".1e")
 
 
 def storage_row(name, stored, size, dense, shape=None, kept=None, error=None):

@@ -5,7 +5,7 @@ import time
 
 import keras
 
-from keras_spectral.files import output_folder, replacing
+from keras_spectral.files import output_folder, replacing, write_text
 
 
 def write_curves(folder, key, history):
@@ -21,8 +21,7 @@ def write_curves(folder, key, history):
         history: List of dicts: `epoch` and numbers.
     """
     lines = "".join(json.dumps(epoch) + "\n" for epoch in history)
-    with replacing(output_folder(folder / "curves") / f"{key}.jsonl") as temporary:
-        temporary.write_text(lines, encoding="utf-8")
+    write_text(output_folder(folder / "curves") / f"{key}.jsonl", lines)
     if keras.backend.backend() == "tensorflow":
         _write_events(output_folder(folder / "tensorboard" / key), history)
 

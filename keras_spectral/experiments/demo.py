@@ -11,10 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 import keras_spectral
 from keras_spectral import compression, convert, data, measures, report, zoo
-from keras_spectral.files import output_folder, replacing, write_json
+from keras_spectral.files import output_folder, replacing, write_json, write_text
 from keras_spectral.interrupts import interrupts_heeded
 from keras_spectral.layers import SpectralNormalization, StableRankNormalization
-from keras_spectral.results import Rows, RunStatus
+from keras_spectral.results import Rows, RunStatus, column
 from keras_spectral.terminal import Console
 from keras_spectral.validation import check_integer
 
@@ -36,21 +36,17 @@ NORMALIZERS = {
 }
 
 
-def _column(label, form=None, table=True):
-    return dataclasses.field(metadata={"label": label, "format": form, "table": table})
-
-
 @dataclasses.dataclass(frozen=True)
 class TrainingRow:
     """One network, trained twice: on random labels and on the true ones."""
 
-    name: str = _column("network")
-    random_labels_accuracy: float = _column("noise learned", ".1%")
-    train_accuracy: float = _column("train", table=False)
-    test_accuracy: float = _column("test", ".1%")
-    certified_accuracy: float = _column("certified", ".1%")
-    lipschitz_bound: float = _column("Lipschitz bound", ".3g")
-    sum_of_stable_ranks: float = _column("stable ranks", ".1f")
+    name: str = column("network")
+    random_labels_accuracy: float = column("noise learned", ".1%")
+    train_accuracy: float = column("train", table=False)
+    test_accuracy: float = column("test", ".1%")
+    certified_accuracy: float = column("certified", ".1%")
+    lipschitz_bound: float = column("Lipschitz bound", ".3g")
+    sum_of_stable_ranks: float = column("stable ranks", ".1f")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +62,10 @@ class ImportRow:
 class FileRow:
     """One file of the imported network."""
 
-    name: str = _column("file")
-    bytes: int = _column("bytes", ",d")
-    times_smaller: float = _column("times smaller", ".2f")
-    test_accuracy: float | None = _column("test accuracy", ".2%")
+    name: str = column("file")
+    bytes: int = column("bytes", ",d")
+    times_smaller: float = column("times smaller", ".2f")
+    test_accuracy: float | None = column("test accuracy", ".2%")
 
 
 class _EpochBar(keras.callbacks.Callback):
@@ -208,7 +204,12 @@ class Demo:
             "keras_spectral": keras_spectral.__version__,
             "keras": keras.__version__,
             "backend": keras.backend.backend(),
-            "settings": {"epochs": epochs, "seed": seed, "images": IMAGES},
+            "settings": {
+                "epochs": epochs,
+                "seed": seed,
+                "images": IMAGES,
+                "radius": RADIUS,
+            },
             "status": "running",
             "training": [],
             "memorization": {},
@@ -246,8 +247,7 @@ class Demo:
         self._write("complete")
         command = f"keras-spectral demo --epochs {self.epochs} --seed {self.seed}"
         page = report.page({"results": {"demo": self.results}}, command)
-        with replacing(self.output / "demo.html") as temporary:
-            temporary.write_text(page, encoding="utf-8", newline="\n")
+        write_text(self.output / "demo.html", page)
         return self.results
 
     def _write(self, status: RunStatus):

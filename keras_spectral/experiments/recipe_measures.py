@@ -7,11 +7,7 @@ import numpy as np
 
 from keras_spectral.files import output_folder, write_json
 from keras_spectral.printable import printable
-from keras_spectral.results import Rows
-
-
-def _column(label=None, table=True):
-    return dataclasses.field(metadata={"label": label, "table": table})
+from keras_spectral.results import Rows, column
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,16 +26,16 @@ class CheckpointComparison:
     """
 
     checkpoint: str
-    paper_alpha: float | None = _column("paper")
+    paper_alpha: float | None = column("paper")
     alpha: float | None
-    paper_before: float | None = _column("paper")
+    paper_before: float | None = column("paper")
     before: float | None
-    paper_after: float | None = _column("paper")
+    paper_after: float | None = column("paper")
     after: float | None
     # What does not fit into 80 columns; the sweep's own tables have it.
-    deviation: float | None = _column(table=False)
-    zero: float | None = _column(table=False)
-    error: str | None = _column(table=False)
+    deviation: float | None = column(table=False)
+    zero: float | None = column(table=False)
+    error: str | None = column(table=False)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ from keras_spectral.experiments.recipe_measures import run_measures
 from keras_spectral.experiments.recipe_settings import GanRecipe, MeasureRecipe
 from keras_spectral.experiments.recipe_table import RecipeTable, recipe_table
 from keras_spectral.experiments.recipes import load_recipe, recipe_path
-from keras_spectral.files import claimed, output_folder, replacing, write_json
+from keras_spectral.files import claimed, output_folder, write_json, write_text
 from keras_spectral.interrupts import interrupts_heeded
 from keras_spectral.results import Rows, RunStatus
 from keras_spectral.terminal import Console
@@ -300,5 +300,4 @@ def write_table(start, table, recipe, path, size, status: RunStatus):
     if figure is not None:
         report.save(figure, start.with_name(f"{start.name}.png"))
         text += f"\n![{table.title}]({start.name}.png)\n"
-    with replacing(start.with_name(f"{start.name}.md")) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(start.with_name(f"{start.name}.md"), text)

@@ -17,7 +17,7 @@ from keras_spectral.experiments.checkpoint_row import (
 )
 from keras_spectral.experiments.checkpoint_task import measure_in_worker
 from keras_spectral.experiments.engine import checked_workers, computing, shown
-from keras_spectral.files import output_folder, replacing, write_json
+from keras_spectral.files import output_folder, write_json, write_text
 from keras_spectral.interrupts import interrupts_heeded
 from keras_spectral.results import Rows, RunStatus
 from keras_spectral.terminal import Console
@@ -190,9 +190,7 @@ def _write(folder, rows, found, status: RunStatus):
             "mixture": _mixture_dict(mixture),
         },
     )
-    text = sweep_table.markdown(table, found, status)
-    with replacing(folder / "table.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(folder / "table.md", sweep_table.markdown(table, found, status))
     if points:
         report.save(report.figure_3(points, mixture), folder / "figure3.png")
     return table

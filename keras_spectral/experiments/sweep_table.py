@@ -4,7 +4,7 @@ import dataclasses
 
 from keras_spectral.compression.heavy_tail import REPLACEMENTS
 from keras_spectral.printable import printable
-from keras_spectral.results import Rows, RunStatus
+from keras_spectral.results import Rows, RunStatus, column
 
 _WEIGHTS = (
     "alpha: exponent of the density of |w| in the final dense layer, with its standard "
@@ -24,21 +24,17 @@ _RULES = {
 }
 
 
-def _column(label=None, table=True):
-    return dataclasses.field(metadata={"label": label, "table": table})
-
-
 @dataclasses.dataclass(frozen=True)
 class _Weights:
     checkpoint: str
     # In the files, but not on a narrow screen.
-    data: str = _column(table=False)
-    classes: str = _column(table=False)
-    weights: str = _column(table=False)
+    data: str = column(table=False)
+    classes: str = column(table=False)
+    weights: str = column(table=False)
     share: str
     alpha: str
-    xmin: str = _column(table=False)
-    tail: str = _column(table=False)
+    xmin: str = column(table=False)
+    tail: str = column(table=False)
     fit: str
     stable_rank: str
 

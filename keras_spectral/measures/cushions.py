@@ -12,7 +12,7 @@ from keras_spectral.measures.extremes import CushionExtremes
 from keras_spectral.measures.jacobians import Linearization
 from keras_spectral.measures.samples import Samples, check_model
 from keras_spectral.models.graph import check_graph
-from keras_spectral.results import Rows
+from keras_spectral.results import Rows, column
 from keras_spectral.validation import (
     Norm,
     Variant,
@@ -21,10 +21,6 @@ from keras_spectral.validation import (
     check_positive,
     check_ratio,
 )
-
-
-def _column(label=None, form=None, table=True):
-    return dataclasses.field(metadata={"label": label, "format": form, "table": table})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,17 +41,17 @@ class CushionRow:
         interlayer_smoothness: Float, rho.
     """
 
-    name: str = _column()
-    kind: str = _column(table=False)
-    norm: Norm = _column(table=False)
-    outputs: int = _column(form="d")
-    stable_rank: float = _column("stable rank")
-    layer_cushion: float = _column("layer")
-    minimal_interlayer_cushion: float = _column("interlayer")
-    standard_error: float = _column("+-", ".1g")
-    jacobian_norms: Literal["exact", "hutchinson"] = _column("Jacobians")
-    activation_contraction: float = _column("contraction")
-    interlayer_smoothness: float = _column("smoothness")
+    name: str = column()
+    kind: str = column(table=False)
+    norm: Norm = column(table=False)
+    outputs: int = column(form="d")
+    stable_rank: float = column("stable rank")
+    layer_cushion: float = column("layer")
+    minimal_interlayer_cushion: float = column("interlayer")
+    standard_error: float = column("+-", ".1g")
+    jacobian_norms: Literal["exact", "hutchinson"] = column("Jacobians")
+    activation_contraction: float = column("contraction")
+    interlayer_smoothness: float = column("smoothness")
 
 
 class Cushions(Rows):

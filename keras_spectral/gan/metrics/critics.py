@@ -1,5 +1,6 @@
 """Neural divergences: how well a critic that is trained to can tell images apart."""
 
+import abc
 import math
 from collections.abc import Callable
 from typing import Any, Literal
@@ -133,7 +134,7 @@ def neural_divergence(
     )
 
 
-class _Definition:
+class _Definition(abc.ABC):
     """What a kind of divergence is made of."""
 
     direction: Literal["lower", "higher"]
@@ -144,18 +145,18 @@ class _Definition:
     activation = "silu"
     initializer: Callable
 
-    def optimizer(self, steps, ema_momentum):
-        raise NotImplementedError
+    @abc.abstractmethod
+    def optimizer(self, steps, ema_momentum): ...
 
+    @abc.abstractmethod
     def scaled(self, images, seed):
         """Return the critic's input for pixels from 0 to 255, float32."""
-        raise NotImplementedError
 
-    def loss(self, critic, real, fake, seed):
-        raise NotImplementedError
+    @abc.abstractmethod
+    def loss(self, critic, real, fake, seed): ...
 
-    def value(self, critic, real, fake, seed):
-        raise NotImplementedError
+    @abc.abstractmethod
+    def value(self, critic, real, fake, seed): ...
 
 
 class _Logistic(_Definition):

@@ -6,6 +6,29 @@ from keras_spectral.report.charts import Series, chart
 from keras_spectral.report.findings.parts import Findings, percent, table_of
 
 
+def certified_chart(found):
+    """Return the figure of the accuracy that is certified, by the radius.
+
+    Args:
+        found: Dict from labels to (the clean accuracy, rows with `radius` and
+            `certified_accuracy`).
+    """
+    return chart(
+        "Certified accuracy",
+        [
+            Series(
+                label,
+                [0.0, *(row["radius"] for row in rows)],
+                [100 * accuracy, *(100 * row["certified_accuracy"] for row in rows)],
+            )
+            for label, (accuracy, rows) in found.items()
+        ],
+        "radius, pixels from 0 to 1",
+        "images, %",
+        note="by radius; at 0 it is the clean accuracy.",
+    )
+
+
 def certificate(content, name) -> Findings:
     """Return what is to be said of `certify`."""
     rows = content["certified"]
@@ -25,24 +48,7 @@ def certificate(content, name) -> Findings:
             "Euclidean norm of pixels from 0 to 1, can change the right answer.",
         )
     ]
-    findings.figures = [
-        chart(
-            "Certified accuracy",
-            [
-                Series(
-                    "certified",
-                    [0.0, *(row["radius"] for row in rows)],
-                    [
-                        100 * accuracy,
-                        *(100 * row["certified_accuracy"] for row in rows),
-                    ],
-                )
-            ],
-            "radius, pixels from 0 to 1",
-            "images, %",
-            note="by radius; at 0 it is the clean accuracy.",
-        )
-    ]
+    findings.figures = [certified_chart({"certified": (accuracy, rows)})]
     best = max((row["certified_accuracy"] for row in rows), default=0)
     shown = "above any float" if constant is None else f"{constant:.4g}"
     findings.check(

@@ -3,10 +3,8 @@
 from pathlib import Path
 
 from keras_spectral.report.charts import Series, chart, thinned
-from keras_spectral.report.findings.compressions import (
-    check_control,
-    replacements,
-)
+from keras_spectral.report.findings.checkpoints import certified_chart
+from keras_spectral.report.findings.compressions import check_control, replacements
 from keras_spectral.report.findings.parts import (
     Findings,
     named,
@@ -182,8 +180,9 @@ def demo(content, name) -> Findings:
             "Noise memorized: train accuracy of the same network on labels "
             "drawn at random. There is nothing to learn but each by itself: lower is "
             "better. The other columns are of training on true labels. Certified: "
-            "right, and not turned by any change of the pixels below 0.1 in the "
-            "Euclidean norm. Stable ranks: their sum over all layers.",
+            "right, and not turned by any change of the pixels below "
+            f"{content['settings']['radius']} in the Euclidean norm. Stable ranks: "
+            "their sum over all layers.",
         )
     ]
     findings.figures = list(_learned(content))
@@ -232,22 +231,8 @@ def _learned(content):
         )
     clean = {row["name"]: row["test_accuracy"] for row in content["training"]}
     if content["certified"]:
-        yield chart(
-            "What no attack can turn",
-            [
-                Series(
-                    name,
-                    [0.0, *(row["radius"] for row in rows)],
-                    [
-                        clean[name],
-                        *(row["certified_accuracy"] for row in rows),
-                    ],
-                )
-                for name, rows in content["certified"].items()
-            ],
-            "any change of the pixels up to this norm",
-            "certified test accuracy",
-            note="trained on true labels.",
+        yield certified_chart(
+            {name: (clean[name], rows) for name, rows in content["certified"].items()}
         )
 
 
