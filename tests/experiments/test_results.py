@@ -1,6 +1,7 @@
 """The committed results: pages say what their rows say; a recipe's figure."""
 
 import runpy
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,18 @@ from keras_spectral.report import recipe_figure
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 
-def test_the_front_page_is_of_the_rows():
-    before = {path: path.read_bytes() for path in RESULTS.glob("*.md")}
-    text = runpy.run_path(str(RESULTS / "make.py"))["page"]()
+def test_the_front_page_is_of_the_rows(tmp_path):
+    # In a copy: where pages and rows differ, the checkout stays as it was.
+    folder = shutil.copytree(
+        RESULTS, tmp_path / "results", ignore=shutil.ignore_patterns("*.png")
+    )
+    text = runpy.run_path(str(folder / "make.py"))["page"]()
     assert text == (RESULTS / "README.md").read_text(encoding="utf-8")
     # Each table is written anew, to the same bytes.
-    assert {path: path.read_bytes() for path in RESULTS.glob("*.md")} == before
+    tables = list(RESULTS.glob("*.md"))
+    assert len(tables) > 20
+    for path in tables:
+        assert (folder / path.name).read_bytes() == path.read_bytes(), path.name
     cells = list((RESULTS / "cells").glob("*.json"))
     assert len(cells) >= 17 and "\n| C2" in text
 
