@@ -24,7 +24,7 @@ def test_the_front_page_is_of_the_rows(tmp_path):
     assert text == (RESULTS / "README.md").read_text(encoding="utf-8")
     # Each table is written anew, to the same bytes.
     tables = list(RESULTS.glob("*.md"))
-    assert len(tables) > 20
+    assert len(tables) >= 20
     for path in tables:
         assert (folder / path.name).read_bytes() == path.read_bytes(), path.name
     cells = list((RESULTS / "cells").glob("*.json"))
