@@ -10,8 +10,9 @@ order and the number of steps are those of the cell SN of `stable_rank/table_2
 --evidence`: 64 real images an update of the discriminator, 128 latents one of the
 generator. Where the images have one channel, so have mimicry's first and last
 convolution, of its own classes. Initial weights are mimicry's own, drawn by torch's
-seed; it interpolates bilinearly where ours repeats pixels, and its power iteration
-moves in each of its discriminator's three calls.
+seed; it interpolates bilinearly where ours repeats pixels, its power iteration moves
+in each of its discriminator's three calls, and epsilon of Adam is PyTorch's 1e-8 where
+ours is Keras' 1e-7.
 
 Each network that is finished is written to `OUTPUT/mimicry_parity.json`, and a rerun
 goes on from there. Both are judged by our Fréchet distance, on the features of the
