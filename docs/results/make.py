@@ -22,6 +22,9 @@ DIGITS = FOLDER / "mnist_5k"
 DIGITS_RECIPES = "low_rank/figure_2", "low_rank/figure_3", "low_rank/table_1"
 OF_DIGITS = "data.name=mnist_5k.npz", "schedule.epochs=20"
 
+# Networks of which one is measured for half an hour, and their samples.
+GANS = FOLDER / "gan"
+
 # The heavy-tail paper's sweep over networks that these recipes trained.
 HEAVY_TAIL = FOLDER / "heavy_tail"
 
@@ -53,8 +56,7 @@ def write(found, folder=FOLDER, changes=()):
     """Write the tables and figures."""
     for name, table in found.items():
         recipe = load_recipe(recipe_path(name), "evidence", changes)
-        whole = len(recipe.seeds) * len(recipe.networks) * len(recipe.variants)
-        status = "complete" if len(table.cells) == whole else "interrupted"
+        status = "complete" if len(table.cells) == _whole(recipe) else "interrupted"
         start = folder / _file(name)
         write_table(start, table, recipe, recipe_path(name), "evidence", status)
 
@@ -85,11 +87,10 @@ def runs(found, folder="docs/results", changes=(), place=""):
     lines = ["| recipe | cells | CPU hours | command |", "|---|---|---|---|"]
     for name, table in found.items():
         recipe = load_recipe(recipe_path(name), "evidence")
-        whole = len(recipe.seeds) * len(recipe.networks) * len(recipe.variants)
         hours = sum(cell["cpu_seconds"] for cell in table.cells) / 3600
         lines.append(
             f"| [{recipe.item}: {recipe.title}]({place}{_file(name)}.md) "
-            f"| {len(table.cells)} of {whole} | {hours:.2f} "
+            f"| {len(table.cells)} of {_whole(recipe)} | {hours:.2f} "
             f"| `keras-spectral run {name} --evidence{sets} --output {folder}` |"
         )
     return lines
@@ -215,6 +216,25 @@ def heavy_tails():
     return lines
 
 
+def samples(found, folder=GANS):
+    """Return lines of Markdown: the grids of each variant's first seed."""
+    cells: dict = {}
+    for table in found.values():
+        for cell in table.cells:
+            path = folder / "samples" / f"{cell['key']}.png"
+            if path.is_file():
+                known = cells.setdefault(cell["variant"], (cell["seed"], path))
+                cells[cell["variant"]] = min(known, (cell["seed"], path))
+    if not cells:
+        return ["None yet."]
+    shown = " | ".join(
+        f"![{variant}: 64 generated images]({path.relative_to(FOLDER).as_posix()})"
+        for variant, (_, path) in cells.items()
+    )
+    named = (f"{variant}, seed {seed}" for variant, (seed, _) in cells.items())
+    return [f"| {' | '.join(named)} |", f"|{'---|' * len(cells)}", f"| {shown} |"]
+
+
 def machine(found):
     """Return the sentence that tells where it was run."""
     environments = {
@@ -235,6 +255,16 @@ def machine(found):
     return "; ".join(dict.fromkeys(texts))
 
 
+def _whole(recipe):
+    """Return how many cells a recipe has."""
+    trained = sum(
+        variant.seeds is None or seed in variant.seeds
+        for variant in recipe.variants
+        for seed in recipe.seeds
+    )
+    return trained * len(recipe.networks)
+
+
 def _item(name):
     return load_recipe(recipe_path(name)).item
 
@@ -246,7 +276,9 @@ def _file(name):
 def page():
     """Return the front page: what stands by hand in `front.md`, and the tables."""
     found, digits = tables(), tables(DIGITS, OF_DIGITS, DIGITS_RECIPES)
+    gans = tables(GANS) if GANS.is_dir() else {}
     write(found)
+    write(gans, GANS)
     write(digits, DIGITS, OF_DIGITS)
     place = f"{DIGITS.name}/"
     text = (FOLDER / "front.md").read_text(encoding="utf-8")
@@ -260,8 +292,14 @@ def page():
             "",
             *runs(digits, f"docs/results/{DIGITS.name}", OF_DIGITS, place),
         ],
+        "gans": [
+            *claims(gans, f"{GANS.name}/"),
+            "",
+            *runs(gans, f"docs/results/{GANS.name}", place=f"{GANS.name}/"),
+        ],
+        "samples": samples(gans),
         "heavy_tails": heavy_tails(),
-        "machine": [machine(found)],
+        "machine": [machine({**found, **gans})],
     }
     for name, lines in parts.items():
         text = text.replace(f"<!-- {name} -->", "\n".join(lines))
