@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -87,6 +88,14 @@ def test_blocks_compile_and_commands_parse(page):
 def test_a_command_that_is_none_is_found(words):
     with pytest.raises((KeyError, AssertionError, typer.BadParameter.__base__)):
         check_command(words)
+
+
+def test_commands_of_the_release_s_check_parse():
+    text = (ROOT / ".ci" / "release").read_text(encoding="utf-8")
+    calls = re.findall(r"""/bin/keras-spectral"? ([^&|)>\n\\]+)""", text)
+    assert len(calls) == 3
+    for call in calls:
+        check_command(["keras-spectral", *shlex.split(call)])
 
 
 @pytest.mark.parametrize("page", named(WITH_CODE))
