@@ -260,7 +260,8 @@ def figure_3(rows, mixture=None):
             label="fit not reliable",
         )  # fmt: skip
     if beyond:
-        remarks.append(f"{beyond} more beyond the axis: their fits are not reliable")
+        fits = "its fit is" if beyond == 1 else "their fits are"
+        remarks.append(f"{beyond} more beyond the axis: {fits} not reliable")
     axes.annotate(
         "\n".join(remarks), (1, 0.01), xycoords="axes fraction", ha="right",
         va="bottom", fontsize=8, color=_GREY,
