@@ -223,7 +223,29 @@ class GanProbes(_Table):
     inception: str | None = None
 
 
-class Recipe(_Table):
+class _Paper(_Table, kw_only=True):
+    """What every recipe says of its paper."""
+
+    title: str
+    source: str
+    item: str
+    shows: str
+    assumed: list[str]
+    notes: str = ""
+
+
+class _Training(_Paper, kw_only=True):
+    """What a recipe has that trains, whatever it trains."""
+
+    data: DataSettings
+    networks: list[NetworkSettings]
+    variants: list[Variant]
+    seeds: list[int]
+    published: list[Published] = []
+    claims: list[Claim] = []
+
+
+class Recipe(_Training, kw_only=True):
     """One figure or table of a paper, as its file has it; see `load_recipe`.
 
     Args:
@@ -245,43 +267,19 @@ class Recipe(_Table):
         notes: String.
     """
 
-    title: str
-    source: str
-    item: str
-    shows: str
-    data: DataSettings
-    networks: list[NetworkSettings]
-    variants: list[Variant]
     optimizer: OptimizerSettings
     schedule: Schedule
     measures: list[Measure]
-    seeds: list[int]
-    assumed: list[str]
     probes: Probes = Probes()
-    published: list[Published] = []
-    claims: list[Claim] = []
-    notes: str = ""
 
 
-class GanRecipe(_Table):
+class GanRecipe(_Training, kw_only=True):
     """A figure or table of GANs: its `schedule` has `steps` instead of epochs."""
 
-    title: str
-    source: str
-    item: str
-    shows: str
-    data: DataSettings
-    networks: list[NetworkSettings]
-    variants: list[Variant]
     optimizer: GanOptimizerSettings
     schedule: GanSchedule
     measures: list[GanMeasure]
-    seeds: list[int]
-    assumed: list[str]
     probes: GanProbes = GanProbes()
-    published: list[Published] = []
-    claims: list[Claim] = []
-    notes: str = ""
 
 
 class SweepSettings(_Table):
@@ -315,18 +313,12 @@ class PublishedCheckpoint(_Table):
     standard_deviation: float
 
 
-class MeasureRecipe(_Table):
+class MeasureRecipe(_Paper, kw_only=True):
     """A figure or table for which nothing is trained: it has `sweep` or `figure`."""
 
-    title: str
-    source: str
-    item: str
-    shows: str
-    assumed: list[str]
     sweep: SweepSettings | None = None
     figure: FigureSettings | None = None
     published: list[PublishedCheckpoint] = []
-    notes: str = ""
 
 
 def kind_of(content):
