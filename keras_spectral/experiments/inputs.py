@@ -59,10 +59,7 @@ def start_keras(console, backend=True):
 
 def load_keras(source, name=None):
     """Return the model of a `.keras` file."""
-    # Registered by their modules: what a file may name.
-    import keras_spectral.experiments.optimizers
-    import keras_spectral.gan
-    import keras_spectral.layers  # noqa: F401
+    import keras_spectral.experiments.optimizers  # noqa: F401  (registers them)
     from keras_spectral import convert
 
     if name is not None:

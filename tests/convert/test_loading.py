@@ -1,0 +1,42 @@
+"""A new process loads what this package can save, whatever it has imported."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+
+import keras_spectral as ks
+
+PACKAGE = Path(ks.__file__).parent
+
+
+def test_a_new_process_knows_every_class(tmp_path):
+    dense = keras.layers.Dense(
+        3,
+        kernel_constraint=ks.constraints.SpectralClip(1.0),
+        kernel_regularizer=ks.regularizers.SpectralNorm(1e-3),
+    )
+    model = keras.Sequential([keras.Input((4,)), ks.layers.SpectralNormalization(dense)])
+    model.compile("adam", ks.losses.MarginCrossEntropy(margin=0.5))
+    model.save(tmp_path / "model.keras")
+    code = (
+        "import sys\nimport keras_spectral as ks\n"
+        "model = ks.convert.load_model('model.keras')\n"
+        "print(type(model.loss).__name__, type(model.layers[0]).__name__)\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, imported = done.stdout.strip().split("\n")
+    assert first == "MarginCrossEntropy SpectralNormalization"
+    saved = {
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        for path in PACKAGE.rglob("*.py")
+        if re.search("^@.*register_keras_serializable", path.read_text("utf-8"), re.M)
+    }
+    # Of a floor above: an optimizer of recipes.
+    assert saved - set(imported.split()) == {"keras_spectral.experiments.optimizers"}
