@@ -1,12 +1,15 @@
 """`keras-spectral compress` and `keras-spectral bound`."""
 
 import json
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 
+import keras_spectral
 from keras_spectral import compression
+from keras_spectral.cli.compression import _sizes
 from tests.test_cli import WEIGHTS, run
 
 
@@ -34,6 +37,30 @@ def test_compress_writes_a_smaller_file_by_its_best_rule(tmp_path, capfd, rng):
     assert (out / "compression.png").exists()
     printed = capfd.readouterr().out
     assert "int8 alone" in printed and "The file is smaller." in printed
+
+
+def test_wrapped_networks_are_taken_by_what_they_compute_with(tmp_path, capfd):
+    head = keras_spectral.layers.SpectralNormalization(keras.layers.Dense(10))
+    keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), head]).save(
+        tmp_path / "wrapped.keras"
+    )
+    for verb, more in (
+        ("compress", ["--trials", "2", "--output", tmp_path / "out"]),
+        ("bound", ["--kept", "0.1", "--value-bits", "2"]),
+    ):
+        assert run(verb, tmp_path / "wrapped.keras", "--data", "digits", *more) == 0
+        said = capfd.readouterr()
+        assert "Traceback" not in said.err
+    found = json.loads((tmp_path / "out" / "compression.json").read_text())
+    assert found["float32_bytes"] > 64 * 10 * 4
+
+
+@pytest.mark.parametrize("after,says", [(0.97, "loses 2.0 points"), (0.985, "smaller")])
+def test_a_file_that_lost_its_accuracy_says_how_to_go_on(after, says):
+    row = SimpleNamespace(rule="magnitude", replacement="zero", original_accuracy=0.99)
+    sizes = SimpleNamespace(bytes=10, int8_bytes=20, float32_bytes=80)
+    caption = _sizes(row, sizes, sizes, "int8", after, 0.99).caption
+    assert says in caption and ("--deviations" in caption) == (after < 0.98)
 
 
 def test_compress_takes_the_rule_that_is_asked_for(tmp_path, capfd):

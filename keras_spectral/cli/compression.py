@@ -107,7 +107,7 @@ def compress(
     replacements = _chosen("replacement", replacement, heavy_tail.REPLACEMENTS)
     check_choice("values", values, coding.VALUES)
     with console.status("Reading the network ..."):
-        network = load_model(source, model)
+        network = _plain(load_model(source, model))
     evaluate = None if data is None else evaluator(test_data(data, network))
     original, where = network, layer
     if rank_ratio is not None:
@@ -174,6 +174,15 @@ def compress(
     return Found(content)
 
 
+def _plain(network):
+    """Return a network with the kernels that its wrappers compute with."""
+    from keras_spectral import models, surgery
+
+    if any(weight.is_wrapped for weight in models.weights(network)):
+        return surgery.unwrap(network)
+    return network
+
+
 def _chosen(name, value, choices):
     from keras_spectral.validation import check_choice
 
@@ -235,6 +244,15 @@ def _sizes(best, total, dense, values, accuracy, int8_accuracy):
     from keras_spectral.results import Rows
 
     how = f"{best.rule}, {best.replacement}, {values}"
+    verdict = "The file is smaller."
+    if total.bytes >= dense.int8_bytes:
+        verdict = "The file is not smaller: try larger --deviations."
+    elif accuracy is not None and best.original_accuracy - accuracy > 0.01:
+        verdict = (
+            "The file is smaller, and loses "
+            f"{100 * (best.original_accuracy - accuracy):.1f} points of accuracy: try "
+            "smaller --deviations, such as 0.25."
+        )
     sizes = [
         SizeRow("float32", dense.float32_bytes, 1.0, best.original_accuracy),
         SizeRow(
@@ -249,11 +267,7 @@ def _sizes(best, total, dense, values, accuracy, int8_accuracy):
         sizes,
         title="The file",
         caption="int8 alone: the control, every matrix rounded, nothing replaced. "
-        + (
-            "The file is smaller."
-            if total.bytes < dense.int8_bytes
-            else "The file is not smaller: try larger --deviations."
-        ),
+        + verdict,
     )
 
 
@@ -294,7 +308,7 @@ def bound(
     from keras_spectral import compression
 
     with console.status("Reading the network ..."):
-        network = load_model(source, model)
+        network = _plain(load_model(source, model))
     dataset = test_data(data, network)
     if not len(dataset.train):
         raise ValueError(

@@ -18,7 +18,8 @@ def test_a_new_process_knows_every_class(tmp_path):
         kernel_constraint=ks.constraints.SpectralClip(1.0),
         kernel_regularizer=ks.regularizers.SpectralNorm(1e-3),
     )
-    model = keras.Sequential([keras.Input((4,)), ks.layers.SpectralNormalization(dense)])
+    layers = [keras.Input((4,)), ks.layers.SpectralNormalization(dense)]
+    model = keras.Sequential(layers)
     model.compile("adam", ks.losses.MarginCrossEntropy(margin=0.5))
     model.save(tmp_path / "model.keras")
     code = (
