@@ -15,6 +15,7 @@ import typer
 from keras_spectral import data, zoo
 from keras_spectral.cli import app, compression, verbs
 from keras_spectral.compression.heavy_tail import RULES
+from keras_spectral.experiments.inputs import start_keras
 from keras_spectral.results import Rows
 from keras_spectral.terminal import Console
 from tests.test_cli import WEIGHTS, run
@@ -247,3 +248,9 @@ def test_what_tensorflow_says_as_it_starts_is_not_shown():
     done = python(["-m", "keras_spectral", "run", "nosuch"], **environment)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert done.stderr.startswith("keras-spectral: `recipe` must be")
+
+
+def test_a_backend_that_is_not_installed_says_how_to_go_on(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras", None)  # As where an import fails.
+    with pytest.raises(ImportError, match="(?s)pip install keras.*KERAS_BACKEND"):
+        start_keras(Console())

@@ -46,7 +46,13 @@ def start_keras(console, backend=True):
         _native_messages_kept(),
         interrupts_heeded() as check,
     ):
-        import keras
+        try:
+            import keras
+        except ModuleNotFoundError as error:
+            raise ImportError(
+                f"Keras cannot start: {error}. `pip install {error.name}`, or choose "
+                "an installed backend: KERAS_BACKEND=tensorflow."
+            ) from error
 
         import keras_spectral.layers  # noqa: F401  (registers the layers)
 

@@ -189,8 +189,9 @@ def _shown_table(recipe, cells, output):
     """Return the table of the cells that are there; nothing is written."""
     if not output.is_dir():
         raise FileNotFoundError(
-            "`output` must be the folder of a run where nothing is trained. Received: "
-            f"output={output}"
+            "`output` must be the folder of a run that was begun, where nothing is "
+            f"trained. Received: output={output}, which is not there. Run the recipe "
+            "first, or name its folder."
         )
     rows = []
     for cell in cells:
