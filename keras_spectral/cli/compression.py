@@ -89,8 +89,9 @@ def compress(
     Without --output nothing is written: the table alone tells what each rule costs.
 
     Examples:
-        keras-spectral compress net.keras --data digits --output small
         keras-spectral compress net.pth --model resnet20_cifar10 --layer output
+        keras-spectral compress net.keras --data digits --output small \
+            --deviations 0.25
     """
     if output is not None:
         from keras_spectral.files import output_folder
