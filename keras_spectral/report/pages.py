@@ -16,7 +16,7 @@ from keras_spectral.report.comparisons import comparisons
 from keras_spectral.report.findings import findings_of
 from keras_spectral.report.findings.parts import SEVERITIES, Findings, facts
 from keras_spectral.report.saved import read_result
-from keras_spectral.results import Rows
+from keras_spectral.results import Rows, plain
 from keras_spectral.tables import Table
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -138,7 +138,9 @@ def _all_findings(results):
             f"`results` must be from 1 to {MOST} results. Received: {len(named)}"
         )
     return [
-        _of_rows(each, name) if isinstance(each, Rows) else findings_of(each, name)
+        _of_rows(each, name)
+        if isinstance(each, Rows)
+        else findings_of(plain(each), name)
         for name, each in named
     ]
 
@@ -301,7 +303,7 @@ def _origin(found, letters, command):
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    parts = [facts(versions)]
+    parts = [element("h3", "Made with"), facts(versions)]
     if command:
         parts += [
             element("h3", "This page again"),
@@ -330,7 +332,8 @@ def _origin(found, letters, command):
 
 
 def _download(name, kind, text, label):
-    data = base64.b64encode(text.encode()).decode()
+    # Halves of surrogate pairs are in no file.
+    data = base64.b64encode(text.encode(errors="backslashreplace")).decode()
     return Markup(
         element("a", label, download=name, href="#")
         .replace('href="#"', f'href="data:{kind};base64,{data}"')

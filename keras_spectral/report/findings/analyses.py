@@ -11,6 +11,7 @@ from keras_spectral.report.findings.parts import (
     Findings,
     facts,
     named,
+    restored,
     table_of,
 )
 
@@ -25,7 +26,7 @@ def analysis(content, name) -> Findings:
     """Return what is to be said of `analyze`."""
     from keras_spectral.experiments.analysis_rows import Analysis, AnalysisRow
 
-    rows = [_restored(AnalysisRow, row) for row in content["tensors"]]
+    rows = [restored(AnalysisRow, row) for row in content["tensors"]]
     skipped, source = content["skipped"], content["source"]
     origin = str(source.get("file") or source.get("model") or name)
     found = Analysis(
@@ -186,12 +187,3 @@ def _layer(row):
     names = [field.name for field in dataclasses.fields(row)]
     plain = {name: getattr(row, name) for name in names if name != "eigenvalues"}
     return element("div", figure, facts(plain), class_="pair")
-
-
-def _restored(kind, values):
-    """Return a row of a dataclass from JSON, which has no NaN."""
-    row = {}
-    for field in dataclasses.fields(kind):
-        value = values.get(field.name)
-        row[field.name] = math.nan if value is None and field.type is float else value
-    return kind(**row)

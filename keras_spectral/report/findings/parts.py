@@ -1,6 +1,7 @@
 """What a page says of one result, whatever verb it is of."""
 
 import dataclasses
+import math
 import re
 from typing import Literal, NamedTuple
 
@@ -105,7 +106,7 @@ class Findings:
 
     def alert(self, severity: Severity, what, where=(), whenever=True):
         """Add an `Alert`, if there is a name, or it holds whatever the names are."""
-        where = list(where)
+        where = [str(name) for name in where]
         if where or whenever:
             self.alerts.append(Alert(severity, what, where))
 
@@ -162,6 +163,23 @@ def table_of(title: str, rows, columns=None, caption: str | None = None) -> Tabl
         [cell(row.get(key), form) for key, (_, form) in columns.items()] for row in rows
     ]
     return Table(title, heads, cells, caption)
+
+
+def restored(kind, values):
+    """Return a row of a dataclass from JSON, which has no NaN.
+
+    Of another version's row it takes what it knows; numbers may be unknown, names not.
+
+    Args:
+        kind: Dataclass.
+        values: Dict.
+    """
+    row = {}
+    for field in dataclasses.fields(kind):
+        known = values.__getitem__ if field.type is str else values.get
+        value = known(field.name)
+        row[field.name] = math.nan if value is None and field.type is float else value
+    return kind(**row)
 
 
 def _form(key):
