@@ -93,7 +93,7 @@ def ticks(low: float, high: float, logarithmic: bool) -> list[float]:
             return found
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
-    step = power * next(m for m in (1, 2, 5, 10) if m * power >= rough * 0.7)
+    step = power * next(m for m in (1, 2, 5, 10) if m * power >= rough * 0.8)
     first = math.ceil(low / step - 1e-9)
     return [
         round(k * step, 12) for k in range(first, math.floor(high / step + 1e-9) + 1)

@@ -12,7 +12,7 @@ from importlib import metadata
 
 import keras_spectral
 from keras_spectral.markup import Markup, asset, element
-from keras_spectral.report.comparisons import comparisons
+from keras_spectral.report.comparisons import comparisons, overlays
 from keras_spectral.report.findings import findings_of
 from keras_spectral.report.findings.parts import SEVERITIES, Findings, facts
 from keras_spectral.report.saved import read_result
@@ -259,6 +259,8 @@ def _compared(found, letters):
         if len(group) > 1
         for part in comparisons(group)
     ]
+    curves = [each.curves for each in found]
+    parts += overlays(list(zip(letters, curves, strict=True)))
     if not parts:
         return None
     return element("section", element("h2", "Side by side"), parts)

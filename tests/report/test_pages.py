@@ -214,3 +214,18 @@ def test_a_long_curve_is_drawn_to_its_end():
 def test_an_axis_names_more_than_its_ends():
     for high in (94.2, 1.04, 3.3, 7.7, 210):
         assert 4 <= len(charts.ticks(-0.04 * high, 1.04 * high, False)) <= 8
+
+
+def test_spectra_of_the_same_layers_lie_over_each_other():
+    one, two = made.analysis(["a", "b"]), made.analysis(["b", "c"], seed=1)
+    text = report.page({"results": {"one": one, "two": two}})
+    (box,) = re.findall(
+        r"<summary>Spectra of the same layers.*?</div></details>", text, re.DOTALL
+    )
+    (figure,) = re.findall(r"<figcaption><b>(\w)</b>", box)
+    assert figure == "b" and '<th scope="col">A</th>' in box
+    # The largest numbers of both stand among the figure's.
+    for content, place in ((one, 1), (two, 0)):
+        largest = content["tensors"][place]["eigenvalues"][0]
+        assert f"<td>{largest:.4g}<td>" in box
+    assert "Spectra of the same layers" not in report.page(one)

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from keras_spectral.markup import Markup, element
 from keras_spectral.printable import printable
+from keras_spectral.report.charts import Series
 from keras_spectral.results import RunStatus
 from keras_spectral.tables import Column, Table, cell
 
@@ -75,6 +76,8 @@ class Findings:
             first one.
         figures: List of `Markup`.
         details: List of `Detail`.
+        curves: Dict from names of layers to `charts.Series`, drawn over those of the
+            same names of other results.
         source: Dict from strings to what is shown: where the numbers are from.
         kind: String, of the result: those of one kind are compared.
     """
@@ -87,6 +90,7 @@ class Findings:
     compared: Table | None = None
     figures: list[Markup] = dataclasses.field(default_factory=list)
     details: list[Detail] = dataclasses.field(default_factory=list)
+    curves: dict[str, Series] = dataclasses.field(default_factory=dict)
     source: dict = dataclasses.field(default_factory=dict)
     kind: str = ""
 
