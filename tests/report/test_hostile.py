@@ -154,6 +154,8 @@ def test_a_run_of_another_version_has_its_page():
     for row in content["rows"]:
         row["median"] = row.pop("half_width_75")
     assert "0.9000" in report.page(content)
+    demo = {**RESULTS["demo"], "settings": {"epochs": 5}}
+    assert "below a radius in the Euclidean norm" in report.page(demo)
 
 
 def test_a_result_without_rows_says_so():

@@ -164,6 +164,8 @@ def _quantiles(title, rows):
 def demo(content, name) -> Findings:
     """Return what is to be said of `demo`."""
     findings = Findings("Demo", content)
+    # Another version's may not say.
+    radius = (content.get("settings") or {}).get("radius", "a radius")
     findings.tables = [
         table_of(
             "Normalization, side by side",
@@ -181,7 +183,7 @@ def demo(content, name) -> Findings:
             "drawn at random. There is nothing to learn but each by itself: lower is "
             "better. The other columns are of training on true labels. Certified: "
             "right, and not turned by any change of the pixels below "
-            f"{content['settings']['radius']} in the Euclidean norm. Stable ranks: "
+            f"{radius} in the Euclidean norm. Stable ranks: "
             "their sum over all layers.",
         )
     ]
