@@ -247,6 +247,29 @@ def output_file(path, name="path") -> Path:
     return path
 
 
+def writable_file(path, name="path") -> Path:
+    """Check, as `output_file`, that the folder of a file can be written, too.
+
+    Args:
+        path: Path of the file.
+        name: String, the argument that it was given by.
+
+    Returns:
+        The path as a `pathlib.Path`.
+
+    Raises:
+        OSError: As `output_file`, or if its folder cannot be written.
+
+    Example:
+    >>> writable_file(Path(tempfile.mkdtemp()) / "page.html").name
+    'page.html'
+    """
+    path = output_file(path, name)
+    with _written(path.parent, f"`{name}` must be in", f"{name}={path}"):
+        pass
+    return path
+
+
 def output_folder(path, *names) -> Path:
     """Make `path` a folder and check that files can be written into it.
 
@@ -266,15 +289,22 @@ def output_folder(path, *names) -> Path:
     True
     """
     path = Path(path)
-    try:
+    with _written(path, "`output` must be", f"output={path}"):
         path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise OSError(
-            f"`output` must be a folder that can be written: {error.strerror}. "
-            f"Received: output={path}. Choose another folder."
-        ) from error
     for name in names:
         output_file(path / name, "output")
     return path
+
+
+@contextlib.contextmanager
+def _written(folder, must, received):
+    """Write into a folder after the body, or raise what a reader can do about it."""
+    try:
+        yield
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"{must} a folder that can be written: {error.strerror}. "
+            f"Received: {received}. Choose another folder."
+        ) from error

@@ -12,13 +12,20 @@ _MOST_SIGNS = 1_000_000
 _DEEPEST = 200
 
 
-def is_too_long(text):
-    """Tell whether a JSON text, bytes, is longer than any that is needed."""
+def is_too_long(text, times=1):
+    """Tell whether a JSON text, bytes, is longer than any that is needed.
+
+    Args:
+        text: Bytes.
+        times: Integer, how many times as long as a config it may be.
+    """
+    if len(text) > times * LONGEST:
+        return True
     signs = sum(map(text.count, (b"{", b"[", b":", b",")))
-    return len(text) > LONGEST or signs > _MOST_SIGNS
+    return signs > times * _MOST_SIGNS
 
 
-def parse_json(text, what, damaged=ValueError, unsafe=ValueError):
+def parse_json(text, what, damaged=ValueError, unsafe=ValueError, times=1):
     """Return what a JSON text says.
 
     Args:
@@ -27,6 +34,7 @@ def parse_json(text, what, damaged=ValueError, unsafe=ValueError):
         damaged: Class of the error if it is no JSON.
         unsafe: Class of the error if it is longer or deeper than any that is needed, or
             a table has two entries of one name.
+        times: See `is_too_long`.
 
     Returns:
         Dict, list, string, number, boolean or `None`.
@@ -38,7 +46,7 @@ def parse_json(text, what, damaged=ValueError, unsafe=ValueError):
     >>> parse_json(b'{"a": [1]}', "index")
     {'a': [1]}
     """
-    if is_too_long(text):
+    if is_too_long(text, times):
         raise unsafe(f"has JSON larger than any {what}")
     try:
         value = json.loads(text.decode(), object_pairs_hook=_once)

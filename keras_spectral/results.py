@@ -22,17 +22,17 @@ def _item(value):
     return value
 
 
-def _plain(value):
+def plain(value):
     """Return `value` as a type that JSON has (NaN and infinity become null)."""
     if dataclasses.is_dataclass(value):
         return {
-            field.name: _plain(getattr(value, field.name))
+            field.name: plain(getattr(value, field.name))
             for field in dataclasses.fields(value)
         }
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     value = _item(value)
     if isinstance(value, float) and not math.isfinite(value):
         return None
@@ -104,7 +104,7 @@ class Rows:
 
     def to_dicts(self) -> list[dict]:
         """Return one JSON-ready dict a row."""
-        return [_plain(row) for row in self.rows]
+        return [plain(row) for row in self.rows]
 
     def to_json(self, indent=2) -> str:
         """Return the rows as a JSON array; NaN and infinity become null."""

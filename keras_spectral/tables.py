@@ -5,6 +5,7 @@ import dataclasses
 import io
 import math
 import re
+import sys
 from typing import NamedTuple
 
 from keras_spectral.markup import Markup, asset, element, text
@@ -15,6 +16,7 @@ _WIDTH, _HEIGHT = 96, 20
 _UNNAMED = {"number": "#", "name": "name", "text": "what", "spectrum": "spectrum"}
 # More points than pixels are not seen.
 _MOST_POINTS = 48
+_LARGEST = sys.float_info.max
 
 
 class Cell(NamedTuple):
@@ -63,7 +65,7 @@ def cell(value, form=None) -> Cell:
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return Cell("-")
-    if isinstance(value, float) or (form and isinstance(value, int)):
+    if isinstance(value, float) or (form and _is_number(value)):
         return Cell(format(value, form or ".4g"), value)
     if isinstance(value, (int, tuple, list)):
         return Cell(str(value), value)
@@ -217,8 +219,10 @@ def _data(column, found, anchors=None):
     start = "<td"
     if column.kind == "number":
         start += " class=number"
-        if found.value is not None and not _says(found.text, found.value):
-            start += f' data-value="{found.value:.6g}"'
+        if _is_number(found.value) and not _says(found.text, found.value):
+            # Scripts read no `inf`.
+            key = f"{found.value:.6g}".replace("inf", "Infinity")
+            start += f' data-value="{key}"'
     elif column.kind == "name":
         start += " class=name"
     # A long name may break where a person would break it.
@@ -230,9 +234,16 @@ def _data(column, found, anchors=None):
     return f"{start}>{shown}"
 
 
+def _is_number(value):
+    # An integer may be longer than any float.
+    return isinstance(value, float) or (
+        isinstance(value, int) and abs(value) <= _LARGEST
+    )
+
+
 def _says(text, value):
     try:
-        return math.isclose(float(text), value, rel_tol=1e-3)
+        return math.isfinite(value) and math.isclose(float(text), value, rel_tol=1e-3)
     except ValueError:
         return False
 

@@ -4,6 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,6 +84,15 @@ def test_a_page_that_cannot_be_is_refused_first(
     assert run(verb, files / "a.npz", option, tmp_path / value) == 2
     out, error = capfd.readouterr()
     assert out == "" and message in error and not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="a folder nobody writes into")
+def test_a_folder_that_cannot_be_written_is_told_of_before_the_work(files, capfd):
+    missing = files / "a.npz", "--layout", "none"  # Would be the work's error.
+    assert run("analyze", *missing, "--report", "/proc/page.html") == 2
+    error = capfd.readouterr().err
+    assert "`--report` must be in a folder that can be written" in error
+    assert error.endswith("--report=/proc/page.html. Choose another folder.\n")
 
 
 def test_what_is_no_result_and_what_is_not_there(files, tmp_path, capfd):

@@ -1,6 +1,8 @@
 import csv
 import dataclasses
 import io
+import math
+import re
 from html.parser import HTMLParser
 
 from keras_spectral import markup
@@ -73,6 +75,14 @@ def test_csv_holds_the_numbers_and_no_formulas():
         ["name", "share"],
         ["'=1+1", str(1 / 3)],
         ["a,b", "-"],
+    ]
+
+
+def test_infinity_sorts_where_a_script_reads_it():
+    html = Table("", [Column("x", "number")], [[cell(math.inf)], [cell(-math.inf)]])
+    assert re.findall(r'data-value="([^"]*)"', html.to_html()) == [
+        "Infinity",
+        "-Infinity",
     ]
 
 

@@ -120,11 +120,11 @@ def command_of(context) -> str:
 
 def check_page(path, name="--report"):
     """Raise an error unless a page may be written there."""
-    from keras_spectral.files import output_file
+    from keras_spectral.files import writable_file
 
     if path.suffix not in (".html", ".htm"):
         raise ValueError(f"`{name}` must end in .html. Received: {name}={path}")
-    output_file(path, name)
+    writable_file(path, name)
 
 
 def among(*choices):

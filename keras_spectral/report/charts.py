@@ -15,6 +15,8 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 40
 # As many colours and dashes as the style has.
 _STYLES = 6
 _ROW = 38
+# Differences of larger numbers are infinite.
+_LARGEST = 1e300
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +93,7 @@ def ticks(low: float, high: float, logarithmic: bool) -> list[float]:
             return found
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
-    step = power * next(m for m in (1, 2, 5, 10) if m * power >= rough * 0.99)
+    step = power * next(m for m in (1, 2, 5, 10) if m * power >= rough * 0.8)
     first = math.ceil(low / step - 1e-9)
     return [
         round(k * step, 12) for k in range(first, math.floor(high / step + 1e-9) + 1)
@@ -248,13 +250,12 @@ def chart(
         marks: List of (x, label), vertical lines.
         note: String, the caption's second sentence.
     """
-    marks = [(x, label) for x, label in marks if not logarithmic[0] or x > 0]
-    series = [
-        dataclasses.replace(
-            each, y=[y if y is None or math.isfinite(y) else None for y in each.y]
-        )
-        for each in series
+    marks = [
+        (x, label)
+        for x, label in marks
+        if _drawable(x) is not None and (x > 0 or not logarithmic[0])
     ]
+    series = [_of_numbers(each) for each in series]
     across = [x for each in series for x in each.x] + [x for x, _ in marks]
     up = [y for each in series for y in each.y if y is not None]
     x = _scale(across, _LEFT, _WIDTH - _RIGHT, logarithmic[0])
@@ -293,7 +294,18 @@ def dots(title: str, rows, labels, unit: str, note: str | None = None) -> Markup
         unit: String, what the numbers are.
         note: String, the caption's second sentence.
     """
-    rows = [(name, [_drawable(point) for point in found]) for name, found in rows]
+    rows = [
+        (
+            name,
+            [
+                None
+                if point is None or _drawable(point[0]) is None
+                else (point[0], _drawable(point[1]))
+                for point in found
+            ],
+        )
+        for name, found in rows
+    ]
     ends = [
         value + sign * (half or 0)
         for _, found in rows
@@ -340,8 +352,16 @@ def dots(title: str, rows, labels, unit: str, note: str | None = None) -> Markup
     )  # fmt: skip
 
 
-def _drawable(point):
-    return point if point is not None and math.isfinite(point[0]) else None
+def _drawable(value):
+    """Return a number that has a place on an axis, or `None`."""
+    return value if value is not None and abs(value) < _LARGEST else None
+
+
+def _of_numbers(series):
+    pairs = zip(series.x, series.y, strict=True)
+    pairs = [(x, _drawable(y)) for x, y in pairs if _drawable(x) is not None]
+    x, y = zip(*pairs, strict=True) if pairs else ((), ())
+    return dataclasses.replace(series, x=x, y=y)
 
 
 def _point(value, half):

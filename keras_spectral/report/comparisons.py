@@ -1,7 +1,9 @@
 """Results side by side: A, B and their difference, a table a measure."""
 
+import dataclasses
+
 from keras_spectral.markup import element
-from keras_spectral.report.charts import dots
+from keras_spectral.report.charts import chart, dots
 from keras_spectral.tables import Cell, Column, Table
 
 # A figure of more lines is no figure.
@@ -35,6 +37,40 @@ def comparisons(named) -> list:
         element("details", element("summary", label), content, open=not number)
         for number, (label, content) in enumerate(parts)
     ]
+
+
+def overlays(named) -> list:
+    """Return figures of the curves that layers of one name have in several results.
+
+    Args:
+        named: List of (letter, dict from names to `charts.Series`).
+
+    Example:
+    >>> from keras_spectral.report.charts import Series
+    >>> curves = {"dense": Series("eigenvalues", [2.0, 1.0], [0.5, 1.0], "step")}
+    >>> len(overlays([("A", curves), ("B", curves)])), overlays([("A", curves)])
+    (1, [])
+    """
+    lines: dict = {}
+    for letter, curves in named:
+        for name, curve in curves.items():
+            found = lines.setdefault(name, [])
+            found.append(dataclasses.replace(curve, label=letter))
+    shared = {name: found for name, found in lines.items() if len(found) > 1}
+    if not shared:
+        return []
+    figures = [
+        chart(
+            name, found, "eigenvalue", "share above", (True, True),
+            note="eigenvalues of W'W.",
+        )
+        for name, found in list(shared.items())[:_MOST_LINES]
+    ]  # fmt: skip
+    left = len(shared) - len(figures)
+    more = element("p", f"{left} more layers are not drawn.") if left else None
+    summary = element("summary", "Spectra of the same layers, over each other")
+    box = element("div", figures, class_="figures")
+    return [element("details", summary, box, more)]
 
 
 def _values(table, column):

@@ -12,11 +12,11 @@ from importlib import metadata
 
 import keras_spectral
 from keras_spectral.markup import Markup, asset, element
-from keras_spectral.report.comparisons import comparisons
+from keras_spectral.report.comparisons import comparisons, overlays
 from keras_spectral.report.findings import findings_of
 from keras_spectral.report.findings.parts import SEVERITIES, Findings, facts
 from keras_spectral.report.saved import read_result
-from keras_spectral.results import Rows
+from keras_spectral.results import Rows, plain
 from keras_spectral.tables import Table
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -138,7 +138,9 @@ def _all_findings(results):
             f"`results` must be from 1 to {MOST} results. Received: {len(named)}"
         )
     return [
-        _of_rows(each, name) if isinstance(each, Rows) else findings_of(each, name)
+        _of_rows(each, name)
+        if isinstance(each, Rows)
+        else findings_of(plain(each), name)
         for name, each in named
     ]
 
@@ -257,6 +259,8 @@ def _compared(found, letters):
         if len(group) > 1
         for part in comparisons(group)
     ]
+    curves = [each.curves for each in found]
+    parts += overlays(list(zip(letters, curves, strict=True)))
     if not parts:
         return None
     return element("section", element("h2", "Side by side"), parts)
@@ -301,7 +305,7 @@ def _origin(found, letters, command):
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    parts = [facts(versions)]
+    parts = [element("h3", "Made with"), facts(versions)]
     if command:
         parts += [
             element("h3", "This page again"),
@@ -330,7 +334,8 @@ def _origin(found, letters, command):
 
 
 def _download(name, kind, text, label):
-    data = base64.b64encode(text.encode()).decode()
+    # Halves of surrogate pairs are in no file.
+    data = base64.b64encode(text.encode(errors="backslashreplace")).decode()
     return Markup(
         element("a", label, download=name, href="#")
         .replace('href="#"', f'href="data:{kind};base64,{data}"')

@@ -1,9 +1,10 @@
 """Results that verbs have left in files."""
 
 import base64
-import json
+import os
 from pathlib import Path
 
+from keras_spectral.json_text import LONGEST, parse_json
 from keras_spectral.printable import printable
 
 # What verbs write into their folders; a recipe's file has the recipe's name.
@@ -11,11 +12,12 @@ _NAMES = (
     *("analysis.json", "compression.json", "evaluation.json"),
     *("results.json", "table.json"),
 )
-# The spectra of a model of 70 billion numbers take a tenth of it.
-_LARGEST = 2**28
+# Times a config; spectra of a model of 70 billion numbers take a tenth of it.
+_TIMES = 16
 _CELL = ("network", "variant", "seed", "error", "history")
 # A page is to stay small, and a grid of 64 images is a hundred kilobytes.
 _MOST_IMAGES, _LARGEST_IMAGE = 6, 2**18
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def read_result(path: str | Path):
@@ -42,14 +44,15 @@ def read_result(path: str | Path):
 
 
 def _read(path):
-    if path.stat().st_size > _LARGEST:
-        raise ValueError(f"{path} is larger than any result: {_LARGEST:,} bytes.")
+    # A pipe has no size before it is read.
+    with path.open("rb") as file:
+        text = file.read(_TIMES * LONGEST + 1)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        content = parse_json(text, "result", times=_TIMES)
+    except ValueError as error:
         raise ValueError(
-            f"{path} is no JSON ({type(error).__name__}). Name a file that a verb has "
-            "left, such as analysis.json, or its folder."
+            f"{path} {error}. Name a file that a verb has left, such as "
+            "analysis.json, or its folder."
         ) from None
     if not isinstance(content, (dict, list)):
         raise ValueError(f"{path} holds no result, but {printable(str(content), 40)}.")
@@ -79,13 +82,14 @@ def _is_recipe(file):
 
 def _beside(folder, content):
     """Return the curves and images that lie beside a recipe's table."""
-    keys = [key for key in content.get("cells") or () if isinstance(key, str)]
-    keys = [key for key in keys if Path(key).name == key]
+    keys = content.get("cells")
+    keys = keys if isinstance(keys, list) else []
+    keys = [key for key in keys if isinstance(key, str) and Path(key).name == key]
     cells = []
     for key in keys:
         file = folder / "cells" / f"{key}.json"
-        if file.is_file():
-            row = _read(file)
+        row = _read(file) if os.path.isfile(file) else None
+        if isinstance(row, dict):
             cells.append({name: row.get(name) for name in _CELL} | {"key": key})
     return {"cells": cells, "images": images_of(folder, keys)} if keys else {}
 
@@ -100,8 +104,11 @@ def images_of(folder, keys) -> list:
     found = []
     for key in keys:
         file = Path(folder) / "samples" / f"{key}.png"
-        if file.is_file() and file.stat().st_size <= _LARGEST_IMAGE:
-            found.append((f"Images of {key}", data_uri(file.read_bytes())))
+        if os.path.isfile(file) and file.stat().st_size <= _LARGEST_IMAGE:
+            png = file.read_bytes()
+            # A page is shown around, and a link may lead to what is none of it.
+            if png.startswith(_PNG):
+                found.append((f"Images of {key}", data_uri(png)))
     return found[:_MOST_IMAGES]
 
 

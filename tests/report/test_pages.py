@@ -148,13 +148,13 @@ def test_saved_results_are_found_in_their_folders(tmp_path):
     cells, keys = recipe.pop("cells"), ["one", "two", "../secret"]
     for key, row in zip(keys, cells, strict=False):
         (run / "cells" / f"{key}.json").write_text(json.dumps({**row, "layers": [1]}))
-    (run / "samples/one.png").write_bytes(b"\x89PNG")
+    (run / "samples/one.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     table = {**recipe, "recipe": "x.toml", "cells": keys, "images": []}
     (run / "x-small.json").write_text(json.dumps(table))
     found = saved.read_result(run)
     assert [cell["key"] for cell in found["cells"]] == ["one", "two"]
     assert found["cells"][0]["history"] == cells[0]["history"]
-    assert found["images"] == [("Images of one", "data:image/png;base64,iVBORw==")]
+    assert found["images"] == [("Images of one", "data:image/png;base64,iVBORw0KGgo=")]
     assert "no space left" in report.page_of_files([run, tmp_path / "analysis.json"])
 
 
@@ -209,3 +209,23 @@ def test_a_long_curve_is_drawn_to_its_end():
     # The last point is the highest, at the right: inside of the axes.
     across, up = map(float, path.rpartition("L")[2].split())
     assert 400 < across < 440 and 0 < up < 20
+
+
+def test_an_axis_names_more_than_its_ends():
+    for high in (94.2, 1.04, 3.3, 7.7, 210):
+        assert 4 <= len(charts.ticks(-0.04 * high, 1.04 * high, False)) <= 8
+
+
+def test_spectra_of_the_same_layers_lie_over_each_other():
+    one, two = made.analysis(["a", "b"]), made.analysis(["b", "c"], seed=1)
+    text = report.page({"results": {"one": one, "two": two}})
+    (box,) = re.findall(
+        r"<summary>Spectra of the same layers.*?</div></details>", text, re.DOTALL
+    )
+    (figure,) = re.findall(r"<figcaption><b>(\w)</b>", box)
+    assert figure == "b" and '<th scope="col">A</th>' in box
+    # The largest numbers of both stand among the figure's.
+    for content, place in ((one, 1), (two, 0)):
+        largest = content["tensors"][place]["eigenvalues"][0]
+        assert f"<td>{largest:.4g}<td>" in box
+    assert "Spectra of the same layers" not in report.page(one)

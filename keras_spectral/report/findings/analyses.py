@@ -11,6 +11,7 @@ from keras_spectral.report.findings.parts import (
     Findings,
     facts,
     named,
+    restored,
     table_of,
 )
 
@@ -25,7 +26,7 @@ def analysis(content, name) -> Findings:
     """Return what is to be said of `analyze`."""
     from keras_spectral.experiments.analysis_rows import Analysis, AnalysisRow
 
-    rows = [_restored(AnalysisRow, row) for row in content["tensors"]]
+    rows = [restored(AnalysisRow, row) for row in content["tensors"]]
     skipped, source = content["skipped"], content["source"]
     origin = str(source.get("file") or source.get("model") or name)
     found = Analysis(
@@ -72,6 +73,7 @@ def analysis(content, name) -> Findings:
             note="of W'W. Below 2 tails are heavy, above 6 hardly any.",
         ),
     ]
+    findings.curves = {row.name: _spectrum(row)[1] for row in rows}
     findings.details = [
         Detail(f"layer-{number}", f"{number}: {row.name}", _layer(row))
         for number, row in enumerate(rows, 1)
@@ -156,19 +158,26 @@ def _thin(row):
     return [float(f"{values[i]:.5g}") for i in thinned(len(values), _POINTS)]
 
 
-def _layer(row):
-    """Return a layer's spectrum with its fitted law, and all its numbers."""
+def _spectrum(row):
+    """Return eigenvalues that are none of rounding, and their curve."""
     largest = row.eigenvalues[0] if row.eigenvalues else 0
     # Squares of rounding errors are no spectrum.
     values = [x for x in row.eigenvalues if x > _NO_SPECTRUM * largest]
     places = thinned(len(values), _POINTS)
     x = [values[i] for i in places]
-    series = [Series("eigenvalues", x, [(i + 1) / len(values) for i in places], "step")]
+    shares = [(i + 1) / len(values) for i in places]
+    return values, Series("eigenvalues", x, shares, "step")
+
+
+def _layer(row):
+    """Return a layer's spectrum with its fitted law, and all its numbers."""
+    values, curve = _spectrum(row)
+    series = [curve]
     marks = [(row.bulk_edge, "edge of random entries")]
     if math.isfinite(row.eigenvalue_alpha) and math.isfinite(row.eigenvalue_xmin):
         start = row.eigenvalue_xmin
         tail = sum(value >= start * (1 - 1e-12) for value in values) / len(values)
-        over = [value for value in x if value > start] + [start]
+        over = [value for value in curve.x if value > start] + [start]
         law = [tail * (value / start) ** (1 - row.eigenvalue_alpha) for value in over]
         label = f"fitted law, alpha {row.eigenvalue_alpha:.2f}"
         if row.eigenvalue_status != "ok":
@@ -186,12 +195,3 @@ def _layer(row):
     names = [field.name for field in dataclasses.fields(row)]
     plain = {name: getattr(row, name) for name in names if name != "eigenvalues"}
     return element("div", figure, facts(plain), class_="pair")
-
-
-def _restored(kind, values):
-    """Return a row of a dataclass from JSON, which has no NaN."""
-    row = {}
-    for field in dataclasses.fields(kind):
-        value = values.get(field.name)
-        row[field.name] = math.nan if value is None and field.type is float else value
-    return kind(**row)

@@ -164,24 +164,26 @@ def _quantiles(title, rows):
 def demo(content, name) -> Findings:
     """Return what is to be said of `demo`."""
     findings = Findings("Demo", content)
+    # Another version's may not say.
+    radius = (content.get("settings") or {}).get("radius", "a radius")
     findings.tables = [
         table_of(
             "Normalization, side by side",
             content["training"],
             {
                 "name": ("network", None),
-                "random_labels_accuracy": ("noise memorized", ".1%"),
+                "random_labels_accuracy": ("noise learned", ".1%"),
                 "train_accuracy": ("train", ".1%"),
                 "test_accuracy": ("test", ".1%"),
                 "certified_accuracy": ("certified", ".1%"),
                 "lipschitz_bound": ("Lipschitz bound", ".3g"),
                 "sum_of_stable_ranks": ("stable ranks", ".1f"),
             },
-            "Noise memorized: train accuracy of the same network on labels "
+            "Noise learned: train accuracy of the same network on labels "
             "drawn at random. There is nothing to learn but each by itself: lower is "
             "better. The other columns are of training on true labels. Certified: "
             "right, and not turned by any change of the pixels below "
-            f"{content['settings']['radius']} in the Euclidean norm. Stable ranks: "
+            f"{radius} in the Euclidean norm. Stable ranks: "
             "their sum over all layers.",
         )
     ]
@@ -192,7 +194,14 @@ def demo(content, name) -> Findings:
         findings.figures += _spectra(content["spectra"])
     checked = {row["name"]: row for row in content["import"]}
     if checked:
-        findings.tables.append(table_of("Import from PyTorch", content["import"]))
+        findings.tables.append(
+            table_of(
+                "Import from PyTorch",
+                content["import"],
+                caption="What PyTorch said of its file, and what the Keras model "
+                "computes. Logits may differ by 1e-4.",
+            )
+        )
         row = checked["test accuracy"]
         findings.check(
             row["pytorch"] == row["keras"],
@@ -201,7 +210,14 @@ def demo(content, name) -> Findings:
         )
     files = content["files"]
     if files:
-        findings.tables.append(table_of("Files", files))
+        columns = {
+            "name": ("file", None),
+            "bytes": ("bytes", ",d"),
+            "times_smaller": ("times smaller", ".2f"),
+            "test_accuracy": ("test", ".2%"),
+        }
+        caption = "int8 alone is the control: every weight rounded, none left out."
+        findings.tables.append(table_of("Files", files, columns, caption))
         before, after = files[0]["test_accuracy"], files[-1]["test_accuracy"]
         findings.check(
             after >= before,
@@ -227,7 +243,7 @@ def _learned(content):
             ],
             "epoch",
             "share of random labels",
-            note="train accuracy on random labels.",
+            note="by epoch: train accuracy on random labels.",
         )
     clean = {row["name"]: row["test_accuracy"] for row in content["training"]}
     if content["certified"]:
@@ -237,7 +253,13 @@ def _learned(content):
 
 
 def _spectrum(title, rows):
-    table = table_of(title, rows)
+    columns = {
+        "name": ("layer", None),
+        "spectral_norm": ("norm", ".4g"),
+        "frobenius_norm": ("Frobenius norm", ".4g"),
+        "stable_rank": ("stable rank", ".1f"),
+    }
+    table = table_of(title, rows, columns, "Of the flattened kernels.")
     table.columns.append(Column("spectrum", "spectrum"))
     for line, row in zip(table.rows, rows, strict=True):
         line.append(cell(tuple(row["singular_values"])))
@@ -279,6 +301,8 @@ def anything(content, name) -> Findings:
     for key, value in content.items():
         if _are_rows(value):
             findings.tables.append(table_of(str(key).replace("_", " "), value))
+    if not findings.tables:
+        findings.alert("serious", "no rows: nothing of this result is a table")
     findings.finished(content.get("status"))
     findings.check(None, "What the numbers mean", "this kind of result has no checks")
     findings.source = {

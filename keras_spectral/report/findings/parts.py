@@ -1,11 +1,13 @@
 """What a page says of one result, whatever verb it is of."""
 
 import dataclasses
+import math
 import re
 from typing import Literal, NamedTuple
 
 from keras_spectral.markup import Markup, element
 from keras_spectral.printable import printable
+from keras_spectral.report.charts import Series
 from keras_spectral.results import RunStatus
 from keras_spectral.tables import Column, Table, cell
 
@@ -74,6 +76,8 @@ class Findings:
             first one.
         figures: List of `Markup`.
         details: List of `Detail`.
+        curves: Dict from names of layers to `charts.Series`, drawn over those of the
+            same names of other results.
         source: Dict from strings to what is shown: where the numbers are from.
         kind: String, of the result: those of one kind are compared.
     """
@@ -86,6 +90,7 @@ class Findings:
     compared: Table | None = None
     figures: list[Markup] = dataclasses.field(default_factory=list)
     details: list[Detail] = dataclasses.field(default_factory=list)
+    curves: dict[str, Series] = dataclasses.field(default_factory=dict)
     source: dict = dataclasses.field(default_factory=dict)
     kind: str = ""
 
@@ -105,7 +110,7 @@ class Findings:
 
     def alert(self, severity: Severity, what, where=(), whenever=True):
         """Add an `Alert`, if there is a name, or it holds whatever the names are."""
-        where = list(where)
+        where = [str(name) for name in where]
         if where or whenever:
             self.alerts.append(Alert(severity, what, where))
 
@@ -162,6 +167,23 @@ def table_of(title: str, rows, columns=None, caption: str | None = None) -> Tabl
         [cell(row.get(key), form) for key, (_, form) in columns.items()] for row in rows
     ]
     return Table(title, heads, cells, caption)
+
+
+def restored(kind, values):
+    """Return a row of a dataclass from JSON, which has no NaN.
+
+    Of another version's row it takes what it knows; numbers may be unknown, names not.
+
+    Args:
+        kind: Dataclass.
+        values: Dict.
+    """
+    row = {}
+    for field in dataclasses.fields(kind):
+        known = values.__getitem__ if field.type is str else values.get
+        value = known(field.name)
+        row[field.name] = math.nan if value is None and field.type is float else value
+    return kind(**row)
 
 
 def _form(key):

@@ -7,6 +7,7 @@ from keras_spectral.report.findings.parts import (
     Findings,
     facts,
     picture,
+    restored,
     table_of,
 )
 from keras_spectral.results import Rows
@@ -18,8 +19,8 @@ _COUNTERS = ("epoch", "steps", "seconds", "cpu_seconds")
 
 def recipe(content, name) -> Findings:
     """Return what is to be said of `run`."""
-    rows = [RecipeRow(**row) for row in content["rows"]]
-    claims = [ClaimRow(**row) for row in content["claims"]]
+    rows = [restored(RecipeRow, row) for row in content["rows"]]
+    claims = [restored(ClaimRow, row) for row in content["claims"]]
     settings = content.get("settings") or {}
     title = content.get("title") or ": ".join(
         str(settings[key]) for key in ("item", "title") if settings.get(key)
