@@ -1,6 +1,8 @@
-"""JSON that a stranger wrote, parsed within bounds of memory and depth."""
+"""JSON: what a stranger wrote, parsed within bounds; what numbers become in ours."""
 
+import dataclasses
 import json
+import math
 
 # The index of a model of 700 billion numbers has 9 MB and a hundred thousand names, the
 # config of a network of a thousand layers a tenth of that. One letter beyond the usual
@@ -77,3 +79,41 @@ def _once(pairs):
     if len(table) < len(pairs):
         raise _TwiceError
     return table
+
+
+def python_scalar(value):
+    """Return a NumPy scalar as a number of Python's, and all else as it is.
+
+    Example:
+    >>> import numpy as np
+    >>> python_scalar(np.float32(0.5))
+    0.5
+    """
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        return value.item()
+    return value
+
+
+def plain(value):
+    """Return a value as types that JSON has; NaN and infinity become null.
+
+    Args:
+        value: What JSON has, dataclasses, NumPy's scalars, and containers of them.
+
+    Example:
+    >>> plain({1: (float("nan"), True)})
+    {'1': [None, True]}
+    """
+    if dataclasses.is_dataclass(value):
+        return {
+            field.name: plain(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+        }
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    value = python_scalar(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

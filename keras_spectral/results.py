@@ -2,10 +2,10 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Iterator
 from typing import Literal
 
+from keras_spectral.json_text import plain, python_scalar
 from keras_spectral.printable import printable
 from keras_spectral.tables import Column, Table, cell, notebook
 
@@ -13,30 +13,6 @@ from keras_spectral.tables import Column, Table, cell, notebook
 RunStatus = Literal["running", "complete", "interrupted", "failed"]
 # Captions say how the numbers are to be read.
 _PARAGRAPH = 1000
-
-
-def _item(value):
-    """Return a NumPy scalar as a number of Python's."""
-    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
-        return value.item()
-    return value
-
-
-def plain(value):
-    """Return `value` as a type that JSON has (NaN and infinity become null)."""
-    if dataclasses.is_dataclass(value):
-        return {
-            field.name: plain(getattr(value, field.name))
-            for field in dataclasses.fields(value)
-        }
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    value = _item(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def column(label: str | None = None, form: str | None = None, table: bool = True):
@@ -54,8 +30,8 @@ def column(label: str | None = None, form: str | None = None, table: bool = True
     >>> @dataclasses.dataclass
     ... class Row:
     ...     accuracy: float = column("right", ".1%")
-    >>> str(Rows([Row(0.5)])).split()[1:5:3]
-    ['right', '50.0%']
+    >>> all(word in str(Rows([Row(0.5)])) for word in ("right", "50.0%"))
+    True
     """
     return dataclasses.field(metadata={"label": label, "format": form, "table": table})
 
@@ -129,11 +105,9 @@ class Rows:
             for field in dataclasses.fields(self.rows[0])
             if field.metadata.get("table", True)
         ]
+        forms = [(field.name, field.metadata.get("format")) for field in fields]
         rows = [
-            [
-                cell(_item(getattr(row, field.name)), field.metadata.get("format"))
-                for field in fields
-            ]
+            [cell(python_scalar(getattr(row, name)), form) for name, form in forms]
             for row in self.rows
         ]
         columns = [self._column(field) for field in fields]
@@ -141,10 +115,10 @@ class Rows:
 
     def _column(self, field):
         kind, values = "text", (getattr(row, field.name) for row in self.rows)
-        known = next((value for value in values if value is not None), None)
+        known = python_scalar(next((x for x in values if x is not None), None))
         if field.metadata.get("spectrum"):
             kind = "spectrum"
-        elif isinstance(_item(known), (int, float)) and not isinstance(known, bool):
+        elif isinstance(known, (int, float)) and not isinstance(known, bool):
             kind = "number"
         elif field.name in ("name", "node"):
             kind = "name"

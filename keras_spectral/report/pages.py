@@ -11,12 +11,13 @@ import sys
 from importlib import metadata
 
 import keras_spectral
+from keras_spectral.json_text import plain
 from keras_spectral.markup import Markup, asset, element
 from keras_spectral.report.comparisons import comparisons, overlays
 from keras_spectral.report.findings import findings_of
 from keras_spectral.report.findings.parts import SEVERITIES, Findings, facts
 from keras_spectral.report.saved import read_result
-from keras_spectral.results import Rows, plain
+from keras_spectral.results import Rows
 from keras_spectral.tables import Table
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
