@@ -8,7 +8,7 @@ import numpy as np
 from keras_spectral.measures.margins import margin_loss
 from keras_spectral.models import weights as kernels_of
 from keras_spectral.models.copying import copy_model, set_weights
-from keras_spectral.results import Rows
+from keras_spectral.results import Rows, column
 from keras_spectral.theory.bounds import (
     Assumption,
     description_bits,
@@ -75,16 +75,14 @@ class CertificateRow:
         most_bits: Float, how many would not be vacuous at this training error.
     """
 
-    kept: float = dataclasses.field(metadata={"format": ".1%"})
-    value_bits: int = dataclasses.field(metadata={"label": "bits a value"})
-    bits: float = dataclasses.field(metadata={"format": ",.0f", "label": "all bits"})
-    training_error: float = dataclasses.field(metadata={"format": ".2%"})
-    bound: float = dataclasses.field(metadata={"format": ".3f"})
-    hoeffding: float = dataclasses.field(metadata={"format": ".3f"})
-    vacuous: bool = dataclasses.field()
-    most_bits: float = dataclasses.field(
-        metadata={"format": ",.0f", "label": "most bits"}
-    )
+    kept: float = column(form=".1%")
+    value_bits: int = column("bits")
+    bits: float = column("all bits", ",.0f")
+    training_error: float = column("error", ".2%")
+    bound: float = column(form=".3f")
+    hoeffding: float = column(form=".3f")
+    vacuous: bool
+    most_bits: float = column("most bits", ",.0f")
 
 
 class ErrorCertificate(Rows):
@@ -209,9 +207,10 @@ def certify_error(
         copy,
         _assumptions(x, settings),
         title=f"True error of {model.name}, compressed, from {len(x):,} samples",
-        caption=f"bound: with probability {1 - delta:.4g}, for the compressed network. "
-        f"vacuous: not below guessing, {best.guessing:.4g}. most bits: what would not "
-        "be vacuous at this training error.",
+        caption="bits: of a value; all bits: of the description. error: of the "
+        "compressed network on the training set. bound: on its true error, with "
+        f"probability {1 - delta:.4g}. vacuous: not below guessing, "
+        f"{best.guessing:.4g}. most bits: what would not be vacuous at this error.",
     )
 
 

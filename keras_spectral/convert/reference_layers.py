@@ -17,6 +17,8 @@ class NumpyLayers:
     `dilation` are integers, or one for each of them.
     """
 
+    library = "NumPy"
+
     @staticmethod
     def convolution(x, weight, bias, stride, padding, groups=1, dilation=1):
         """Cross-correlation with symmetric zero padding."""
@@ -97,6 +99,8 @@ class NumpyLayers:
 
 class TorchLayers:
     """The same by PyTorch's own kernels, faster and nobody's rewrite."""
+
+    library = "PyTorch"
 
     def __init__(self):
         import torch

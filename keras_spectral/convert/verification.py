@@ -129,15 +129,14 @@ def verify(model, weights, dialect, orders):
         A `Certificate`.
     """
     ops = reference_layers.layers()
-    name = type(ops).__name__.removesuffix("Layers")
     network, config = _network(model)
     if isinstance(network, str):
-        return _verify_layers(model, weights, ops, name, network, orders)
+        return _verify_layers(model, weights, ops, network, orders)
     config = {**config, **dialect.config}
     twin = _in_float64(_without_wrappers(model))
     if twin is None:
         reason = "the model cannot be copied to float64"
-        return _verify_layers(model, weights, ops, name, reason, orders)
+        return _verify_layers(model, weights, ops, reason, orders)
     wrapped = {key for key, slot in slots(model).items() if slot.wrapper is not None}
 
     def tensor(key):
@@ -154,7 +153,7 @@ def verify(model, weights, dialect, orders):
                     path, layer, wrapper, weights, ops, orders, unchecked
                 )
 
-    return _certificate("network", name, pairs(), unchecked)
+    return _certificate("network", ops.library, pairs(), unchecked)
 
 
 def _network(model):
@@ -207,7 +206,7 @@ def _channels_first(value):
     return np.moveaxis(value, -1, 1) if value.ndim == 4 else value
 
 
-def _certificate(scope, ops_name, pairs, unchecked, reason=""):
+def _certificate(scope, library, pairs, unchecked, reason=""):
     """Compare (path, ours, theirs), and stop at the first that does not agree.
 
     `unchecked` is a dict from path to reason, to which `pairs` adds; what is in it
@@ -218,7 +217,7 @@ def _certificate(scope, ops_name, pairs, unchecked, reason=""):
     error, bad, difference, compared = _compare(pairs, tolerance)
     return Certificate(
         scope=scope if compared else "none",
-        reference=f"{ops_name}'s layers",
+        reference=f"{library}'s layers",
         relative_error=error,
         first_bad_layer=bad,
         difference=difference,
@@ -276,7 +275,7 @@ def _network_pairs(twin, tensor, ops, network, config):
         yield path, ours, tape.outputs.get(path)
 
 
-def _verify_layers(model, weights, ops, name, reason, orders):
+def _verify_layers(model, weights, ops, reason, orders):
     unchecked = _unchecked(model, weights)
 
     def pairs():
@@ -301,7 +300,7 @@ def _verify_layers(model, weights, ops, name, reason, orders):
             else:
                 yield path, *compared
 
-    return _certificate("layers", name, pairs(), unchecked, reason)
+    return _certificate("layers", ops.library, pairs(), unchecked, reason)
 
 
 def _path(layer):

@@ -38,18 +38,18 @@ class Found:
         shown = ", ".join(self.missing[:count])
         if len(self.missing) > count:
             shown += f" and {len(self.missing) - count} more"
-        folder = self.looked_in or "FOLDER"
-        first = self.missing[0]
-        looked = (
-            f"Looked in {folder} and below for"
-            if self.looked_in
-            else "No FOLDER was given by --checkpoints with"
-        )
+        first, suffixes = self.missing[0], ", ".join(SUFFIXES)
+        start = f"No weights of {shown}. "
+        if self.looked_in is None:
+            return (
+                f"{start}Name a folder that has them: --checkpoints FOLDER, with files "
+                f"such as FOLDER/{first}.pth, or FOLDER/{first}-0597-9b0024ac.pth as "
+                f"pytorchcv names them, ending in {suffixes}."
+            )
         return (
-            f"No weights of {shown}. {looked} files {first}.* or {first}-*.* "
-            f"ending in {', '.join(SUFFIXES)}. Put them there, such as "
-            f"{Path(folder) / first}.pth (pytorchcv names its files in this way), and "
-            "run the sweep again."
+            f"{start}Looked in {self.looked_in} and below for {first}.* or "
+            f"{first}-*.*, ending in {suffixes}. Put them there, such as "
+            f"{Path(self.looked_in) / first}.pth, and run the sweep again."
         )
 
 

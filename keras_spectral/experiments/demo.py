@@ -273,9 +273,10 @@ class Demo:
         self.console.rule("1. Train with spectral layers")
         self.console.print(
             f"Who learns noise by heart? One small network on {IMAGES} digits, by "
-            "`model.fit`: with random labels, of which there is nothing to learn but "
-            "each by itself (lower is better), and with the true ones. Certified is "
-            "the share of test images that are right and that no change below "
+            "`model.fit`: plain, with spectral normalization (SN) and with stable rank "
+            "normalization (SRN). Of random labels there is nothing to learn but each "
+            "by itself (lower is better). With the true ones certified is the share of "
+            "test images that are right and that no change below "
             f"{RADIUS} in the Euclidean norm of the pixels can turn."
         )
         rows = []

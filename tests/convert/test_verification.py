@@ -182,13 +182,15 @@ def test_a_missing_unit_is_refused():
         convert.from_torch(state, NAME)
 
 
-@pytest.mark.parametrize("layers", ["TorchLayers", "NumpyLayers"])
-def test_a_right_import_has_a_certificate(layers, monkeypatch):
+@pytest.mark.parametrize(
+    ("layers", "library"), [("TorchLayers", "PyTorch"), ("NumpyLayers", "NumPy")]
+)
+def test_a_right_import_has_a_certificate(layers, library, monkeypatch):
     monkeypatch.setattr(reference_layers, "layers", getattr(reference_layers, layers))
     model = convert.from_torch(random_network(NAME).state_dict(), NAME)
     certificate = convert.provenance(model)["verification"]
     assert certificate["status"] == "passed" and certificate["scope"] == "network"
-    assert certificate["reference"].startswith(layers.removesuffix("Layers"))
+    assert certificate["reference"] == f"{library}'s layers"
     assert 0 < certificate["relative_error"] < 1e-13
     # Every convolution, every normalization and the head.
     assert certificate["layers"] == 21 + 21 + 1
@@ -311,6 +313,6 @@ def test_everything_works_without_pytorch(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     card = convert.provenance(tmp_path / "net.keras")["verification"]
-    assert card["reference"] == "Numpy's layers" and card["status"] == "passed"
+    assert card["reference"] == "NumPy's layers" and card["status"] == "passed"
     rows = convert.compare(tmp_path / "net.pth", tmp_path / "net.keras")
     assert len(rows) == 107 and {row.status for row in rows} == {"equal"}
