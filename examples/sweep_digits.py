@@ -46,7 +46,7 @@ def train(depth, weight_decay, seed, epochs, digits, name):
     return model
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, default=Path("sweep_digits"))
     parser.add_argument("--depths", type=int, nargs="+", default=[8, 14])
@@ -54,29 +54,29 @@ def main():
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--trials", type=int, default=10)
     parser.add_argument("--workers", type=int, help="0: without Dask.")
-    arguments = parser.parse_args()
+    options = parser.parse_args(arguments)
 
-    checkpoints = output_folder(arguments.output / "checkpoints")
+    checkpoints = output_folder(options.output / "checkpoints")
     digits = data.load("digits")
-    for depth in arguments.depths:
+    for depth in options.depths:
         for kind, weight_decay in (("", 0.0), ("decay_", 0.5)):
-            for seed in range(arguments.seeds):
+            for seed in range(options.seeds):
                 # All before the dash is the network's name, its end that of the data.
                 name = f"resnet{depth}_{kind}digits"
                 path = checkpoints / f"{name}-seed{seed}.keras"
                 if path.exists():
                     continue
-                model = train(depth, weight_decay, seed, arguments.epochs, digits, name)
+                model = train(depth, weight_decay, seed, options.epochs, digits, name)
                 with replacing(path) as temporary:
                     model.save(temporary)
     run_sweep(
         ["all"],
         checkpoints,
-        arguments.output,
-        trials=arguments.trials,
-        workers=arguments.workers,
+        options.output,
+        trials=options.trials,
+        workers=options.workers,
     )
-    print(f"Tables and figure are in {arguments.output.resolve()}")
+    print(f"Tables and figure are in {options.output.resolve()}")
 
 
 # Dask's workers import this file: without the guard each would start a sweep.

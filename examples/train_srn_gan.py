@@ -13,9 +13,9 @@ import os
 import time
 from pathlib import Path
 
-import numpy as np
-
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
 
 
 def grid(images, columns=8, gap=6, scale=2):

@@ -46,15 +46,15 @@ def train(model, x, y, epochs, batch_size=64):
     model.eval()
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("."))
-    arguments = parser.parse_args()
-    output = output_folder(arguments.output)
+    options = parser.parse_args(arguments)
+    output = output_folder(options.output)
 
-    torch.manual_seed(arguments.seed)
+    torch.manual_seed(options.seed)
     digits = data.load("digits", image_size=32, channels=3)
     splits = digits.train, digits.test
     x_train, x_test = (
@@ -62,7 +62,7 @@ def main():
     )
     y_train, y_test = (torch.tensor(split.labels) for split in splits)
     model = get_model("resnet20_cifar10")
-    train(model, x_train, y_train, arguments.epochs)
+    train(model, x_train, y_train, options.epochs)
 
     with torch.no_grad():
         reference_logits = model(x_test[:8]).tolist()
@@ -91,12 +91,12 @@ def main():
             },
             "train_accuracy": accuracy(model, x_train, y_train),
             "test_accuracy": correct / len(y_test),
-            "seed": arguments.seed,
-            "epochs": arguments.epochs,
+            "seed": options.seed,
+            "epochs": options.epochs,
             "optimizer": "AdamW, weight decay 0.01, one-cycle learning rate to 0.004, "
             "batch 64",
             "command": "python examples/train_torch_resnet20.py "
-            f"--epochs {arguments.epochs} --seed {arguments.seed}",
+            f"--epochs {options.epochs} --seed {options.seed}",
             "torch": torch.__version__,
             "numpy": np.__version__,
             "licence": "Apache-2.0",

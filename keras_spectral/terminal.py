@@ -48,6 +48,10 @@ class Console(rich.console.Console):
 
     def __init__(self, **options):
         quiet = options.pop("quiet", False) or _quiet.get()
+        if rich.console.Console().is_jupyter:
+            # There `rich` shows what it was asked to return, wants a package for each
+            # bar, and takes a cell for a terminal. Tables show themselves, as HTML.
+            options = {"force_terminal": False, "force_jupyter": False, **options}
         super().__init__(markup=False, emoji=False, quiet=quiet, **options)
 
     def render_str(self, text, **options) -> rich.text.Text:

@@ -3,7 +3,12 @@ import dataclasses
 import io
 import math
 import re
+import sys
 from html.parser import HTMLParser
+
+import rich.console
+import rich.jupyter
+from rich.progress import Progress
 
 from keras_spectral import markup
 from keras_spectral.results import Rows
@@ -98,3 +103,17 @@ def test_long_names_break_after_separators_and_stay_whole():
     pieces = [line.strip() for line in lines]
     assert "".join(pieces) == name and len(pieces) > 1
     assert all(piece[-1] in ".-/_" for piece in pieces[:-1])
+
+
+def test_in_a_notebook_texts_are_returned_and_no_bar_is_shown(monkeypatch, capsys):
+    monkeypatch.setattr(rich.console, "_is_jupyter", lambda: True)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    shown = []
+    monkeypatch.setattr(rich.jupyter, "display", lambda *found: shown.append(found))
+    rows = Rows([Row("conv1", 2.0, (2.0, 1.0))], title="Layers")
+    assert "conv1" in str(rows)
+    Console().print(rows)
+    with Progress(console=Console()) as bar:
+        bar.add_task("samples", total=2)
+    printed = capsys.readouterr().out
+    assert "conv1" in printed and "\x1b" not in printed and not shown
