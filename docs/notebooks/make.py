@@ -4,7 +4,7 @@
 
 A notebook is the script: its head in Markdown, a cell a function, and in the end a call
 of `main` in place of the command line. They are run in an empty folder with what
-`pip install '.[docs,sweep,torch]'` brings.
+`pip install '.[test]'` brings.
 """
 
 import argparse
