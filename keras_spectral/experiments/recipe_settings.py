@@ -325,7 +325,9 @@ def kind_of(content):
     """Return the class of a recipe's content, a dict: what it has decides."""
     if {"sweep", "figure"} & content.keys():
         return MeasureRecipe
-    return GanRecipe if "steps" in content.get("schedule", ()) else Recipe
+    schedule = content.get("schedule")
+    gans = isinstance(schedule, dict) and "steps" in schedule
+    return GanRecipe if gans else Recipe
 
 
 def settings_of(recipe, network, variant) -> tuple:

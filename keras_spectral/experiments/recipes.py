@@ -2,7 +2,6 @@
 
 import difflib
 import functools
-import math
 import re
 import tomllib
 from pathlib import Path
@@ -71,10 +70,10 @@ def recipe_path(name) -> Path:
     Raises:
         FileNotFoundError: If there is none; the nearest name is told.
     """
-    path = Path(name)
+    path = Path(str(name))
     if path.is_file():
         return path
-    word = path.with_suffix("").as_posix().removeprefix("zoo/")
+    word = path.as_posix().removeprefix("zoo/").removesuffix(".toml")
     known = list_recipes()
     if word in known:
         return recipes_folder() / f"{word}.toml"
@@ -110,12 +109,15 @@ def load_recipe(path, size=None, changes=()) -> Recipe | GanRecipe | MeasureReci
     >>> recipe.data.name, [variant.name for variant in recipe.variants]
     ('digits', ['vanilla', 'SN', 'SRN-30'])
     """
+    if not isinstance(changes, (list, tuple)) or not all(
+        isinstance(change, str) for change in changes
+    ):
+        raise ValueError(
+            "`changes` must be a list of strings such as "
+            f"['optimizer.learning_rate=0.01']. Received: changes={changes!r}"
+        )
     path = Path(path)
-    text = path.read_text(encoding="utf-8")
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path} is no TOML file: {error}") from error
+    text, content = _read(path)
     sizes = {name: _size(path, name, content.pop(name, None)) for name in SIZES}
     if size is not None:
         if sizes.get(size) is None:
@@ -138,11 +140,15 @@ def load_recipe(path, size=None, changes=()) -> Recipe | GanRecipe | MeasureReci
         _check(path, text, recipe)
     plain = msgspec.to_builtins(recipe)
     for keys, number in _numbers(plain):
-        if not math.isfinite(number):  # JSON has none, and no training either.
+        # JSON has nothing else, and no training either; NaN is below nothing.
+        if not abs(number) < 2**63:
             line = _line(text, [key for key in keys if not key.isdecimal()], size)
             place = f"{path}, line {line}" if line else f"{path}"
             name = ".".join(keys)
-            raise ValueError(f"{place}: `{name}` must be finite. Received: {number}")
+            raise ValueError(
+                f"{place}: `{name}` must be finite and below 2^63. Received: "
+                f"{str(number)[:40]}"
+            )
     for name in recipe.assumed:
         if not _has(plain, name.split(".")):
             place = f"{path}, line {_line(text, ['assumed'])}"
@@ -152,9 +158,23 @@ def load_recipe(path, size=None, changes=()) -> Recipe | GanRecipe | MeasureReci
     return recipe
 
 
+def _read(path):
+    """Return a recipe's text and the tables in it."""
+    try:
+        # Some editors put a mark before UTF-8.
+        text = path.read_text(encoding="utf-8-sig")
+        return text, tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no TOML file: {error}") from error
+
+
 def _size(path, name, table):
     """Return the table of a size, which may begin with that of a recipe beside it."""
-    if table is None or "like" not in table:
+    if table is None:
+        return None
+    if not isinstance(table, dict):
+        raise ValueError(f"{path}: `{name}` must be a table. Received: {table!r}")
+    if "like" not in table:
         return table
     other = path.with_name(f"{table['like']}.toml")
     if other == path or not other.is_file():
@@ -162,7 +182,13 @@ def _size(path, name, table):
             f"{path}: `{name}.like` must name another recipe of its folder. Received: "
             f"{table['like']!r}"
         )
-    base = tomllib.loads(other.read_text(encoding="utf-8")).get(name, {})
+    base = _read(other)[1].get(name)
+    # Without one it would be the paper's own size that is run.
+    if not isinstance(base, dict) or "like" in base:
+        raise ValueError(
+            f"{path}: `{name}.like` must name a recipe with a whole table [{name}] of "
+            f"its own. Received: {table['like']!r}"
+        )
     own = {key: value for key, value in table.items() if key != "like"}
     return _merged(base, own)
 
@@ -181,15 +207,18 @@ def _change(change):
     name, equals, value = change.partition("=")
     keys = [key.strip() for key in name.split(".")]
     try:
-        found = tomllib.loads(f"value = {value}")["value"] if equals else None
+        found = tomllib.loads(f"value = {value}")
     except tomllib.TOMLDecodeError:
-        found = value.strip()  # A word without quotes.
-    if not equals or not all(keys) or found is None:
+        found = {"value": value.strip()}  # A word without quotes.
+    # More than the value would be another change, on a line of its own.
+    if not equals or not all(keys) or len(found) > 1:
         raise ValueError(
             "`changes` must look like optimizer.learning_rate=0.01. "
             f"Received: {change!r}"
         )
-    return functools.reduce(lambda inner, key: {key: inner}, reversed(keys), found)
+    return functools.reduce(
+        lambda inner, key: {key: inner}, reversed(keys), found["value"]
+    )
 
 
 def _located(path, text, size, message, recipe):
@@ -219,7 +248,8 @@ def _kind_of(kind, key):
     """Return the class of a key's table."""
     if not hasattr(kind, "__struct_fields__"):
         return kind
-    annotation = kind.__annotations__.get(key, kind)
+    types = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    annotation = types.get(key, kind)
     for argument in getattr(annotation, "__args__", (annotation,)):
         if hasattr(argument, "__struct_fields__"):
             return argument
@@ -265,13 +295,14 @@ def _check(path, text, recipe):
     for keys, names in (["variants"], variants), (["networks"], networks):
         # Files of cells are named so.
         words = {re.sub(r"[^\w.-]", "_", name) for name in names}
-        if not names or len(words) < len(names):
+        if not names or len(words - {""}) < len(names):
             fail(keys, f"must be one or more, with names of their own: {names}")
     seeds = recipe.seeds
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        fail(["seeds"], f"must be different integers >= 0. Received: {seeds}")
-    if not recipe.measures:
-        fail(["measures"], "must be one or more. Received: []")
+    # NumPy's global seed, which Keras sets, has 32 bits.
+    if len(set(seeds)) < max(1, len(seeds)) or not all(0 <= x < 2**32 for x in seeds):
+        fail(["seeds"], f"must be different integers from 0, below 2^32: {seeds}")
+    if not recipe.measures or len(set(recipe.measures)) < len(recipe.measures):
+        fail(["measures"], f"must be one or more, each once: {recipe.measures}")
     for name in "count", "test_count":
         count = getattr(recipe.data, name)
         if count is not None and count < 1:
@@ -302,9 +333,21 @@ def _check(path, text, recipe):
                 fail(["optimizer", name], "must be in [0, 1)")
         if getattr(optimizer, "weight_decay", 0) < 0:
             fail(["optimizer", "weight_decay"], "must be a number >= 0")
+        if getattr(schedule, "decay", 1) <= 0:
+            fail(["schedule", "decay"], "must be positive")
+        epochs = getattr(schedule, "decay_epochs", [])
+        if epochs != sorted(set(epochs)) or min(epochs, default=1) < 1:
+            fail(
+                ["schedule", "decay_epochs"], f"must be integers >= 1, rising: {epochs}"
+            )
+        stop = getattr(schedule, "stop_at_train_accuracy", None)
+        if stop is not None and not 0 < stop <= 1:
+            fail(["schedule", "stop_at_train_accuracy"], "must be in (0, 1]")
     for variant in recipe.variants:
         if variant.steps is not None and variant.steps < 0:
             fail(["variants", "steps"], "must be an integer >= 0")
+        if (variant.weight_decay or 0) < 0:
+            fail(["variants", "weight_decay"], "must be a number >= 0")
         if variant.seeds is not None and not variant.seeds:
             fail(["variants", "seeds"], f"must be one or more in '{variant.name}'")
         ratio = variant.stable_rank_ratio
@@ -321,6 +364,8 @@ def _check(path, text, recipe):
             fail(["claims", "measure"], f"must be one of `measures`: '{claim.name}'")
         if missing := set(claim.order) - set(variants):
             fail(["claims", "order"], f"must name variants, not {sorted(missing)}")
+        if len(set(claim.order)) < len(claim.order):
+            fail(["claims", "order"], f"must name each variant once: {claim.order}")
 
 
 def _numbers(value, keys=()):
