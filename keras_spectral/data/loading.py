@@ -195,14 +195,19 @@ def load(
     for argument, value in ("image_size", image_size), ("channels", channels):
         if value is not None:
             check_integer(argument, value, least=1)
+    if not isinstance(name, (str, os.PathLike)):
+        raise ValueError(
+            f"`name` must be one of {names()}, or a path. Received: name={name!r}"
+        )
+    path = Path(name).expanduser()
     if name == "digits":
         found = _digits()
     elif name in ENTRIES:
         found = _found(ENTRIES[name], image_size, directory, download)
-    elif Path(name).suffix == ".npz" or Path(name).is_dir():
+    elif path.suffix == ".npz" or (str(name) and path.is_dir()):
         from keras_spectral.data.own_files import from_folder, from_npz
 
-        found = (from_folder if Path(name).is_dir() else from_npz)(Path(name))
+        found = (from_folder if path.is_dir() else from_npz)(path)
     else:
         near = difflib.get_close_matches(str(name), names(), n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""

@@ -5,6 +5,8 @@ import numpy as np
 from keras_spectral.data.splits import Data, Split
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
+# Classes. More are numbers of something else, and their names would fill the memory.
+_MOST = 1_000_000
 
 
 def from_npz(path):
@@ -15,7 +17,8 @@ def from_npz(path):
             wanted = ["x", "y"]
             if "x_train" in found:
                 wanted = ["x_train", "y_train", "x_test", "y_test"]
-            arrays = [file[name] for name in wanted if name in found]
+            # What is no array in the file is its bytes.
+            arrays = [np.asarray(file[name]) for name in wanted if name in found]
     except FileNotFoundError:
         raise ValueError(f"There is no data file at {path}.") from None
     # A file that is no zip is opened as one array, or as text; a damaged zip
@@ -51,24 +54,27 @@ def from_npz(path):
 
 def _split(path, names, arrays):
     (x, y), (images, labels) = arrays, names
-    if x.ndim != 4 or y.shape != x.shape[:1] or not len(x):
+    if x.ndim != 4 or y.shape != x.shape[:1] or not x.size:
         raise ValueError(
             f"`{images}` must have the shape (images, height, width, channels) and "
             f"`{labels}` (images,). Received: {images}.shape={x.shape}, "
             f"{labels}.shape={y.shape} in {path}"
         )
-    if x.dtype.kind not in "fui" or not np.isfinite(x).all():
-        raise ValueError(
-            f"`{images}` must hold finite numbers. Received: dtype {x.dtype} in "
-            f"{path}, or NaN or infinity among them."
-        )
-    if y.dtype.kind not in "ui" or y.min() < 0:
-        raise ValueError(
-            f"`{labels}` must hold the labels as integers from 0. "
-            f"Received: dtype {y.dtype} in {path}"
-        )
+    dtype, kind = x.dtype, x.dtype.kind
     # As they are: nothing tells how the numbers of a stranger's network are scaled.
-    return Split(x.astype("float32"), y.astype("int64"))
+    with np.errstate(over="ignore"):
+        x = x.astype("float32") if kind in "fui" else x
+    if kind not in "fui" or not np.isfinite(x).all():
+        raise ValueError(
+            f"`{images}` must hold numbers, finite in float32. Received: dtype "
+            f"{dtype} in {path}, or NaN, infinity or what is too large among them."
+        )
+    if y.dtype.kind not in "ui" or y.min() < 0 or y.max() >= _MOST:
+        raise ValueError(
+            f"`{labels}` must hold the labels as integers from 0, below {_MOST:,}. "
+            f"Received: dtype {y.dtype}, from {y.min()} to {y.max()}, in {path}"
+        )
+    return Split(x, y.astype("int64"))
 
 
 def from_folder(path):
@@ -76,7 +82,13 @@ def from_folder(path):
     apart = (path / "train").is_dir() and (path / "test").is_dir()
     parts = [path / "train", path / "test"] if apart else [path]
     classes = sorted(
-        {entry.name for part in parts for entry in part.iterdir() if entry.is_dir()}
+        {
+            entry.name
+            for part in parts
+            for entry in part.iterdir()
+            # Hidden ones are made by programs, and would move all labels.
+            if entry.is_dir() and not entry.name.startswith(".")
+        }
     )
     if not classes:
         raise ValueError(
@@ -88,7 +100,7 @@ def from_folder(path):
         images, labels = [], []
         for label, name in enumerate(classes):
             for file in sorted((part / name).glob("*")):
-                if file.suffix.lower() not in _SUFFIXES:
+                if file.suffix.lower() not in _SUFFIXES or file.name.startswith("."):
                     continue
                 image = _pixels(file)
                 if shape is None:

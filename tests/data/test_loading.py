@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import struct
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -58,12 +59,31 @@ def test_a_file_of_ones_own(tmp_path):
         ({"x": np.zeros((3, 4, 4, 1)), "y": np.zeros(2, int)}, "must have the shape"),
         ({"x": np.full((1, 2, 2, 1), np.nan), "y": np.zeros(1, int)}, "finite"),
         ({"x": np.zeros((1, 2, 2, 1)), "y": np.zeros(1)}, "`y` must hold the labels"),
+        ({"x": np.full((1, 2, 2, 1), 1e300), "y": np.zeros(1, int)}, "finite in float"),
+        ({"x": np.zeros((1, 0, 2, 1)), "y": np.zeros(1, int)}, "must have the shape"),
+        ({"x": np.zeros((1, 2, 2, 1)), "y": [2**63 + 5]}, "`y` must hold the labels"),
+        ({"x": np.zeros((1, 2, 2, 1)), "y": [10**6]}, "below 1,000,000"),
     ],
 )
 def test_bad_arrays(arrays, match, tmp_path):
     np.savez(tmp_path / "bad.npz", **arrays)
     with pytest.raises(ValueError, match=match):
         data.load(str(tmp_path / "bad.npz"))
+
+
+def test_what_is_no_array_is_not_taken_for_one(tmp_path):
+    with zipfile.ZipFile(tmp_path / "raw.npz", "w") as archive:
+        for name in "x", "y":
+            archive.writestr(name, b"hello")
+    with pytest.raises(ValueError, match="`x` must have the shape"):
+        data.load(tmp_path / "raw.npz")
+
+
+def test_a_path_may_begin_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    np.savez(tmp_path / "mine.npz", x=np.zeros((2, 4, 4, 1)), y=np.arange(2))
+    assert len(data.load("~/mine.npz").test) == 2
 
 
 def test_a_damaged_file(tmp_path, rng):
@@ -82,6 +102,9 @@ def test_a_damaged_file(tmp_path, rng):
 def test_bad_names_and_files(tmp_path):
     with pytest.raises(ValueError, match="Did you mean 'digits'"):
         data.load("digit")
+    for name in None, 3, ["digits"], b"digits", "":
+        with pytest.raises(ValueError, match="`name` must be one of"):
+            data.load(name)
     with pytest.raises(ValueError, match="no data file"):
         data.load(str(tmp_path / "nothing.npz"))
     for content in (b"", b"hello", b"PK\x03\x04"):
@@ -113,6 +136,12 @@ def test_a_folder_of_images(tmp_path):
     assert found.test.images[:, 0, 0, 0].tolist() == [10, 110, 10, 110]
     assert found.test.labels.tolist() == [0, 0, 1, 1]
     assert found.class_names == ("cat", "dog") and found.name == "pets"
+    # What programs leave behind is no class, and no image.
+    (tmp_path / "pets" / ".ipynb_checkpoints").mkdir()
+    (tmp_path / "pets" / "cat" / "._0.png").write_bytes(b"x")
+    again = data.load(tmp_path / "pets")
+    assert again.class_names == found.class_names
+    np.testing.assert_array_equal(again.test.labels, found.test.labels)
     for part in "train", "test":
         _colours(tmp_path / "both" / part, mode="L")
     found = data.load(tmp_path / "both", channels=3)
