@@ -87,6 +87,8 @@ class Cell:
         settings = json.dumps(self.settings(), sort_keys=True).encode()
         words = f"{self.network}-{self.variant}-seed{self.seed}"
         word = "".join(c if c.isalnum() or c in "-_." else "_" for c in words)
+        # Disks have names of 255 bytes; what tells cells apart is the number below.
+        word = word.encode()[:200].decode(errors="ignore")
         return f"{word}-{hashlib.sha256(settings).hexdigest()[:8]}"
 
 
@@ -115,17 +117,17 @@ class CellRow:
     network: str
     variant: str
     seed: int
-    results: dict
+    results: dict[str, float | None]
     epochs: int
     seconds: float
     cpu_seconds: float
-    history: list
-    layers: list
+    history: list[dict]
+    layers: list[dict]
     settings: dict
     environment: dict
     provenance: dict
     error: str | None = None
-    reasons: dict = dataclasses.field(default_factory=dict)
+    reasons: dict[str, str] = dataclasses.field(default_factory=dict)
     probes: dict | None = None
     distributions: dict = dataclasses.field(default_factory=dict)
 
@@ -160,8 +162,6 @@ def train_cell(cell) -> dict:
     """Train a cell from where its checkpoint is, and measure it."""
     import keras
 
-    from keras_spectral.experiments.inputs import load_keras
-
     recipe, network, variant = cell.parts()
     if isinstance(recipe, GanRecipe):
         from keras_spectral.experiments.gan_cells import train_gan
@@ -170,7 +170,7 @@ def train_cell(cell) -> dict:
     data = images_of(cell)
     path = Path(cell.folder) / "models" / f"{cell.key}.keras"
     if cell.row is not None and path.is_file():
-        return measured(cell.row, load_keras(path), data, recipe)
+        return measured(cell.row, kept_model(path), data, recipe)
 
     def build():
         keras.utils.set_random_seed(cell.seed)
@@ -194,6 +194,19 @@ def train_cell(cell) -> dict:
             model.save(temporary)
     row = row_of(cell, model, history, seconds, state, data)
     return measured(row, model, data, recipe)
+
+
+def kept_model(path):
+    """Return the network that an earlier run trained."""
+    from keras_spectral.experiments.inputs import load_keras
+
+    try:
+        return load_keras(path)
+    except ValueError as error:
+        # Not trained anew unasked: it may be a matter of versions, and takes hours.
+        raise ValueError(
+            f"{error} Or remove it: the next run trains the network anew."
+        ) from error
 
 
 def row_of(cell, model, history, seconds, state, data) -> dict:

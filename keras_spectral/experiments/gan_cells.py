@@ -18,12 +18,12 @@ from keras_spectral.experiments.cell_results import measured
 from keras_spectral.experiments.cells import (
     builder_of,
     images_of,
+    kept_model,
     normalizer_of,
     row_of,
 )
 from keras_spectral.experiments.curves import write_curves
 from keras_spectral.experiments.gan_results import results_of
-from keras_spectral.experiments.inputs import load_keras
 from keras_spectral.experiments.recipe_settings import settings_of
 from keras_spectral.experiments.training_state import (
     Checkpoint,
@@ -52,7 +52,7 @@ def train_gan(cell) -> dict:
     path = folder / "models" / f"{cell.key}.keras"
     compute = functools.partial(results_of, folder=folder)
     if cell.row is not None and path.is_file():
-        return measured(cell.row, load_keras(path), data, recipe, compute)
+        return measured(cell.row, kept_model(path), data, recipe, compute)
     gan = _gan(cell, network, variant, data)
     state = Checkpoint(
         folder / "state" / f"{cell.key}.npz",

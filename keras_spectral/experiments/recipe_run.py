@@ -11,6 +11,7 @@ import keras_spectral
 from keras_spectral.experiments.cell_results import missing_measures
 from keras_spectral.experiments.cells import (
     Cell,
+    CellRow,
     failed_cell,
     images_of,
     train_in_worker,
@@ -90,9 +91,11 @@ def run_recipe(
     >>> [(row.variant, row.seeds) for row in table]
     [('vanilla', 1), ('SN', 1), ('SRN-30', 1)]
     """
-    path = recipe_path(recipe)
+    path = recipe_path(recipe).resolve()
     found = load_recipe(path, size, changes)
     console = console or Console()
+    if directory is not None:
+        directory = Path(directory).expanduser().resolve()
     name = "-".join([path.parent.name, path.stem, size or "paper"])
     output = Path(output or Path("keras-spectral-runs") / name)
     workers = checked_workers(workers, scheduler)
@@ -113,7 +116,7 @@ def run_recipe(
     plain = msgspec.to_builtins(found)
     common: dict = {
         "folder": str(output.resolve()),
-        "directory": None if directory is None else str(Path(directory).resolve()),
+        "directory": None if directory is None else str(directory),
         "devices": devices,
     }
     cells = [
@@ -213,7 +216,7 @@ class _Images:
     def are_of(self, cell, row):
         if cell.seed not in self._known:
             self._known[cell.seed] = list(images_of(cell).provenance().sha256)
-        return row["provenance"]["sha256"] == self._known[cell.seed]
+        return row["provenance"].get("sha256") == self._known[cell.seed]
 
 
 def _check_data(recipe, directory):
@@ -253,12 +256,14 @@ def _finished(output, cell, failed=False):
     """
     path = output / "cells" / f"{cell.key}.json"
     try:
-        row = json.loads(path.read_text(encoding="utf-8"))
-        fits = row["settings"] == cell.settings() and (failed or row["error"] is None)
-    except (OSError, ValueError, KeyError, TypeError):
+        row = msgspec.json.decode(path.read_bytes(), type=dict)
+        row = {**dataclasses.asdict(msgspec.convert(row, CellRow)), **row}
+    except (OSError, msgspec.MsgspecError):
         return None
-    # Rows of before had no probes.
-    return {"reasons": {}, "probes": None, **row} if fits else None
+    if row["settings"] != cell.settings() or (row["error"] is not None and not failed):
+        return None
+    # As this recipe has them: another one may have called the same training otherwise.
+    return {**row, "network": cell.network, "variant": cell.variant, "seed": cell.seed}
 
 
 def _keep(folders, cell, row):

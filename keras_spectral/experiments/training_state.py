@@ -18,8 +18,10 @@ from keras_spectral.files import replacing
 # Seconds between two files within an epoch.
 PERIOD = 60.0
 
-# How NumPy tells that a file is missing or is not what was written.
-_DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+# How NumPy tells that a file is missing or is not what was written. A byte may make a
+# zip look encrypted, too, or compressed as none is: a RuntimeError.
+_DAMAGED = (OSError, ValueError, LookupError, EOFError, RuntimeError, TypeError)
+_DAMAGED += (zipfile.BadZipFile, zlib.error)
 
 
 def environment() -> dict:
@@ -126,11 +128,12 @@ class Checkpoint:
                 count = sum(name.startswith("metric_") for name in file.files)
                 metrics = [file[f"metric_{n}"] for n in range(count)]
                 step = about.get("step", 0)
+                progress = Progress(about["history"], about["seconds"], step, metrics)
         except _DAMAGED:
             return Progress()
         for variable, array in zip(variables, arrays, strict=True):
             variable.assign(array)
-        return Progress(about["history"], about["seconds"], step, metrics)
+        return progress
 
 
 class WithinEpoch(keras.callbacks.Callback):

@@ -240,6 +240,15 @@ def test_a_checkpoint_has_all_of_the_state(tmp_path):
     for cut in 0, 100, len(content) // 2, len(content) - 1:
         checkpoint.path.write_bytes(content[:cut])
         assert checkpoint.restore(other).history == []
+    # As if encrypted, or written by something else.
+    flag = content.index(b"PK\x01\x02") + 8
+    checkpoint.path.write_bytes(content[:flag] + b"\1" + content[flag + 1 :])
+    assert checkpoint.restore(other).history == []
+    about = {"environment": {"versions": 1}, "kinds": checkpoint._kinds(other)}
+    for text in json.dumps(about), "[]", '"x"':
+        arrays = {f"variable_{n}": x for n, x in enumerate(state(first))}
+        np.savez(checkpoint.path, about=np.array(text), **arrays)
+        assert checkpoint.restore(other).history == []
 
 
 def test_batches_are_a_function_of_seed_epoch_and_step(rng):

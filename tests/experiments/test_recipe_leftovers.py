@@ -1,0 +1,70 @@
+"""What lies in a run's folder, edited or damaged; and names that are no file names."""
+
+import json
+
+from keras_spectral.experiments import run_recipe
+from tests.data.test_loading import _mnist
+from tests.experiments.test_recipe_run import QUIET, RECIPE, numbers
+
+START, LAST = RECIPE.index("[[variants]]"), RECIPE.rindex("[[variants]]")
+ONE = (RECIPE[:START] + RECIPE[LAST:]).replace("epochs = 4", "epochs = 1")
+
+
+def test_what_is_no_row_or_no_network(tmp_path):
+    path, output = tmp_path / "recipe.toml", tmp_path / "out"
+    path.write_text(ONE)
+
+    def run(measures, **arguments):
+        changes = [f"measures={measures}"]
+        settings = {"output": output, "workers": 0, "console": QUIET, **arguments}
+        return run_recipe(path, changes=changes, **settings)
+
+    whole = run(["parameters"])
+    (file,) = (output / "cells").iterdir()
+    row = json.loads(file.read_text())
+    for edited in (
+        [row],
+        {key: row[key] for key in ("settings", "error")},
+        {**row, "results": [1]},
+        {**row, "results": {"parameters": "many"}},
+        {**row, "results": {"parameters": float("nan")}},
+        {**row, "history": None},
+        {**row, "layers": 3},
+        {**row, "probes": 3},
+        {**row, "reasons": None},
+    ):
+        file.write_text(json.dumps(edited))
+        assert run(["parameters"], train=False).cells == []
+    # Another recipe of the same training may call it otherwise.
+    file.write_text(json.dumps({**row, "variant": "SRN 50", "network": "small"}))
+    assert run(["parameters"], train=False).to_dicts() == whole.to_dicts()
+    file.write_text(json.dumps({**row, "provenance": {}}))
+    (again,) = run(["parameters"]).cells
+    assert numbers(again) == numbers(whole.cells[0])
+    (model,) = (output / "models").iterdir()
+    model.write_bytes(model.read_bytes()[:2000])
+    more = ["parameters", "train_error"]
+    (failed,) = run(more).cells
+    assert "remove it: the next run trains the network anew" in failed["error"]
+    assert failed["history"] == again["history"]
+    model.unlink()
+    (mended,) = run(more).cells
+    assert mended["error"] is None and mended["history"] == again["history"]
+
+
+def test_names_that_are_no_file_names(tmp_path, rng, monkeypatch):
+    """Of a recipe in this folder, a long variant, and a folder at home."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    _mnist(tmp_path / "digits", rng)
+    text = ONE.replace('"SRN-50"', f'"{"é" * 300}"').replace("[8, 8, 1]", "[28, 28, 1]")
+    text = text.replace("count = 64", "count = 7").replace('"digits"', '"mnist"')
+    (tmp_path / "recipe.toml").write_text(text, encoding="utf-8")
+    table = run_recipe("recipe.toml", directory="~/digits", workers=0, console=QUIET)
+    assert [cell["error"] for cell in table.cells] == [None]
+    name = f"{tmp_path.name}-recipe-paper"
+    output = tmp_path / "keras-spectral-runs" / name
+    assert (output / f"{name}.md").is_file()
+    for part in "cells", "models", "curves":
+        assert len(list((output / part).iterdir())) == 1
