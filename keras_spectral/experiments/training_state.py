@@ -20,8 +20,10 @@ PERIOD = 60.0
 
 # How NumPy tells that a file is missing or is not what was written. A byte may make a
 # zip look encrypted, too, or compressed as none is: a RuntimeError.
-_DAMAGED = (OSError, ValueError, LookupError, EOFError, RuntimeError, TypeError)
-_DAMAGED += (zipfile.BadZipFile, zlib.error)
+_DAMAGED = (
+    *(OSError, ValueError, LookupError, EOFError, RuntimeError, TypeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 def environment() -> dict:
