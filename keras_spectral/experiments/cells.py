@@ -311,6 +311,11 @@ def images_of(cell):
     if settings.count is not None:
         data = data.subset(settings.count, cell.seed)
     if settings.test_count is not None:
+        if settings.test_count > len(data.test):
+            raise ValueError(
+                f"`data.test_count` must be at most {len(data.test)}: {data.name} has "
+                f"no more images to test with. Received: {settings.test_count}"
+            )
         test = data.test[: settings.test_count]
         data = dataclasses.replace(data, test=test)
     if settings.labels == "random":

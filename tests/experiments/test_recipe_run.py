@@ -325,6 +325,12 @@ def test_a_cell_that_fails_is_a_row(recipe, tmp_path):
     for cell in table.cells:
         assert "`count` must be at most 1347" in cell["error"]
     assert all(row.mean is None for row in table)
+    # Fewer images than were asked for would be another number.
+    cell, _ = run_recipe(
+        recipe, changes=["data.test_count=451"], output=tmp_path, workers=0,
+        console=QUIET,
+    ).cells  # fmt: skip
+    assert "`data.test_count` must be at most 450" in cell["error"]
     with pytest.raises(FileNotFoundError, match="cifar10"):
         run_recipe(
             recipe, changes=["data.name=cifar10"], output=tmp_path, directory=tmp_path,
