@@ -87,8 +87,9 @@ class Cell:
         settings = json.dumps(self.settings(), sort_keys=True).encode()
         words = f"{self.network}-{self.variant}-seed{self.seed}"
         word = "".join(c if c.isalnum() or c in "-_." else "_" for c in words)
-        # Disks have names of 255 bytes; what tells cells apart is the number below.
-        word = word.encode()[:200].decode(errors="ignore")
+        if len(word.encode()) > 200:  # Disks have names of 255 bytes.
+            settings += words.encode()
+            word = word.encode()[:200].decode(errors="ignore")
         return f"{word}-{hashlib.sha256(settings).hexdigest()[:8]}"
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 
+import msgspec
 import numpy as np
 
 from keras_spectral.files import output_folder, write_json
@@ -90,13 +91,19 @@ def _figure(recipe, path):
 
     settings = recipe.figure
     make = {"figure_1": _densities, "figure_2": _brackets}[settings.function]
-    known = list(inspect.signature(make).parameters)
-    for name in settings.arguments:
+    known = inspect.signature(make).parameters
+    for name, value in settings.arguments.items():
         if name not in known:
             raise ValueError(
                 f"`figure.arguments` of {settings.function} must be of "
-                f"{', '.join(known)}. Received: {name}={settings.arguments[name]!r}"
+                f"{', '.join(known)}. Received: {name}={value!r}"
             )
+        try:
+            msgspec.convert(value, known[name].annotation)
+        except msgspec.ValidationError as error:
+            raise ValueError(
+                f"`figure.arguments.{name}` {error}. Received: {name}={value!r}"
+            ) from error
     figure = getattr(report, settings.function)(**settings.arguments)
     report.save(figure, path)
     return FigureData(
@@ -106,7 +113,7 @@ def _figure(recipe, path):
     )
 
 
-def _densities(alphas=(2.0, 1.5, 1.0, 0.5), reach=100.0):
+def _densities(alphas: tuple[float, ...] = (2.0, 1.5, 1.0, 0.5), reach: float = 100.0):
     from keras_spectral.measures import alpha_stable_density
 
     x = np.concatenate([np.linspace(0, 5, 21), np.geomspace(5, reach, 10)[1:]])
@@ -117,7 +124,7 @@ def _densities(alphas=(2.0, 1.5, 1.0, 0.5), reach=100.0):
     ]
 
 
-def _brackets(scale=1.3, levels=5, columns=64, steps=59):
+def _brackets(scale: float = 1.3, levels: int = 5, columns: int = 64, steps: int = 59):
     from keras_spectral.theory import resilient_classification
 
     edges = np.linspace(0.1, 2, steps + 1)

@@ -53,18 +53,21 @@ def test_what_is_no_row_or_no_network(tmp_path):
 
 
 def test_names_that_are_no_file_names(tmp_path, rng, monkeypatch):
-    """Of a recipe in this folder, a long variant, and a folder at home."""
+    """Of a recipe in this folder, long variants, and a folder at home."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     _mnist(tmp_path / "digits", rng)
-    text = ONE.replace('"SRN-50"', f'"{"é" * 300}"').replace("[8, 8, 1]", "[28, 28, 1]")
+    variants = [f'[[variants]]\nname = "{"é" * 300}{x}"\n' for x in "ab"]
+    text = RECIPE[:START] + "".join(variants) + RECIPE[RECIPE.index("[optimizer]") :]
+    text = text.replace("[8, 8, 1]", "[28, 28, 1]").replace("epochs = 4", "epochs = 1")
     text = text.replace("count = 64", "count = 7").replace('"digits"', '"mnist"')
+    text = text.replace("test_count = 50", "test_count = 3")
     (tmp_path / "recipe.toml").write_text(text, encoding="utf-8")
     table = run_recipe("recipe.toml", directory="~/digits", workers=0, console=QUIET)
-    assert [cell["error"] for cell in table.cells] == [None]
+    assert [cell["error"] for cell in table.cells] == [None] * 2
     name = f"{tmp_path.name}-recipe-paper"
     output = tmp_path / "keras-spectral-runs" / name
     assert (output / f"{name}.md").is_file()
     for part in "cells", "models", "curves":
-        assert len(list((output / part).iterdir())) == 1
+        assert len(list((output / part).iterdir())) == 2

@@ -103,11 +103,20 @@ def test_named_data_is_taken_from_the_directory(tmp_path, monkeypatch):
     assert asked == [("fashion_mnist", str(tmp_path.resolve()))] * 2
 
 
-def test_arguments_that_a_figure_has_not_are_told(tmp_path):
-    with pytest.raises(ValueError, match="alphas, reach. Received: foo=1"):
+@pytest.mark.parametrize(
+    "argument, match",
+    [
+        ("foo=1", "alphas, reach. Received: foo=1"),
+        ("alphas=3", "`figure.arguments.alphas` Expected `array`, got `int`"),
+        ("alphas=['a']", "Received: alphas="),
+        ("reach=far", "`figure.arguments.reach` Expected `float`"),
+    ],
+)
+def test_arguments_that_a_figure_has_not_are_told(argument, match, tmp_path):
+    with pytest.raises(ValueError, match=match):
         run_recipe(
-            "heavy_tail/figure_1", changes=["figure.arguments.foo=1"], output=tmp_path,
-            console=QUIET,
+            "heavy_tail/figure_1", changes=[f"figure.arguments.{argument}"],
+            output=tmp_path, console=QUIET,
         )  # fmt: skip
 
 
