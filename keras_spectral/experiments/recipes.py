@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -141,13 +142,13 @@ def load_recipe(path, size=None, changes=()) -> Recipe | GanRecipe | MeasureReci
     plain = msgspec.to_builtins(recipe)
     for keys, number in _numbers(plain):
         # JSON has nothing else, and no training either; NaN is below nothing.
-        if not abs(number) < 2**63:
+        if not abs(number) < (2**63 if isinstance(number, int) else math.inf):
             line = _line(text, [key for key in keys if not key.isdecimal()], size)
             place = f"{path}, line {line}" if line else f"{path}"
             name = ".".join(keys)
             raise ValueError(
-                f"{place}: `{name}` must be finite and below 2^63. Received: "
-                f"{str(number)[:40]}"
+                f"{place}: `{name}` must be finite, an integer below 2^63. "
+                f"Received: {str(number)[:40]}"
             )
     for name in recipe.assumed:
         if not _has(plain, name.split(".")):

@@ -14,7 +14,7 @@ TEXT = PATH.read_text(encoding="utf-8")
     [
         ("schedule=3", "`schedule` Expected `object`"),
         ("data.conut=3", "unknown key `conut`. Did you mean `count`?"),
-        ("data.count=" + "9" * 400, "`data.count` must be finite and below"),
+        ("data.count=" + "9" * 400, "`data.count` must be finite"),
         ("seeds=[4294967296]", "`seeds` must be different integers"),
         ("optimizer.momentum=0.1\nother=2", "must look like"),
         ("optimizer.momentum=0.1\n[other]", "must look like"),
