@@ -135,18 +135,12 @@ class CellRow:
 
 def train_in_worker(cell) -> dict:
     """Return the `CellRow` of a cell as a dict; an error becomes a row, too."""
-    from keras_spectral.experiments.checkpoint_task import one_at_a_time
-    from keras_spectral.experiments.inputs import start_keras
-    from keras_spectral.terminal import Console
-
-    with one_at_a_time():
-        start_keras(Console(quiet=True))
-        try:
-            return train_cell(cell)
-        except Exception as error:  # A row tells it, and the others go on.
-            if process_of(cell.devices)[1] > 1:
-                raise  # Other processes wait for this one.
-            return failed_cell(cell, error)
+    try:
+        return train_cell(cell)
+    except Exception as error:  # A row tells it, and the others go on.
+        if process_of(cell.devices)[1] > 1:
+            raise  # Other processes wait for this one.
+        return failed_cell(cell, error)
 
 
 def failed_cell(cell, error) -> dict:

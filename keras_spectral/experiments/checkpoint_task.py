@@ -3,34 +3,9 @@
 import dataclasses
 import hashlib
 import json
-import os
-import threading
 
 # Of the rows' files; another one makes a rerun measure anew.
 FORMAT = 1
-
-# Keras' state is one for a process, and a cluster's worker may have several threads.
-_ONE_AT_A_TIME = threading.Lock()
-
-
-def _unlock():
-    """Give a forked child a lock of its own: who holds this one is not in it."""
-    global _ONE_AT_A_TIME
-    _ONE_AT_A_TIME = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_unlock)
-
-
-def one_at_a_time():
-    """Return the lock under which a worker uses Keras.
-
-    Example:
-    >>> with one_at_a_time():
-    ...     pass
-    """
-    return _ONE_AT_A_TIME
 
 
 def file_digest(path):
@@ -93,7 +68,7 @@ class CheckpointTask:
 
 
 def measure_in_worker(task):
-    """Start Keras without its messages, and measure one checkpoint.
+    """Measure one checkpoint.
 
     Args:
         task: A `CheckpointTask`.
@@ -101,11 +76,6 @@ def measure_in_worker(task):
     Returns:
         Dict, a `SweepRow` as JSON has it.
     """
-    from keras_spectral.experiments.inputs import start_keras
-    from keras_spectral.terminal import Console
+    from keras_spectral.experiments.checkpoint_row import measure_checkpoint
 
-    with _ONE_AT_A_TIME:
-        start_keras(Console(quiet=True))
-        from keras_spectral.experiments.checkpoint_row import measure_checkpoint
-
-        return measure_checkpoint(task).to_dict()
+    return measure_checkpoint(task).to_dict()

@@ -3,12 +3,14 @@
 import contextlib
 import importlib.util
 import os
+import threading
 import uuid
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from keras_spectral.interrupts import interrupts_ignored
 from keras_spectral.printable import printable
+from keras_spectral.terminal import Console
 from keras_spectral.validation import check_integer
 
 # Seconds to find a cluster's scheduler in.
@@ -26,6 +28,19 @@ _ONE_THREAD = dict.fromkeys(
     "1",
 )
 
+# Keras' state is one for a process, and a cluster's worker may have several threads.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def _unlock():
+    """Give a forked child a lock of its own: who holds this one is not in it."""
+    global _ONE_AT_A_TIME
+    _ONE_AT_A_TIME = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)
+
 
 @contextlib.contextmanager
 def computing(tasks, function, failed, workers, scheduler):
@@ -40,7 +55,7 @@ def computing(tasks, function, failed, workers, scheduler):
         scheduler: Address of a Dask scheduler in place of local processes, or `None`.
     """
     if scheduler is None and workers == 0:
-        yield ((task, function(task)) for task in tasks)
+        yield ((task, _computed(function, task)) for task in tasks)
         return
     dask, distributed = _dask()
     with contextlib.ExitStack() as stack:
@@ -63,6 +78,9 @@ def computing(tasks, function, failed, workers, scheduler):
                     threads_per_worker=1,
                     processes=True,
                     dashboard_address=None,
+                    # Without a dashboard it listens all the same, and where another
+                    # run has the usual port it would warn.
+                    scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
                     silence_logs="CRITICAL",
                 )
             client = distributed.Client(stack.enter_context(cluster))
@@ -80,11 +98,32 @@ def computing(tasks, function, failed, workers, scheduler):
         run = uuid.uuid4().hex
         futures = {
             client.submit(
-                function, task, key=f"{function.__name__}-{task.key}-{run}"
+                _unpacked,
+                distributed.protocol.pickle.dumps((function, task)),
+                key=f"{function.__name__}-{task.key}-{run}",
             ): task
             for task in tasks
         }
         yield _as_they_finish(distributed, futures, failed)
+
+
+def _computed(function, task):
+    """Return the row of a task, with Keras started and to itself."""
+    from keras_spectral.experiments.inputs import start_keras
+
+    with _ONE_AT_A_TIME:
+        start_keras(Console(quiet=True))
+        return function(task)
+
+
+def _unpacked(packed):
+    """Compute in a worker. Unpacking imports Keras, whose messages are held back."""
+    from keras_spectral.experiments.inputs import start_keras
+
+    with _ONE_AT_A_TIME:
+        start_keras(Console(quiet=True))
+    _, distributed = _dask()
+    return _computed(*distributed.protocol.pickle.loads(packed))
 
 
 def _as_they_finish(distributed, futures, failed):

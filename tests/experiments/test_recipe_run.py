@@ -1,7 +1,9 @@
 """Runs of recipes: cells, tables, and that what was killed ends in the same numbers."""
 
+import contextlib
 import json
 import os
+import socket
 import zipfile
 
 import keras
@@ -135,6 +137,24 @@ def test_what_was_interrupted_ends_in_the_same_numbers(one, tmp_path, monkeypatc
     assert told == [
         {key: np.float32(value) for key, value in line.items()} for line in lines
     ]
+
+
+@pytest.mark.slow
+def test_a_worker_is_silent(one, tmp_path, capfd, recwarn):
+    """It unpacks a cell, which imports Keras, before a line of ours runs."""
+    pytest.importorskip("distributed")
+    settings = {"changes": ["schedule.epochs=1"], "workers": 1, "console": QUIET}
+    with socket.socket() as other:
+        with contextlib.suppress(OSError):
+            # As beside another run, which has the port that Dask asks for.
+            other.bind(("127.0.0.1", 8787))
+            other.listen()
+        rows = run_recipe(one, output=tmp_path / "out", **settings)
+    assert not [x for x in recwarn if "8787" in str(x.message)]
+    (row,) = rows.cells
+    assert row["error"] is None and row["layers"]
+    said = capfd.readouterr().err
+    assert "oneDNN" not in said and "cudart" not in said
 
 
 def test_recipes_share_cells_and_networks(one, tmp_path, monkeypatch):

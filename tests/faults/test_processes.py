@@ -17,7 +17,7 @@ import safetensors.numpy
 import torch
 
 import keras_spectral
-from keras_spectral.experiments import checkpoint_task
+from keras_spectral.experiments import engine
 
 ROOT = Path(keras_spectral.__file__).parent
 WAYS = ("fork", "spawn", "threads")
@@ -30,7 +30,7 @@ KEPT = {
     "convert/dialects.py:_pattern": ("{i}.weight",),
     "convert/files/hdf5_files.py:_ONE_AT_A_TIME": "made anew in a child",
     "convert/files/records.py:numpy_dtype": ("float32",),
-    "experiments/checkpoint_task.py:_ONE_AT_A_TIME": "made anew in a child",
+    "experiments/engine.py:_ONE_AT_A_TIME": "made anew in a child",
     "experiments/devices.py:_mirrored": "TensorFlow's, which no child may use",
     "layers/vector_state.py:_HELD": "a context's own",
     "layers/vector_state.py:_UNCOUNTED": "a context's own",
@@ -148,19 +148,19 @@ def test_a_fork_while_a_worker_measures_leaves_no_lock_behind():
     if "fork" not in multiprocessing.get_all_start_methods():
         pytest.skip("no fork here")
     code = (
-        "import os, signal\nfrom keras_spectral.experiments import checkpoint_task\n"
-        "checkpoint_task._ONE_AT_A_TIME.acquire()\n"
+        "import os, signal\nfrom keras_spectral.experiments import engine\n"
+        "engine._ONE_AT_A_TIME.acquire()\n"
         "child = os.fork()\n"
         "if not child:\n"
         "    signal.alarm(20)\n"
-        "    checkpoint_task._ONE_AT_A_TIME.acquire()\n"
+        "    engine._ONE_AT_A_TIME.acquire()\n"
         "    os._exit(0)\n"
         "assert os.waitpid(child, 0)[1] == 0\n"
-        "assert checkpoint_task._ONE_AT_A_TIME.locked()\n"
+        "assert engine._ONE_AT_A_TIME.locked()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert not checkpoint_task._ONE_AT_A_TIME.locked()
+    assert not engine._ONE_AT_A_TIME.locked()
 
 
 def test_threads_register_a_gradient_once():
