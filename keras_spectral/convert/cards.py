@@ -164,9 +164,9 @@ def save_model(model: "keras.Model", path: str | Path) -> Path | None:
 def load_model(path: str | Path) -> "keras.Model":
     """Load a `.keras` model and remember the card that it was saved with.
 
-    Every class of this package is known, where `keras.models.load_model` knows those
-    whose modules were imported. Models of hundreds of layers load too, where Keras' own
-    ends in a `RecursionError`.
+    Every class of this package is known, in whatever order packages were imported.
+    Models of hundreds of layers load too, where Keras' own loader ends in a
+    `RecursionError`.
 
     Args:
         path: Path of a `.keras` file.
@@ -185,14 +185,7 @@ def load_model(path: str | Path) -> "keras.Model":
     """
     import keras
 
-    # What a file may name; a class is registered as its module is imported.
-    import keras_spectral.constraints
-    import keras_spectral.gan
-    import keras_spectral.layers
-    import keras_spectral.losses
-    import keras_spectral.regularizers
-    import keras_spectral.zoo.pyramidnet
-    import keras_spectral.zoo.resnet_gan_networks  # noqa: F401
+    import keras_spectral.registration  # noqa: F401  (what a file may name)
     from keras_spectral.models.copying import deep_graphs
 
     with deep_graphs():

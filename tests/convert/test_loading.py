@@ -6,13 +6,17 @@ import sys
 from pathlib import Path
 
 import keras
+import pytest
 
 import keras_spectral as ks
 
 PACKAGE = Path(ks.__file__).parent
 
 
-def test_a_new_process_knows_every_class(tmp_path):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One with the file of a network that has several classes of ours."""
+    folder = tmp_path_factory.mktemp("saved")
     dense = keras.layers.Dense(
         3,
         kernel_constraint=ks.constraints.SpectralClip(1.0),
@@ -21,15 +25,26 @@ def test_a_new_process_knows_every_class(tmp_path):
     layers = [keras.Input((4,)), ks.layers.SpectralNormalization(dense)]
     model = keras.Sequential(layers)
     model.compile("adam", ks.losses.MarginCrossEntropy(margin=0.5))
-    model.save(tmp_path / "model.keras")
+    model.save(folder / "model.keras")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "imports, loader",
+    [
+        ("import keras_spectral as ks", "ks.convert"),
+        ("import keras, keras_spectral", "keras.models"),
+    ],
+)
+def test_a_new_process_knows_every_class(folder, imports, loader):
     code = (
-        "import sys\nimport keras_spectral as ks\n"
-        "model = ks.convert.load_model('model.keras')\n"
+        f"{imports}\nimport sys\n"
+        f"model = {loader}.load_model('model.keras')\n"
         "print(type(model.loss).__name__, type(model.layers[0]).__name__)\n"
         "print(*sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
     first, imported = done.stdout.strip().split("\n")
