@@ -89,7 +89,7 @@ def runs(found, folder="docs/results", changes=(), place=""):
         recipe = load_recipe(recipe_path(name), "evidence")
         hours = sum(cell["cpu_seconds"] for cell in table.cells) / 3600
         lines.append(
-            f"| [{recipe.item}: {recipe.title}]({place}{_file(name)}.md) "
+            f"| [{table.title}]({place}{_file(name)}.md) "
             f"| {len(table.cells)} of {_whole(recipe)} | {hours:.2f} "
             f"| `keras-spectral run {name} --evidence{sets} --output {folder}` |"
         )

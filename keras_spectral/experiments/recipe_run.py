@@ -301,7 +301,8 @@ def write_table(start, table, recipe, path, size, status: RunStatus):
     from keras_spectral import report
 
     claims = f"\n\n{table.claims}" if table.claims.rows else ""
-    text = f"# {table.title}\n\n{recipe.shows}\n\n```\n{table}{claims}\n```\n"
+    shows = f"In the paper: {recipe.shows.strip()}"
+    text = f"# {table.title}\n\n{shows}\n\n```\n{table}{claims}\n```\n"
     figure = report.recipe_figure(table)
     if figure is not None:
         report.save(figure, start.with_name(f"{start.name}.png"))

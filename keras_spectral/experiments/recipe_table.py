@@ -213,7 +213,8 @@ def recipe_table(recipe, cells) -> RecipeTable:
         rows,
         Rows(claims, title="Claims"),
         cells,
-        title=f"{recipe.item}: {recipe.title}",
+        # The paper's title may name its own data, and the sizes have others.
+        title=f"{recipe.item}: {recipe.title}, here on {recipe.data.name}",
         caption="Paired differences by seed."
         + (assumed if recipe.assumed else "")
         + _narrow(cells)

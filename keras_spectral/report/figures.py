@@ -109,9 +109,9 @@ def _colour(labels, start=0):
     }
 
 
-def _shown(name):
+def _shown(name, most=60):
     """Return a name from a file as a figure shows it, in which no dollar is math."""
-    return printable(name, 60).replace("$", r"\$")
+    return printable(name, most).replace("$", r"\$")
 
 
 def _named_at_its_end(axes, x, y, label):

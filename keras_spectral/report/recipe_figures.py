@@ -92,7 +92,7 @@ def recipe_figure(table):
             if named:
                 axes.set_yticklabels([])
             named = True
-    figure.suptitle(_shown(table.title), x=0.01, ha="left", fontsize=12)
+    figure.suptitle(_shown(table.title, 110), x=0.01, ha="left", fontsize=12)
     handles, labels = panels[0][0].get_legend_handles_labels()
     handles += [
         panels[0][0].plot([], [], color=_GREY, lw=1.6)[0],
