@@ -1,6 +1,7 @@
 """What GANs cost: a training step, generated images, the Fréchet distance.
 
     python benchmarks/gan.py steps [--width 128] [--rounds 5] [--mimicry FOLDER]
+    python benchmarks/gan.py memory [--width 128] [--rounds 5] [--mimicry FOLDER]
     python benchmarks/gan.py generate [--width 256] [--rounds 5]
     python benchmarks/gan.py frechet [--samples 5000] [--rounds 5]
 
@@ -9,10 +10,14 @@ ratios to the first one, and their ranges. `steps` is one update of the discrimi
 on 64 real and 64 generated images and one of the generator on 128 latents, of SNGAN for
 32 pixels; on TensorFlow, JAX or torch (`KERAS_BACKEND`). With `--mimicry`, a folder of
 its source (see `mimicry_parity.py`), mimicry's own step in PyTorch is beside them.
+`memory` is by how much three such steps raise the peak of a fresh process.
 """
 
 import argparse
 import os
+import resource
+import subprocess
+import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -23,6 +28,15 @@ import scipy.linalg
 
 import keras_spectral as ks
 from keras_spectral.gan.metrics import Statistics, frechet_distance
+
+NORMALIZERS = {
+    "plain": None,
+    "SN": ks.layers.SpectralNormalization,
+    "SRN-70": lambda layer: ks.layers.StableRankNormalization(layer, 0.7),
+    "Keras' SN": keras.layers.SpectralNormalization,
+    "plain again": None,
+}
+MIMICRY = "mimicry's SNGAN, PyTorch"
 
 
 def timed(function):
@@ -63,22 +77,53 @@ def trainer(normalize, width, generator_width):
     return lambda: gan.train_on_batch(images)
 
 
-def steps(arguments):
-    normalizers = {
-        "plain": None,
-        "SN": ks.layers.SpectralNormalization,
-        "SRN-70": lambda layer: ks.layers.StableRankNormalization(layer, 0.7),
-        "Keras' SN": keras.layers.SpectralNormalization,
-        "plain again": None,
-    }
+def step_of(name, arguments):
+    """Return a function that updates both networks of a variant."""
     width = arguments.width or 128
-    variants = {
-        name: trainer(normalize, width, 2 * width)
-        for name, normalize in normalizers.items()
-    }
-    if arguments.mimicry is not None:
-        variants["mimicry's SNGAN, PyTorch"] = mimicry_step(arguments.mimicry, width)
+    if name == MIMICRY:
+        return mimicry_step(arguments.mimicry, width)
+    return trainer(NORMALIZERS[name], width, 2 * width)
+
+
+def names(arguments):
+    return [*NORMALIZERS, *[MIMICRY] * (arguments.mimicry is not None)]
+
+
+def steps(arguments):
+    variants = {name: step_of(name, arguments) for name in names(arguments)}
     compare(variants, arguments.rounds)
+
+
+def memory(arguments):
+    """Print each variant's MiB, and the medians of the ratios to the first one."""
+    found = {name: [] for name in names(arguments)}
+    options = [f"--width={arguments.width or 128}"]
+    options += [f"--mimicry={arguments.mimicry}"] * (arguments.mimicry is not None)
+    for _ in range(arguments.rounds):
+        for name, peaks in found.items():
+            output = subprocess.run(
+                [sys.executable, __file__, "peak", f"--variant={name}", *options],
+                check=True, capture_output=True, text=True,
+            ).stdout  # fmt: skip
+            peaks.append(float(output.splitlines()[-1]))
+    print("| | MiB | ratio |\n|---|---|---|")
+    first = np.array(next(iter(found.values())))
+    for name, peaks in found.items():
+        ratio = np.array(peaks) / first
+        print(
+            f"| {name} | {np.median(peaks):.0f} "
+            f"| {np.median(ratio):.2f} ({ratio.min():.2f}-{ratio.max():.2f}) |"
+        )
+
+
+def peak(arguments):
+    """Print by how many MiB three steps raise this process' peak."""
+    step = step_of(arguments.variant, arguments)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(3):
+        step()
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print((after - before) / 1024)
 
 
 def mimicry_step(folder, width):
@@ -149,16 +194,16 @@ def frechet(arguments):
 
 
 def main():
+    what = {each.__name__: each for each in (steps, memory, peak, generate, frechet)}
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("steps", "generate", "frechet"))
+    parser.add_argument("what", choices=what)
     parser.add_argument("--width", type=int, help="Default: the papers'.")
     parser.add_argument("--mimicry", help="Folder with torch_mimicry.")
+    parser.add_argument("--variant", default="plain", help="Of `peak`, one process.")
     parser.add_argument("--samples", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    {"steps": steps, "generate": generate, "frechet": frechet}[arguments.what](
-        arguments
-    )
+    what[arguments.what](arguments)
 
 
 if __name__ == "__main__":

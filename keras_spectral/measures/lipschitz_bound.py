@@ -36,7 +36,7 @@ class LipschitzRow:
     constant: float
     how: str
     log10_bound: float = dataclasses.field(
-        metadata={"label": "bound so far, log10", "format": ".4f"}
+        metadata={"label": "bound so far, log10", "format": "z.4f"}
     )
 
 
@@ -168,7 +168,7 @@ def lipschitz_bound(
         total,
         alerts,
         [triple[0] for triple in found] if local else None,
-        title=f"Lipschitz bound of {model.name}: 10^{total:.4f}",
+        title=f"Lipschitz bound of {model.name}: 10^{total:z.4f}",
         caption=" ".join([caption, *alerts]),
     )
 
