@@ -99,11 +99,11 @@ class CertifiedAccuracy(keras.callbacks.Callback):
         super().__init__()
         check_integer("every", every, least=1)
         self.data, self.radii, self.every = data, radii, every
-        self.arguments = kwargs
+        self.arguments = {"progress": False, **kwargs}
 
     def on_train_begin(self, logs=None):
         if self.model.built:  # Refused now and not after an epoch.
-            lipschitz_bound(self.model)
+            lipschitz_bound(self.model, progress=False)
 
     def on_epoch_end(self, epoch, logs=None):
         if epoch % self.every:

@@ -248,7 +248,7 @@ def output_file(path, name="path") -> Path:
 
 
 def writable_file(path, name="path") -> Path:
-    """Check, as `output_file`, that the folder of a file can be written, too.
+    """Make the folder of a file, and check as `output_file` that it can be written.
 
     Args:
         path: Path of the file.
@@ -258,16 +258,16 @@ def writable_file(path, name="path") -> Path:
         The path as a `pathlib.Path`.
 
     Raises:
-        OSError: As `output_file`, or if its folder cannot be written.
+        OSError: If it is a folder, or its own cannot be made or written.
 
     Example:
-    >>> writable_file(Path(tempfile.mkdtemp()) / "page.html").name
-    'page.html'
+    >>> writable_file(Path(tempfile.mkdtemp()) / "new" / "page.html").parent.is_dir()
+    True
     """
-    path = output_file(path, name)
+    path = Path(path)
     with _written(path.parent, f"`{name}` must be in", f"{name}={path}"):
-        pass
-    return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return output_file(path, name)
 
 
 def output_folder(path, *names) -> Path:

@@ -82,6 +82,8 @@ def test_python_m_and_completion_load_no_keras():
         ("convert --model resnet20_c", ["resnet20_cifar10", "resnet20_cifar100"]),
         ("certify --data ", list(data.names())),
         ("compress --rule ", list(RULES)),
+        ("run heavy_tail/figure", [f"heavy_tail/figure_{n}" for n in (1, 2, 3)]),
+        ("export --dialect m", ["mimicry"]),
     ):
         done = python(
             ["-c", code],

@@ -28,6 +28,8 @@ from keras_spectral.printable import printable
 
 # What a message of ours may hold of a file, and words around it.
 _MESSAGE = 1000
+# As `sysexits.h` has it: nothing that a user did.
+_FAULT = 70
 _UsageError = typer.BadParameter.__base__
 # In the order of use.
 GROUPS = {
@@ -139,6 +141,13 @@ def run(arguments=None):
                 message = verbs.in_options(message, VERBS[arguments[0]])
             streams.tell(printable(message, _MESSAGE))
             raise SystemExit(_exit_code(error)) from None
+        except Exception as error:
+            if debug:
+                raise
+            message = " ".join(f"{type(error).__name__}: {error}".split())
+            streams.tell(printable(message, _MESSAGE))
+            streams.tell("this is a fault of the program; --debug shows where")
+            raise SystemExit(_FAULT) from None
 
 
 def _exit_code(error):

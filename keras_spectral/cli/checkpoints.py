@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from keras_spectral.cli.verbs import Found
+from keras_spectral.cli.verbs import Found, among
 from keras_spectral.experiments.inputs import (
     evaluator,
     fitting_models,
@@ -21,20 +21,31 @@ from keras_spectral.printable import printable
 from keras_spectral.terminal import Console
 
 
-def known_models(incomplete: str):
-    """Return the architectures that begin so, for a shell to complete."""
+def _models():
     from keras_spectral.zoo import registry
 
-    return [name for name in registry.list_models() if name.startswith(incomplete)]
+    return registry.list_models()
 
 
-def known_data(incomplete: str):
-    """Return the data sets that begin so, for a shell to complete."""
+def _data():
     from keras_spectral import data
 
-    return [name for name in data.names() if name.startswith(incomplete)]
+    return data.names()
 
 
+def _dialects():
+    from keras_spectral.convert import dialects
+
+    return ["auto", *(each.name for each in dialects.DIALECTS + dialects.SHARED)]
+
+
+def _forms():
+    from keras_spectral.convert.spectral_state import FLAVOURS
+
+    return [form.name for form in FLAVOURS]
+
+
+known_models, known_data = among(_models), among(_data)
 Model = Annotated[
     str | None,
     typer.Option(
@@ -55,7 +66,11 @@ Entry = Annotated[
     typer.Option(help="Which state dict of several in the file, such as `model_ema`."),
 ]
 Dialect = Annotated[
-    str, typer.Option(help="Whose names the keys are; `auto` goes by the keys.")
+    str,
+    typer.Option(
+        help="Whose names the keys are; `auto` goes by the keys.",
+        autocompletion=among(_dialects),
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -93,7 +108,7 @@ def _print_description(console, file, state, report):
     console.print(table)
     console.print(
         f"{len(report['tensors'])} tensors, {report['numbers']:,} numbers, "
-        f"{report['bytes'] / 2**20:.1f} MiB"
+        f"{_size(report['bytes'])}"
     )
     for name, what in (
         ("dialect", "Names of"),
@@ -104,6 +119,11 @@ def _print_description(console, file, state, report):
         if report[name]:
             console.print(f"{what}: {', '.join(report[name])}")
     console.print(f"Fingerprint: {report['fingerprint']}")
+
+
+def _size(count):
+    """Return a number of bytes as it is said."""
+    return f"{count:,} bytes" if count < 2**20 else f"{count / 2**20:,.1f} MiB"
 
 
 def _described(state, file):
@@ -291,11 +311,18 @@ def export(
     ],
     dialect: Annotated[
         str | None,
-        typer.Option(help="Whose names to use. Default: those it was imported with."),
+        typer.Option(
+            help="Whose names to use. Default: those it was imported with.",
+            autocompletion=among(_dialects),
+        ),
     ] = None,
     spectral_normalization: Annotated[
         str | None,
-        typer.Option(help="Form of spectral normalization, such as mimicry."),
+        typer.Option(
+            help="Form of spectral normalization, such as mimicry. Default: none, the "
+            "kernels that the layers compute with, converged.",
+            autocompletion=among(_forms),
+        ),
     ] = None,
     as_json: AsJson = False,
 ):
@@ -333,14 +360,14 @@ def export(
 def _writable(path, suffixes):
     """Check an output file before any work is done for it."""
     if path.suffix not in suffixes:
+        one = "one of " if len(suffixes) > 1 else ""
         raise ValueError(
-            f"`--output` must end in one of {', '.join(suffixes)}. "
+            f"`--output` must end in {one}{', '.join(suffixes)}. "
             f"Received: --output={path}"
         )
-    from keras_spectral.files import output_file, output_folder
+    from keras_spectral.files import writable_file
 
-    output_folder(path.parent)
-    return output_file(path, "--output")
+    return writable_file(path, "--output")
 
 
 COMMANDS = (inspect, convert, verify, export)

@@ -16,7 +16,7 @@ from keras_spectral.experiments.inputs import (
     start_keras,
     test_data,
 )
-from keras_spectral.terminal import Console
+from keras_spectral.terminal import Console, progress_bar
 
 Source = Annotated[
     Path,
@@ -196,19 +196,15 @@ def _chosen(name, value, choices):
 @contextlib.contextmanager
 def _progress(console, evaluate, count):
     """Yield an `evaluate` that moves a bar, or `None`."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
     if evaluate is None:
         with console.status("Compressing ..."):
             yield None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("evaluations", total=count)
+    with progress_bar("Evaluations", count) as advance:
 
         def measured(model):
             accuracy = evaluate(model)
-            progress.advance(task)
+            advance()
             return accuracy
 
         yield measured

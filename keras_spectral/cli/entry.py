@@ -10,8 +10,8 @@ def main(arguments=None):
     which may stand anywhere. The exit code is 0 if all went well, 1 for a checkpoint
     that does not match (in a sweep: for any row that failed), 2 for one that cannot be
     read, for wrong arguments and for what cannot be written or printed, 3 for one that
-    is refused as unsafe, 130 for Ctrl-C. A reader that goes,
-    as `head` does, is no error.
+    is refused as unsafe, 70 for a fault of our own, 130 for Ctrl-C. A reader that
+    goes, as `head` does, is no error.
 
     Args:
         arguments: Optional list of strings; default `sys.argv[1:]`.

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from keras_spectral.cli import streams
-from keras_spectral.cli.checkpoints import AsJson
-from keras_spectral.cli.verbs import Found
+from keras_spectral.cli.checkpoints import AsJson, known_data, known_models
+from keras_spectral.cli.verbs import Found, among
 from keras_spectral.experiments.inputs import start_keras
 from keras_spectral.printable import printable
 from keras_spectral.terminal import Console
@@ -92,10 +92,19 @@ class RecipeName:
     title: str
 
 
+def _recipes():
+    from keras_spectral.experiments.recipes import list_recipes
+
+    return list_recipes()
+
+
 def run(
     recipe: Annotated[
         str,
-        typer.Argument(help="A recipe's name, such as stable_rank/table_6, or file."),
+        typer.Argument(
+            help="A recipe's name, such as stable_rank/table_6, or file.",
+            autocompletion=among(_recipes),
+        ),
     ],
     small: Annotated[
         bool, typer.Option("--small", help="Minutes: the recipe's small settings.")
@@ -191,7 +200,8 @@ def sweep(
         list[str] | None,
         typer.Option(
             help="Networks: names, patterns such as 'resnet*_svhn', `paper` for its "
-            "43, `all` for what is in the folder. Repeat, or separate by commas."
+            "43, `all` for what is in the folder. Repeat, or separate by commas.",
+            autocompletion=known_models,
         ),
     ] = None,
     checkpoints: Annotated[
@@ -202,7 +212,8 @@ def sweep(
         str | None,
         typer.Option(
             help="Test data: a folder with cifar10.npz, cifar100.npz, svhn.npz, or "
-            "for all networks one .npz file or a name such as fashion_mnist."
+            "for all networks one .npz file or a name such as fashion_mnist.",
+            autocompletion=known_data,
         ),
     ] = None,
     output: Annotated[

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from keras_spectral.cli.checkpoints import AsJson
+from keras_spectral.cli.checkpoints import AsJson, known_data
 from keras_spectral.cli.verbs import Found
 from keras_spectral.experiments.inputs import images_of_shape, load_keras, start_keras
 from keras_spectral.terminal import Console
@@ -26,7 +26,8 @@ def evaluate_gan(
     data: Annotated[
         str,
         typer.Option(
-            help="Real images: cifar10, fashion_mnist ..., an .npz file, a folder."
+            help="Real images: cifar10, fashion_mnist ..., an .npz file, a folder.",
+            autocompletion=known_data,
         ),
     ],
     metrics: Annotated[
@@ -98,14 +99,15 @@ def evaluate_gan(
             f"--metrics={metrics} and no --features."
         )
     if reference is not None:
-        from keras_spectral.files import output_file
+        from keras_spectral.files import writable_file
 
         if features is None or reference.suffix != ".npz":
             raise ValueError(
                 "`--reference` must be an .npz file, of the features of --features. "
-                f"Received: --reference={reference}, --features={features}"
+                f"Received: --reference={reference}, "
+                + ("no --features" if features is None else f"--features={features}")
             )
-        output_file(reference, "--reference")
+        writable_file(reference, "--reference")
     if output is not None:
         from keras_spectral.files import output_folder
 

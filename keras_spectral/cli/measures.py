@@ -1,6 +1,5 @@
 """The commands that measure: analyze a checkpoint, certify a classifier."""
 
-import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -124,9 +123,9 @@ def certify(
     method: Annotated[
         str,
         typer.Option(
-            help="How the network is bounded: merged; product, which is looser and "
-            "takes seconds where merged takes minutes, for convolutions; or local: on "
-            "a ball of each radius around each image, which takes seconds a ball.",
+            help="How the network is bounded: merged; product, which is looser; or "
+            "local: on a ball of each radius around each image, which takes up to "
+            "tens of seconds a ball.",
             autocompletion=among("merged", "product", "local"),
         ),
     ] = "merged",
@@ -156,19 +155,14 @@ def certify(
     test = test_data(data, network).test[:samples]
     if pixel_scale is None:
         pixel_scale = 2.0 if test.images.dtype == "uint8" else 1.0
-    with contextlib.ExitStack() as shown:
-        if method != "local":  # The balls have a bar of their own.
-            shown.enter_context(
-                console.status("Bounding the network and running it ...")
-            )
-        found = measures.certify(
-            network,
-            test.inputs(),
-            test.labels,
-            sizes,
-            pixel_scale,
-            method,  # type: ignore[arg-type]
-        )
+    found = measures.certify(
+        network,
+        test.inputs(),
+        test.labels,
+        sizes,
+        pixel_scale,
+        method,  # type: ignore[arg-type]
+    )
     if not as_json:
         console.print(found)
     return Found(

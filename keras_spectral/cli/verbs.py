@@ -34,6 +34,10 @@ _OPTIONS = {
     "name": "--data",
     "generated": "--samples",
 }
+# Options of one verb of which errors in others speak, too.
+_ELSEWHERE = {"prefix": "convert", "ignore": "convert"}
+# Options that name what is read; the others name what is written.
+_READ = ("features", "checkpoints", "directory")
 _EXAMPLES = "\n\nExamples:\n"
 
 
@@ -69,10 +73,12 @@ def verb(function):
     def command(context: typer.Context, *, quiet=False, report=None, **arguments):
         with terminal.quieted(quiet):
             for name, (kind, info) in _parameters(function).items():
+                given = arguments[name]
                 if isinstance(info, ArgumentInfo) and kind in (Path, list[Path]):
-                    given = arguments[name]
                     for path in [given] if kind is Path else given:
                         _check_there(path)
+                elif kind == (Path | None) and name in _READ and given is not None:
+                    _check_there(given, f"{_option(name, info)}=")
             if report is not None:
                 check_page(report)
             if "context" in signature.parameters:
@@ -119,19 +125,29 @@ def command_of(context) -> str:
 
 
 def check_page(path, name="--report"):
-    """Raise an error unless a page may be written there."""
+    """Raise an error unless a page may be written there; make its folder.
+
+    A page takes the place of a page of ours, and of no other file.
+    """
     from keras_spectral.files import writable_file
 
     if path.suffix not in (".html", ".htm"):
         raise ValueError(f"`{name}` must end in .html. Received: {name}={path}")
-    writable_file(path, name)
+    if writable_file(path, name).exists():
+        from keras_spectral.report.pages import is_page
+
+        if not is_page(path):
+            raise ValueError(
+                f"`{name}` must be new, or a page of this program to replace. "
+                f"Received: {name}={path}, another file. Choose another name."
+            )
 
 
 def among(*choices):
-    """Return what completes an option that has few values.
+    """Return what completes an option that has known values.
 
     Args:
-        *choices: Strings.
+        *choices: Strings, or a function that returns them, for what has to be imported.
 
     Example:
     >>> among("magnitude", "signed")("s")
@@ -139,7 +155,8 @@ def among(*choices):
     """
 
     def begun(incomplete: str):
-        return [choice for choice in choices if choice.startswith(incomplete)]
+        known = choices[0]() if callable(choices[0]) else choices
+        return [choice for choice in known if choice.startswith(incomplete)]
 
     return begun
 
@@ -171,16 +188,21 @@ def in_options(message, function):
     '`--rank-ratio` must be a number. Received: --rank-ratio=x'
     """
     options = {}
-    for name, (_, info) in _parameters(function).items():
+    parameters = _parameters(function)
+    for name, (_, info) in parameters.items():
         if isinstance(info, OptionInfo):
-            words = [word for word in info.param_decls or () if word.startswith("--")]
-            options[name] = (words or ["--" + name.replace("_", "-")])[0]
+            options[name] = _option(name, info)
     for name, option in _OPTIONS.items():
         if option in options.values():
             options.setdefault(name, option)
+    if "source" in parameters:
+        options["model"] = "source"  # A model in Python; --model is a name.
 
     def backquoted(found):
-        return f"`{options.get(found[1], found[1])}`"
+        name = found[1]
+        if name not in options and name in _ELSEWHERE:
+            return f"`--{name}` of `{_ELSEWHERE[name]}`"
+        return f"`{options.get(name, name)}`"
 
     def received(found):
         return f"{options.get(found[1], found[1])}="
@@ -190,6 +212,14 @@ def in_options(message, function):
     # Of a tuple or a list its words.
     before = re.sub(r"(?<=one of )[(\[]([^()\[\]]*?),?[)\]]", _listed, before)
     return before + word + re.sub(r"(?:^|(?<=, ))(\w+)=", received, after)
+
+
+def _option(name, info):
+    """Return the long name of an option."""
+    # typer takes the first of the words for a default until it makes the command.
+    words = [info.default, *(info.param_decls or ())]
+    words = [word for word in words if isinstance(word, str) and word.startswith("--")]
+    return (words or ["--" + name.replace("_", "-")])[0]
 
 
 def _listed(found):
@@ -206,10 +236,10 @@ def _parameters(function):
     }
 
 
-def _check_there(path):
+def _check_there(path, option=""):
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"{path} does not exist. Check the path.") from None
+        raise ValueError(f"{option}{path} does not exist. Check the path.") from None
     except (OSError, ValueError):
         pass  # Who opens it says more.

@@ -108,7 +108,7 @@ def _flavour(name):
     known = {flavour.name: flavour for flavour in spectral_state.FLAVOURS}
     if name not in known:
         raise ValueError(
-            f"`spectral_normalization` must be None or one of {sorted(known)}. "
+            f"`spectral_normalization` must be one of {sorted(known)}, if any. "
             f"Received: spectral_normalization={name!r}"
         )
     return known[name]

@@ -262,13 +262,13 @@ def _found(entry, image_size, directory, download):
 def _missing(entry, given):
     files = ", ".join(f"{name} ({size:g} MB)" for name, size in entry.files.items())
     needed = "" if entry.idx else ", with tensorflow-datasets installed"
-    looked = ", ".join(str(folder) for folder in given) or "no `directory`"
+    looked = "".join(f", not in {folder}" for folder in given)
     return (
-        f"'{entry.name}' is not here. Put {files} into a folder and pass it as "
-        f"`directory`, or set KERAS_SPECTRAL_DATA to it{needed}. {entry.advice}Or let "
+        f"'{entry.name}' is not here. Put {files} into a folder and set "
+        f"KERAS_SPECTRAL_DATA to it{needed}. {entry.advice}Or let "
         f"TensorFlow Datasets download it: pip install tensorflow-datasets "
         f"importlib_resources, then keras_spectral.data.load('{entry.name}', "
-        f"download=True). Received: name='{entry.name}', {looked}; nor is it among "
+        f"download=True). Received: name='{entry.name}'{looked}; nor is it among "
         "what TensorFlow Datasets has prepared."
     )
 

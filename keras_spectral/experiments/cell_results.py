@@ -260,7 +260,7 @@ def _percentiles(names):
 def _bound(model, split, draws):
     from keras_spectral.measures import lipschitz_bound
 
-    found = lipschitz_bound(model, input_shape=split.images.shape[1:])
+    found = lipschitz_bound(model, input_shape=split.images.shape[1:], progress=False)
     return {"log_lipschitz_bound": found.log10_bound * math.log(10)}
 
 

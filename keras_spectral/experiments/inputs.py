@@ -73,6 +73,10 @@ def load_keras(source, name=None):
             "`--model` belongs to a PyTorch checkpoint; a .keras file knows its "
             f"architecture. Received: --model={name} for {source}. Leave it out."
         )
+    if not convert.is_keras_model(source):
+        raise ValueError(
+            f"{source} is no .keras model. Save one with model.save('NAME.keras')."
+        )
     try:
         return convert.load_model(source)
     except Exception as error:  # Keras raises nearly anything on a foreign file.
@@ -140,12 +144,16 @@ def fitting_models(state):
 
 def test_data(name, model, directory=None):
     """Return the data set of `name`, checked against the model's input."""
-    shape = tuple(model.input_shape[1:])
-    if len(shape) != 3 or None in shape:
+    inputs = getattr(model, "inputs", None) or ()  # Of a GAN, say, there are none.
+    shapes = [tuple(tensor.shape[1:]) for tensor in inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 3 or None in shapes[0]:
+        what = f"the input shape {shapes[0]}" if len(shapes) == 1 else "other inputs"
         raise ValueError(
-            "`--data` needs a model that takes images of a fixed size (height, "
-            f"width, channels). Received: '{model.name}' with the input shape {shape}."
+            "`--data` needs a model that takes images of a fixed size (height, width, "
+            f"channels). Received: a {type(model).__name__} named '{model.name}' with "
+            f"{what}."
         )
+    (shape,) = shapes
     return images_of_shape(name, shape, directory)
 
 

@@ -123,8 +123,8 @@ def load_recipe(path, size=None, changes=()) -> Recipe | GanRecipe | MeasureReci
     if size is not None:
         if sizes.get(size) is None:
             raise ValueError(
-                f"{path} has no table [{size}]. Received: size={size!r}; it has "
-                f"{[name for name in SIZES if sizes[name] is not None]}"
+                f"{path} has no settings [{size}], which were asked for. It has "
+                f"{[name for name in SIZES if sizes[name] is not None]}."
             )
         content = _merged(content, sizes[size])
     for change in changes:
@@ -134,7 +134,10 @@ def load_recipe(path, size=None, changes=()) -> Recipe | GanRecipe | MeasureReci
     try:
         recipe = msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
-        raise ValueError(_located(path, text, size, str(error), kind)) from error
+        message = _located(path, text, size, str(error), kind)
+        if changes:  # The line is that of what was there.
+            message += f" Changed by `changes`: {', '.join(changes)}."
+        raise ValueError(message) from error
     if len(measures) > 1:
         raise ValueError(f"{path} must have [sweep] or [figure], not both.")
     if isinstance(recipe, (Recipe, GanRecipe)):

@@ -65,7 +65,8 @@ def alignment(
     points, names = _points(model, norms)
     bound, missing = None, ""
     try:
-        bound = lipschitz_bound(model, method="product").log10_bound * math.log(10)
+        bound = lipschitz_bound(model, method="product", progress=progress)
+        bound = bound.log10_bound * math.log(10)
     except ValueError as error:  # What else it refuses is refused by now.
         names.remove("product bound")
         missing = f" No product bound: {error}"

@@ -163,7 +163,7 @@ def certify(
             1 / min(sd) where the channels were divided by standard deviations.
         method: `"merged"`, `"product"` or `"local"`, see `lipschitz_bound`.
         batch_size: Integer >= 1, samples run at once.
-        progress: Boolean, whether a terminal shows a bar while balls are looked at.
+        progress: Boolean, whether a terminal shows a bar.
 
     Returns:
         A `Certification`. With `"local"` its `lipschitz_constant` is the merged bound,
@@ -196,7 +196,7 @@ def certify(
     local = method == "local"
     try:
         constants, constant, how = _margin_constants(
-            copy, "merged" if local else method
+            copy, "merged" if local else method, progress
         )
     except ValueError:
         if not local:
@@ -246,16 +246,17 @@ def _checked_radii(radii):
     return [float(radius) for radius in radii]
 
 
-def _margin_constants(model, method):
+def _margin_constants(model, method, progress):
     """Return the constants of all margins, that of the network, and what they are of.
 
     Args:
         model: A plain copy in float64.
         method: As in `lipschitz_bound`.
+        progress: Likewise.
     """
     last = last_operation(model)
     # The walk takes the activations off the layers of its own copy.
-    whole = lipschitz_bound(model, method=method).bound * _OUTWARDS
+    whole = lipschitz_bound(model, method=method, progress=progress).bound * _OUTWARDS
     classes = model.outputs[0].shape[1]
     if classes == 1:
         pair = np.full((2, 2), whole)
@@ -271,7 +272,8 @@ def _margin_constants(model, method):
     )
     for old, new in before.kept:
         keep_ceiling(old, new)
-    hidden = lipschitz_bound(before.model, method=method).bound * _OUTWARDS
+    found = lipschitz_bound(before.model, method=method, progress=progress)
+    hidden = found.bound * _OUTWARDS
     kernel = np.asarray(ops.convert_to_numpy(last.kernel), "float64")
     distances = np.linalg.norm(kernel[:, :, None] - kernel[:, None, :], axis=0)
     how = f"Lipschitz constant before '{last.name}': {hidden:.4g}."

@@ -12,7 +12,9 @@ from keras_spectral.measures.lipschitz_activations import Refused
 from keras_spectral.measures.lipschitz_graph import Walk
 from keras_spectral.measures.lipschitz_local import LocalWalk
 from keras_spectral.measures.plain_copies import plain_copy
+from keras_spectral.models.graph import count_calls
 from keras_spectral.results import Rows
+from keras_spectral.terminal import progress_bar
 from keras_spectral.validation import check_choice, check_positive
 
 Method = Literal["product", "merged", "local"]
@@ -90,6 +92,7 @@ def lipschitz_bound(
     input_shape=None,
     method: Method = "product",
     input_radius: float | None = None,
+    progress: bool = True,
 ) -> LipschitzBound:
     """Bound a network's Lipschitz constant from above.
 
@@ -122,6 +125,7 @@ def lipschitz_bound(
         method: `"product"`, `"merged"` or `"local"`.
         input_radius: Float > 0, in the Euclidean norm over all numbers of a sample. For
             `"local"` only.
+        progress: Boolean, whether a terminal shows a bar.
 
     Returns:
         A `LipschitzBound`; a local one has `bounds`, one a sample.
@@ -150,9 +154,11 @@ def lipschitz_bound(
     caption = "From above at every step, in Euclidean norms, for inference."
     walk = LocalWalk(input_radius) if local else Walk(method)
     found, least = [], (math.inf, [], [])
-    with remembered_norms():
+    total = count_calls(copy) * (len(samples) + local)
+    with remembered_norms(), progress_bar("Layers", total, progress) as advance:
+        walk.seen = lambda *_: advance()
         if local:
-            least = _everywhere(model, samples[0])
+            least = _everywhere(model, samples[0], walk.seen)
         for sample in samples:
             if local:
                 walk.centers = sample
@@ -173,9 +179,10 @@ def lipschitz_bound(
     )
 
 
-def _everywhere(model, sample):
+def _everywhere(model, sample, seen):
     """Return what holds on every ball, too: the merged bound, infinite without one."""
     walk = Walk("merged")
+    walk.seen = seen
     try:
         total = walk.run(plain_copy(model), [array.shape for array in sample])
     except Refused:  # Gates, of which a ball has more to say.

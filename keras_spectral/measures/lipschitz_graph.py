@@ -69,6 +69,7 @@ class Walk:
         self.rows, self.alerts, self.refusals = [], [], []
         self.activations, self.kinds = {}, {}
         self.centers = []  # On a ball only: the inputs.
+        self.seen = None  # As `follow` has it.
 
     # What overflows is infinite, or not known, and what is known by logarithms holds.
     @np.errstate(over="ignore", invalid="ignore")
@@ -90,7 +91,7 @@ class Walk:
                 self.spreads = [Spread(base, size, joint) for joint in (False, True)]
             values.append(Value(shape, [(base, LinearMap.identity(shape))]))
             self.begin(values[-1], at)
-        self.outputs = outputs = follow(model, values, self._call)
+        self.outputs = outputs = follow(model, values, self._call, self.seen)
         if self.refusals:
             raise Refused(
                 "`model` must consist of layers whose Lipschitz constant is known and "

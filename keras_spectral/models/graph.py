@@ -126,6 +126,26 @@ def _is_dict(value):
     return isinstance(value, dict)
 
 
+def count_calls(model) -> int:
+    """Return how often `follow` calls what it was given as `seen`.
+
+    Args:
+        model: A built `keras.Sequential` or functional `keras.Model`.
+
+    Example:
+    >>> count_calls(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]))
+    1
+    """
+    count = 0
+    for node in functional_graph(model)[1]:
+        operation = node.operation
+        entered = isinstance(operation, keras.Model)
+        if entered and computes_as_its_graph(operation):
+            count += count_calls(operation)
+        count += 1
+    return count
+
+
 class Node(NamedTuple):
     """An operation of a model.
 

@@ -24,6 +24,9 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # More are no comparison by eye.
 MOST = len(_LETTERS)
 _VERSIONS = ("keras", "tensorflow", "numpy")
+# By it a page is known that may be replaced; it stands within the first bytes.
+_GENERATOR = element("meta", name="generator", content="keras_spectral")
+_BEGINNING = 1024
 _SEVERITY = {"serious": "Serious", "warning": "Warning", "note": "Note"}
 
 
@@ -69,6 +72,7 @@ def page(results, command: str | None = None) -> str:
     head = element(
         "head",
         element("meta", charset="utf-8"),
+        _GENERATOR,
         # Quotes of a policy are no text of a stranger's.
         Markup(f'<meta http-equiv="Content-Security-Policy" content="{policy}">'),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
@@ -92,6 +96,25 @@ def page(results, command: str | None = None) -> str:
         class_="keras-spectral",
     )
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+
+
+def is_page(path) -> bool:
+    """Return whether a file is a page that was made here.
+
+    Args:
+        path: `pathlib.Path` of a file.
+
+    Example:
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "page.html")
+    ...     _ = path.write_text(page([{"name": "dense", "stable_rank": 3.0}]))
+    ...     is_page(path)
+    True
+    """
+    with path.open("rb") as file:
+        return str(_GENERATOR).encode() in file.read(_BEGINNING)
 
 
 def page_of_files(paths, command: str | None = None) -> str:

@@ -47,6 +47,11 @@ def _read(path):
     # A pipe has no size before it is read.
     with path.open("rb") as file:
         text = file.read(_TIMES * LONGEST + 1)
+    if text.lstrip()[:1] not in (b"{", b"["):
+        raise ValueError(
+            f"{path} is no result. Name a file that a verb has left, such as "
+            "analysis.json, or its folder."
+        )
     try:
         content = parse_json(text, "result", times=_TIMES)
     except ValueError as error:

@@ -112,7 +112,8 @@ def low_rank_error_bound(model: keras.Model, ranks, input_norm: float) -> LowRan
     cut, rest = plain_copy(model), plain_copy(model)
     kept = _truncate(ranks, whole, cut, rest)
     steps = [
-        lipschitz_bound(part, method="product").rows for part in (whole, cut, rest)
+        lipschitz_bound(part, method="product", progress=False).rows
+        for part in (whole, cut, rest)
     ]
     constants = [{row.node: row.constant for row in part} for part in steps]
     logs = [[_log(row.constant) for row in part] for part in steps]

@@ -129,7 +129,7 @@ def entry(name: str) -> dict:
         hint = (
             f"Did you mean {' or '.join(near)}?"
             if near
-            else ("keras_spectral.zoo.list_models() lists them.")
+            else "keras_spectral.zoo.list_models(), and docs/zoo.md, list them."
         )
         raise ValueError(
             f"The model name must be a registered one. Received: {name!r}. {hint}"

@@ -4,7 +4,9 @@ What stands here beside `test_lipschitz_bound.py` (norms of linear layers and ne
 ECLipsE-Fast's table), `test_lipschitz_refusals.py` and `test_certified_accuracy.py`.
 """
 
+import contextlib
 import math
+import sys
 
 import keras
 import numpy as np
@@ -331,3 +333,21 @@ def test_identity_layers_have_exactly_one():
     model = keras.Sequential([keras.Input((5,), dtype="float64"), *layers])
     for method in ("product", "merged"):
         assert lipschitz_bound(model, method=method).bound == pytest.approx(1, rel=1e-9)
+
+
+@pytest.mark.parametrize("method", ["product", "merged", "local"])
+def test_a_bar_moves_by_a_layer_and_ends_where_it_says(method, monkeypatch):
+    moved, totals = [], []
+
+    @contextlib.contextmanager
+    def bar(description, total, shown):
+        totals.append(total if shown else None)
+        yield lambda: moved.append(1)
+
+    module = sys.modules[lipschitz_bound.__module__]  # Of the function's own name.
+    monkeypatch.setattr(module, "progress_bar", bar)
+    inner = keras.Sequential([keras.Input((2,)), kl.Dense(2), kl.ReLU()])
+    model = keras.Sequential([keras.Input((2,)), inner, inner, kl.Dense(1)])
+    balls = method == "local" and {"inputs": np.ones((3, 2)), "input_radius": 0.1}
+    lipschitz_bound(model, method=method, **(balls or {}))
+    assert totals == [len(moved)] and len(moved) >= 5
