@@ -5,12 +5,15 @@ compiles. A Cholesky factorization that does not fail proves as much at a tenth 
 work or less.
 """
 
+import contextlib
+import functools
 import itertools
 import math
 
 import numpy as np
 import scipy.linalg
 import scipy.sparse.linalg
+from threadpoolctl import ThreadpoolController
 
 from keras_spectral.linalg.certificates import frequency_grid
 from keras_spectral.validation import check_positive
@@ -89,15 +92,31 @@ def certified_norm(kernel, kind="dense", groups=1, tolerance=0.01):
     # and groups that are zero, or far smaller, are shown at once.
     largest = factor**-2
     n = kernel.shape[-1]
-    for matrices in _transforms(grams, differences, frequencies, points):
-        if n == 1:
-            largest = max(largest, -float(matrices.real.min()))
-            continue
-        for matrix in matrices:
-            largest = _exceeding(matrix, largest, slack)
+    with _one_thread() if len(differences) > 1 else contextlib.nullcontext():
+        for matrices in _transforms(grams, differences, frequencies, points):
+            if n == 1:
+                largest = max(largest, -float(matrices.real.min()))
+                continue
+            for matrix in matrices:
+                largest = _exceeding(matrix, largest, slack)
     largest += _rounding(kernel, len(differences), largest)
     bound = math.sqrt(largest) * factor * (1 + 8 * _EPSILON)
     return math.nextafter(bound * scale, math.inf)
+
+
+@functools.cache
+def _libraries():
+    # To look for them takes longer than a small kernel.
+    return ThreadpoolController()
+
+
+def _one_thread():
+    """Return a context in which a factorization is not shared out.
+
+    Hundreds of small ones are: where threads wait for a core that others have, they
+    take ten to thirty times as long.
+    """
+    return _libraries().limit(limits=1, user_api="blas")
 
 
 def _half_grid(points):

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info, threadpool_limits
 
+import keras_spectral.linalg.certified_norms as module
 from keras_spectral.linalg import convolution_operator, transposed_convolution_operator
 from keras_spectral.linalg.certified_norms import certified_norm
 from keras_spectral.measures.kernel_certificates import matrix_norm
@@ -161,3 +163,18 @@ def test_a_matrix_that_is_not_small_has_its_norm(rng, shape):
     for matrix in (rng.standard_normal(shape), np.ones(shape), np.eye(*shape) * 1e200):
         norm = np.linalg.norm(matrix, 2)
         assert norm * (1 - 1e-15) <= matrix_norm(matrix) <= norm * (1 + 1e-10)
+
+
+def test_many_small_factorizations_are_not_shared_out(rng, monkeypatch):
+    """On a busy machine threads waited 20 times as long as they worked."""
+    seen, inner = [], module._exceeding
+
+    def watched(*arguments):
+        info = threadpool_info()
+        seen.append({x["num_threads"] for x in info if x["user_api"] == "blas"})
+        return inner(*arguments)
+
+    monkeypatch.setattr(module, "_exceeding", watched)
+    with threadpool_limits(2, "blas"):
+        certified_norm(rng.standard_normal((3, 3, 8, 8)), "convolution", 1, 0.5)
+    assert len(seen) > 1 and seen == [{1}] * len(seen)
