@@ -5,8 +5,10 @@ import difflib
 from keras_spectral.convert.files.errors import MismatchError
 
 
-def check_keys(origin, model, targets, keys, plain):
-    """Raise one error that lists every key without a counterpart.
+def check_keys(origin, model, targets, keys, plain, shapes):
+    """Raise one error about all keys without a counterpart or of another shape.
+
+    Its message has as many as a line holds, its attributes all. Nothing is read.
 
     Args:
         origin: String, the source.
@@ -14,6 +16,7 @@ def check_keys(origin, model, targets, keys, plain):
         targets: Dict whose keys the model needs.
         keys: Dict from our key to the source's.
         plain: Dict, the source's keys before they were renamed.
+        shapes: Dict from the source's keys to tuples.
     """
     if len(keys) < sum(not k.endswith("num_batches_tracked") for k in plain):
         raise MismatchError(
@@ -22,17 +25,35 @@ def check_keys(origin, model, targets, keys, plain):
         )
     missing = sorted(targets.keys() - keys.keys())
     unused = sorted(keys.keys() - targets.keys())
-    if not missing and not unused:
+    misshaped = {
+        key: f"{key} {shapes[theirs]}, not {targets[key].torch_shape}"
+        f"{_advice(targets[key], shapes[theirs])}"
+        for key, theirs in sorted(keys.items())
+        if key in targets and not targets[key].fits(shapes[theirs])
+    }
+    counts, advice = [], "Choose the architecture that the file was saved from."
+    if missing or unused:
+        counts.append(f"{len(missing)} keys are missing, {len(unused)} unused")
+        advice += _hint(missing, unused) + (
+            " `prefix` takes one part of a file, `ignore` leaves keys out on purpose."
+        )
+    if misshaped:
+        counts.append(f"{len(misshaped)} of another shape")
+    if not counts:
         return
     # The source's own names, which are what `ignore` goes by.
-    lists = {"Missing": missing, "Unused": sorted(keys[key] for key in unused)}
-    raise MismatchError(
-        f"{origin} does not fit the model '{model.name}': {len(missing)} keys are "
-        f"missing, {len(unused)} unused. Choose the architecture that the file was "
-        f"saved from.{_hint(missing, unused)} `prefix` takes one part of a file, "
-        "`ignore` leaves keys out on purpose. "
-        + " ".join(f"{what}: {grouped(k)}." for what, k in lists.items() if k)
+    theirs = sorted(keys[key] for key in unused)
+    lists = {
+        "Missing": missing and grouped(missing),
+        "Unused": theirs and grouped(theirs),
+        "Of another shape": ", ".join(misshaped.values()),
+    }
+    error = MismatchError(
+        f"{origin} does not fit the model '{model.name}': {', '.join(counts)}. "
+        + " ".join([advice, *(f"{what}: {k}." for what, k in lists.items() if k)])
     )
+    error.missing, error.unused, error.misshaped = missing, theirs, list(misshaped)
+    raise error
 
 
 def tied_to(state, keys, targets):
@@ -84,22 +105,6 @@ def _hint(missing, unused):
         return " The file may be of a deeper network."
     near = difflib.get_close_matches(missing[0], unused, n=1, cutoff=0.6)
     return f" Perhaps {near[0]} is {missing[0]}." if near else ""
-
-
-def check_shapes(origin, model, targets, keys, shapes):
-    """Raise one error that lists every tensor of another shape; nothing is read."""
-    misshaped = [
-        f"{key} {shapes[theirs]}, not {targets[key].torch_shape}"
-        f"{_advice(targets[key], shapes[theirs])}"
-        for key, theirs in sorted(keys.items())
-        if not targets[key].fits(shapes[theirs])
-    ]
-    if misshaped:
-        raise MismatchError(
-            f"{origin} does not fit the model '{model.name}': {len(misshaped)} of "
-            "another shape. Choose the architecture that the file was saved from. "
-            f"Of another shape: {', '.join(misshaped)}."
-        )
 
 
 def _advice(slot, shape):

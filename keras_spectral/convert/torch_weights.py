@@ -15,7 +15,6 @@ from keras_spectral.convert import (
 )
 from keras_spectral.convert.accounting import (
     check_keys,
-    check_shapes,
     grouped,
     tied_to,
 )
@@ -153,9 +152,8 @@ def from_torch(
             f"{state.origin} has nothing left for '{model.name}': `ignore` leaves all "
             f"of it out. Received: ignore={list(ignore)}"
         )
-    check_keys(state.origin, model, asked, keys, plain)
     shapes = state.shapes
-    check_shapes(state.origin, model, targets, keys, shapes)
+    check_keys(state.origin, model, asked, keys, plain, shapes)
     spectral = {
         dialects.to_ours(f"{path}.weight", chosen).removesuffix(".weight"): found
         for path, found in spectral.items()

@@ -8,7 +8,11 @@ import pytest
 import torch
 
 from keras_spectral import convert
-from keras_spectral.convert import CheckpointError, UnsafeCheckpointError
+from keras_spectral.convert import (
+    CheckpointError,
+    MismatchError,
+    UnsafeCheckpointError,
+)
 from keras_spectral.experiments import analyze_checkpoint
 from tests.convert.corpus import STATE
 
@@ -68,9 +72,10 @@ def test_one_error_lists_every_key_and_nothing_is_assigned(model):
     with pytest.raises(CheckpointError) as error:
         convert.from_torch(state, model)
     for part in (
-        "1 keys are missing, 2 unused",
+        "1 keys are missing, 2 unused, 1 of another shape",
         "Missing: fc.bias.",
         "Unused: more.w, other.",
+        "fc.weight (3, 2), not (2, 3)",
     ):
         assert part in str(error.value)
     state = {"fc.weight": np.ones((3, 2)), "fc.bias": np.ones(4)}
@@ -100,6 +105,13 @@ def test_a_long_list_is_whole(model):
     with pytest.raises(CheckpointError) as error:
         convert.from_torch(state, model)
     assert all(key in str(error.value) for key in state)
+    state = {f"a.layer.of.a.long.name.{i:02}.w": np.ones(1) for i in range(99)}
+    with pytest.raises(MismatchError) as error:
+        convert.from_torch({**state, "fc.bias": np.ones(3)}, model)
+    assert len(str(error.value)) < 1000 and "99 unused" in str(error.value)
+    again = pickle.loads(pickle.dumps(error.value))
+    found = again.missing, again.unused, again.misshaped
+    assert found == (["fc.weight"], sorted(state), ["fc.bias"])
 
 
 @pytest.mark.parametrize("state", [None, 3, {1: np.ones(2)}])
