@@ -92,7 +92,7 @@ def certified_norm(kernel, kind="dense", groups=1, tolerance=0.01):
     # and groups that are zero, or far smaller, are shown at once.
     largest = factor**-2
     n = kernel.shape[-1]
-    with _one_thread() if len(differences) > 1 else contextlib.nullcontext():
+    with one_thread() if len(differences) > 1 else contextlib.nullcontext():
         for matrices in _transforms(grams, differences, frequencies, points):
             if n == 1:
                 largest = max(largest, -float(matrices.real.min()))
@@ -110,11 +110,11 @@ def _libraries():
     return ThreadpoolController()
 
 
-def _one_thread():
-    """Return a context in which a factorization is not shared out.
+def one_thread():
+    """Return a context in which products and factorizations are not shared out.
 
-    Hundreds of small ones are: where threads wait for a core that others have, they
-    take ten to thirty times as long.
+    Of small ones threads take ten to thirty times as long where they wait for a core
+    that others have, and as much CPU time.
     """
     return _libraries().limit(limits=1, user_api="blas")
 

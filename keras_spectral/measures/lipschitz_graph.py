@@ -1,11 +1,13 @@
 """The walk over a network that `lipschitz_bound` makes, call by call."""
 
+import contextlib
 import math
 
 import keras
 import numpy as np
 from keras import layers as kl
 
+from keras_spectral.linalg.certified_norms import one_thread
 from keras_spectral.measures.kernel_certificates import matrix_norm
 from keras_spectral.measures.layer_calls import check_call
 from keras_spectral.measures.linear_maps import LinearMap
@@ -29,6 +31,9 @@ from keras_spectral.measures.lipschitz_spread import Spread
 from keras_spectral.measures.logarithms import exp, log, log_norm, log_sum
 from keras_spectral.models.graph import follow
 from keras_spectral.models.reasons import Unfit
+
+# Weights of a network whose matrices are too small to be shared out.
+_SMALL = 2**20
 
 
 class Base:
@@ -91,7 +96,9 @@ class Walk:
                 self.spreads = [Spread(base, size, joint) for joint in (False, True)]
             values.append(Value(shape, [(base, LinearMap.identity(shape))]))
             self.begin(values[-1], at)
-        self.outputs = outputs = follow(model, values, self._call, self.seen)
+        small = model.count_params() <= _SMALL
+        with one_thread() if small else contextlib.nullcontext():
+            self.outputs = outputs = follow(model, values, self._call, self.seen)
         if self.refusals:
             raise Refused(
                 "`model` must consist of layers whose Lipschitz constant is known and "

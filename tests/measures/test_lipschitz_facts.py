@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from keras import layers as kl
 from keras import ops
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from keras_spectral.measures import lipschitz_bound
 
@@ -351,3 +352,22 @@ def test_a_bar_moves_by_a_layer_and_ends_where_it_says(method, monkeypatch):
     balls = method == "local" and {"inputs": np.ones((3, 2)), "input_radius": 0.1}
     lipschitz_bound(model, method=method, **(balls or {}))
     assert totals == [len(moved)] and len(moved) >= 5
+
+
+def test_small_networks_are_walked_by_one_thread():
+    """Threads that wait for a core took 30 times the CPU time."""
+
+    class Watching(kl.Layer):
+        def call(self, x):
+            return x
+
+        def lipschitz_constant(self):
+            info = threadpool_info()
+            seen.extend(x["num_threads"] for x in info if x["user_api"] == "blas")
+            return 1.0
+
+    seen = []
+    model = keras.Sequential([keras.Input((4,)), Watching(), kl.Dense(2)])
+    with threadpool_limits(2, "blas"):
+        assert lipschitz_bound(model).bound > 0
+    assert seen and set(seen) == {1}
