@@ -3,6 +3,8 @@
 import contextlib
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
+from keras_spectral.linalg.threads import one_thread
+
 # Bytes of all that is worked on side by side.
 BUDGET = 1 << 28
 
@@ -33,7 +35,6 @@ def side_by_side(tasks, function, failed, takes, workers):
     >>> side_by_side(files, lambda file, text: int(text), type, len, workers=2)
     [12, <class 'ValueError'>]
     """
-    from threadpoolctl import ThreadpoolController
 
     def outcome(task, array):
         try:
@@ -41,7 +42,7 @@ def side_by_side(tasks, function, failed, takes, workers):
         except ValueError as error:
             return failed(error)
 
-    results, running, blas = [], {}, ThreadpoolController()
+    results, running = [], {}
     with contextlib.ExitStack() as limits, ThreadPoolExecutor(workers) as pool:
         for task in tasks:
             try:
@@ -59,7 +60,7 @@ def side_by_side(tasks, function, failed, takes, workers):
             if not running:
                 limits.close()
                 if not alone:
-                    limits.enter_context(blas.limit(limits=1, user_api="blas"))
+                    limits.enter_context(one_thread())
             if alone:
                 results.append(outcome(task, array))
             else:

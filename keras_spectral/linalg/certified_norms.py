@@ -6,16 +6,15 @@ work or less.
 """
 
 import contextlib
-import functools
 import itertools
 import math
 
 import numpy as np
 import scipy.linalg
 import scipy.sparse.linalg
-from threadpoolctl import ThreadpoolController
 
 from keras_spectral.linalg.certificates import frequency_grid
+from keras_spectral.linalg.threads import one_thread
 from keras_spectral.validation import check_positive
 
 _EPSILON = float(np.finfo("float64").eps)
@@ -102,21 +101,6 @@ def certified_norm(kernel, kind="dense", groups=1, tolerance=0.01):
     largest += _rounding(kernel, len(differences), largest)
     bound = math.sqrt(largest) * factor * (1 + 8 * _EPSILON)
     return math.nextafter(bound * scale, math.inf)
-
-
-@functools.cache
-def _libraries():
-    # To look for them takes longer than a small kernel.
-    return ThreadpoolController()
-
-
-def one_thread():
-    """Return a context in which products and factorizations are not shared out.
-
-    Of small ones threads take ten to thirty times as long where they wait for a core
-    that others have, and as much CPU time.
-    """
-    return _libraries().limit(limits=1, user_api="blas")
 
 
 def _half_grid(points):

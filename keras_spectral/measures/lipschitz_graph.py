@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import layers as kl
 
-from keras_spectral.linalg.certified_norms import one_thread
+from keras_spectral.linalg.threads import one_thread
 from keras_spectral.measures.kernel_certificates import matrix_norm
 from keras_spectral.measures.layer_calls import check_call
 from keras_spectral.measures.linear_maps import LinearMap

@@ -34,7 +34,7 @@ KEPT = {
     "experiments/devices.py:_mirrored": "TensorFlow's, which no child may use",
     "layers/vector_state.py:_HELD": "a context's own",
     "layers/vector_state.py:_UNCOUNTED": "a context's own",
-    "linalg/certified_norms.py:_libraries": "of the process: a child has the same",
+    "linalg/threads.py:_libraries": "of the process: a child has the same",
     "linalg/tracing.py:_registered": "once a process: see the test below",
     "linalg/tracing.py:_shared": "a context's own",
     "linalg/turning_backends.py:jax_functions": "functions: found twice, used alike",

@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 import keras_spectral.linalg.certified_norms as module
 from keras_spectral.linalg import convolution_operator, transposed_convolution_operator
 from keras_spectral.linalg.certified_norms import certified_norm
+from keras_spectral.linalg.threads import one_thread
 from keras_spectral.measures.kernel_certificates import matrix_norm
 
 
@@ -163,6 +164,25 @@ def test_a_matrix_that_is_not_small_has_its_norm(rng, shape):
     for matrix in (rng.standard_normal(shape), np.ones(shape), np.eye(*shape) * 1e200):
         norm = np.linalg.norm(matrix, 2)
         assert norm * (1 - 1e-15) <= matrix_norm(matrix) <= norm * (1 + 1e-10)
+
+
+def test_the_last_of_several_users_takes_the_limit_off():
+    """Each restored what it had found, and the last one had found the limit."""
+
+    def threads():
+        info = threadpool_info()
+        return {x["num_threads"] for x in info if x["user_api"] == "blas"}
+
+    with threadpool_limits(2, "blas"):
+        first, second = one_thread(), one_thread()
+        for step, wanted in (
+            (first.__enter__, 1),
+            (second.__enter__, 1),
+            (lambda: first.__exit__(None, None, None), 1),
+            (lambda: second.__exit__(None, None, None), 2),
+        ):
+            step()
+            assert threads() == {wanted}
 
 
 def test_many_small_factorizations_are_not_shared_out(rng, monkeypatch):
