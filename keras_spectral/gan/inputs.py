@@ -40,10 +40,10 @@ def check_labels(name, labels, classes):
     ValueError: `y` must hold labels from 0 to 2. Received: labels from 0 to 3
     """
     labels = np.asarray(labels)
-    if not labels.size:
-        return
     if labels.dtype.kind not in "biuf":
         received = f"labels of {labels.dtype}"
+    elif not labels.size:
+        return
     elif not (labels.min() >= 0 and labels.max() < classes):
         received = f"labels from {labels.min()} to {labels.max()}"
     elif (labels != np.floor(labels)).any():
@@ -173,10 +173,15 @@ def _asserted(batch, classes):
     # A dataset of images alone has no tuples.
     batch = batch[0] if len(batch) == 1 else batch
     images, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
+    if not hasattr(images, "dtype") or images.dtype == tf.string:
+        what = "strings" if hasattr(images, "dtype") else f"a {type(images).__name__}"
+        raise ValueError(f"{_IMAGES}{what}. A batch is images, or (images, labels)")
     largest = tf.reduce_max(tf.abs(tf.cast(images, "float32")))
     fits = tf.reduce_all(tf.abs(tf.cast(images, "float32")) <= LARGEST)
     made = [tf.debugging.Assert(fits, [f"{_IMAGES}numbers of up to", largest])]
     if labels is not None and classes is not None:
+        check_labels("y", np.empty(0, labels.dtype.as_numpy_dtype), classes)
+        labels = tf.cast(labels, "int32") if labels.dtype == tf.bool else labels
         fits = tf.reduce_all((labels >= 0) & (labels < classes))
         if labels.dtype.is_floating:
             fits &= tf.reduce_all(labels == tf.floor(labels))

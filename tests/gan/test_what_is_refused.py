@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, ops
 
 from keras_spectral.gan import GAN, GradientPenalty, Objective
@@ -173,3 +174,23 @@ def test_a_gradient_penalty_needs_no_images():
         gan.penalty.points(ops.zeros((5, 3)), ops.ones((5, 3)), gan.random), None
     )
     assert float(found) == pytest.approx(10 * (3**0.5 - 1) ** 2, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("batch", "match"),
+    [
+        ({"image": X, "label": Y}, "`x` must hold images.*a dict.*images, labels"),
+        ((np.array(["a.png"] * 8), Y), "`x` must hold images.*strings"),
+        ((X, Y.astype(str)), "`y` must hold labels from 0 to 2.*labels of object"),
+    ],
+)
+def test_pipelines_of_other_things(batch, match):
+    pipeline = tf.data.Dataset.from_tensor_slices(batch).batch(4)
+    with pytest.raises(ValueError, match=match):
+        compiled(conditional()).fit(pipeline, verbose=0)
+
+
+def test_labels_that_are_booleans_count_as_0_and_1():
+    pipeline = tf.data.Dataset.from_tensor_slices((X, Y > 0)).batch(4)
+    gan = compiled(conditional())
+    assert np.isfinite(gan.fit(pipeline, verbose=0).history["generator_loss"])
