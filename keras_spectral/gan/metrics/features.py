@@ -93,7 +93,7 @@ class Features:
         if graph is None or len(graph[0]) != 1 or len(graph[0][0].shape) != 4:
             raise ValueError(
                 "`model` must be a built functional or Sequential model of one image "
-                f"input. Received: '{model.name}'"
+                f"input. Received: {getattr(model, 'name', model)!r}"
             )
         self.model, self.resize, self.scaling = model, resize, scaling
         self.batch_size = batch_size
@@ -288,6 +288,11 @@ def batches_of(images):
     if hasattr(images, "__array__"):
         yield np.asarray(images)
         return
+    if isinstance(images, (str, bytes)) or not hasattr(images, "__iter__"):
+        raise ValueError(
+            "`images` must be an array of images, or an iterable of such arrays. "
+            f"Received: {images!r}"
+        )
     for batch in images:
         batch = batch[0] if isinstance(batch, (tuple, list)) else batch
         yield ops.convert_to_numpy(batch)
