@@ -78,6 +78,11 @@ def test_what_is_no_model_and_no_images():
         metrics.discriminator_slopes(keras.Model(), IMAGES, IMAGES)
 
 
+def test_images_of_a_generator_that_has_diverged():
+    with pytest.raises(ValueError, match="nan to nan. A generator that has diverged"):
+        metrics.to_uint8(IMAGES * np.nan)
+
+
 @pytest.mark.parametrize(
     ("images", "size", "match"),
     [

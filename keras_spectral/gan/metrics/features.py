@@ -111,6 +111,7 @@ class Features:
             )
         inner = f", layer '{layer}'" if layer is not None else ""
         self.name = f"{name}{inner}, {_RESIZES[resize]}, {scaling}"
+        self.dimensions = outputs[0].shape[-1]
         self.is_fid = False
         self.project: Callable | None = None
         network = keras.Model(graph[0], outputs[0])
@@ -254,6 +255,7 @@ def inception(
     inner = "" if layer == "2048" else f", {layer}"
     features.name = f"{network}{inner}, {_RESIZES[resize]}"
     if layer == "logits_unbiased":
+        features.dimensions = head.kernel.shape[-1]
         features.project = lambda pooled: (
             pooled @ ops.convert_to_numpy(ops.cast(head.kernel, "float32"))
         )

@@ -44,11 +44,13 @@ def to_uint8(images) -> np.ndarray:
             f"{images.dtype}. `images.astype('uint8')` where they are 0 to 255"
         )
     low, high = images.min(initial=0), images.max(initial=0)
-    # NaN is in no range.
     if not (low >= -LARGEST and high <= LARGEST):
+        hint = "`images.astype('uint8')` where they are 0 to 255"
+        if np.isnan(low):
+            hint = "A generator that has diverged makes such"
         raise ValueError(
             "`images` of floats must be in [-1, 1]. Received: images from "
-            f"{low} to {high}. `images.astype('uint8')` where they are 0 to 255"
+            f"{low} to {high}. {hint}"
         )
     pixels = (images.astype("float64") + 1) * 127.5 + 0.5
     return np.clip(pixels, 0, 255).astype("uint8")
