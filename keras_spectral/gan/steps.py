@@ -82,9 +82,12 @@ class AlternatingSteps(keras.Model):
                 f"Received: images of shape {shape}. Resize them."
             )
         check_floats(images)
-        if labels is not None:
-            check_label_shape(labels)
-        return images, labels
+        # A single batch comes as it was given, and networks mix no kinds of tensors.
+        images = ops.convert_to_tensor(images)
+        if labels is None:
+            return images, None
+        check_label_shape(labels)
+        return images, ops.convert_to_tensor(labels)
 
     def _latents(self, count):
         shape = (count, self.latent)
