@@ -158,7 +158,7 @@ def test_what_is_refused_before_an_image_is_made(
         ("gan", ["--draws", 5], "`--draws` must be 0 but for frechet"),
         (
             "gan",
-            ["--metrics", "slopes", "--features", "n.keras"],
+            ["--metrics", "slopes", "--features", "file"],
             "`--features` must be for one of frechet",
         ),
     ],
