@@ -110,6 +110,11 @@ def test_divergences_have_their_count_of_steps(files, capfd):
     [
         ("gan", ["--reference", "damaged.npz"], "`path` must be an .npz file of `mu`"),
         ("gan", ["--reference", "plain.npz"], "need the reference's features"),
+        (
+            "gan",
+            ["--reference", "wide.npz", "--metrics", "frechet"],
+            "must have the dimensions of the features. Received: 9, and 5",
+        ),
         ("gan", ["--samples", 3], "`--samples` must be at least 4 images"),
         ("gan", ["--reference-samples", 3], "must be at least 4 images, as 'manifold'"),
         ("gan", ["--metrics", "frechet", "--draws", 1], "`--draws` must be an integer"),
@@ -128,6 +133,7 @@ def test_what_is_refused_before_an_image_is_made(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "damaged.npz").write_bytes(b"no statistics")
     metrics.Features(network, "network").statistics(own.test.images).save("plain.npz")
+    np.savez("wide.npz", mu=np.zeros(9), sigma=np.eye(9))
     np.savez("labels.npz", x=own.test.images, y=np.arange(20))
     monkeypatch.setattr("keras_spectral.gan.GAN.generate", None)
     given = ["--data", folder / "own.npz", "--features", folder / "network.keras"]
@@ -148,6 +154,13 @@ def test_what_is_refused_before_an_image_is_made(
         ("gan", ["--data", "pixels"], "must hold images in [-1, 1]"),
         ("gan", ["--features", "gan"], "takes"),
         ("gan", ["--output", "file"], "`--output` must be a folder"),
+        ("gan", ["--layer", "hidden"], "`--layer` must be one of the network"),
+        ("gan", ["--draws", 5], "`--draws` must be 0 but for frechet"),
+        (
+            "gan",
+            ["--metrics", "slopes", "--features", "file"],
+            "`--features` must be for one of frechet",
+        ),
     ],
 )
 def test_what_is_refused(
@@ -156,7 +169,7 @@ def test_what_is_refused(
     folder = files[0]
     (tmp_path / "file").touch()
     monkeypatch.chdir(tmp_path)
-    if arguments[:1] == ["--features"]:
+    if arguments[:2] == ["--features", "gan"]:
         other = keras.Sequential([keras.Input((5, 5, 1)), keras.layers.Flatten()])
         other.save(tmp_path / "other.keras")
         arguments = ["--features", tmp_path / "other.keras"]

@@ -6,15 +6,14 @@ from typing import Annotated
 import typer
 
 from keras_spectral.cli.checkpoints import AsJson, known_data
+from keras_spectral.cli.gan_sides import DISCRIMINATOR, FEATURES, Network, Sampler
 from keras_spectral.cli.verbs import Found
 from keras_spectral.experiments.inputs import images_of_shape, load_keras, start_keras
 from keras_spectral.terminal import Console
 
-# Those of a network's features, of critics that are trained, of the discriminator.
-_FEATURES = "frechet", "kernel", "manifold", "inception_score"
+# Critics are trained.
 _CRITICS = "logistic_divergence", "cnn_divergence"
-_DISCRIMINATOR = "slopes", "jacobians"
-_METRICS = *_FEATURES, *_CRITICS, *_DISCRIMINATOR
+_METRICS = *FEATURES, *_CRITICS, *DISCRIMINATOR
 _SHOWN = 40
 _FILES = "evaluation.json", "slopes.png", "jacobians.png"
 
@@ -93,11 +92,12 @@ def evaluate_gan(
             --features pt_inception-2015-12-05-6726825d.pth --output evaluation
     """
     chosen = None if metrics is None else _chosen(metrics)
-    if features is None and set(chosen or ()) & set(_FEATURES):
+    if features is None and set(chosen or ()) & set(FEATURES):
         raise ValueError(
-            f"`--features` must name a network for {', '.join(_FEATURES)}. Received: "
+            f"`--features` must name a network for {', '.join(FEATURES)}. Received: "
             f"--metrics={metrics} and no --features."
         )
+    _check_use(chosen, features, layer, draws)
     if reference is not None:
         from keras_spectral.files import writable_file
 
@@ -117,17 +117,17 @@ def evaluate_gan(
         # In a pipe each row is a line, and every name is whole.
         console.width = 400
     start_keras(console)
-    sampler = _Sampler(load_keras(model), model, seed)
+    sampler = Sampler(load_keras(model), model, seed)
     if chosen is None:
-        chosen = _FEATURES[:3] if features is not None else ()
-        chosen += _DISCRIMINATOR if sampler.discriminator is not None else ()
+        chosen = FEATURES[:3] if features is not None else ()
+        chosen += DISCRIMINATOR if sampler.discriminator is not None else ()
     sampler.check(chosen)
     dataset = images_of_shape(data, sampler.shape)
     _check_range(data, dataset)
     sampler.check_classes(dataset)
     network = real = None
-    if set(chosen) & set(_FEATURES):
-        network = _Network(features, layer, sampler.shape, chosen, draws, seed)
+    if set(chosen) & set(FEATURES):
+        network = Network(features, layer, sampler.shape, chosen, draws, seed)
         with console.status("Looking at real images ..."):
             real = network.reference(
                 reference, dataset, data, reference_samples, samples
@@ -154,7 +154,7 @@ def evaluate_gan(
                     seed=seed,
                 )
             scores.append(score)
-    if set(chosen) & set(_DISCRIMINATOR):
+    if set(chosen) & set(DISCRIMINATOR):
         with console.status("Running the discriminator ..."):
             found, figures = _discriminated(
                 sampler, chosen, generated, labels, test, seed
@@ -173,6 +173,26 @@ def _chosen(text):
     return words
 
 
+def _check_use(chosen, features, layer, draws):
+    """Raise a ValueError for options that would count for nothing."""
+    if features is None:
+        if layer is not None:
+            raise ValueError(
+                "`--layer` must be one of the network of --features. Received: "
+                f"--layer={layer} and no --features."
+            )
+    elif chosen is not None and not set(chosen) & set(FEATURES):
+        raise ValueError(
+            f"`--features` must be for one of {', '.join(FEATURES)}. Received: "
+            f"--metrics={','.join(chosen)} and --features={features}"
+        )
+    if draws and (features is None or "frechet" not in (chosen or FEATURES)):
+        raise ValueError(
+            "`--draws` must be 0 but for frechet, whose interval it is of. Received: "
+            f"--draws={draws} and no such metric."
+        )
+
+
 def _check_range(name, dataset):
     """Raise a ValueError unless images of one's own are scaled as generated ones."""
     for split in (dataset.train, dataset.test):
@@ -186,134 +206,6 @@ def _check_range(name, dataset):
                 f"makes them. Received: {name}, from {low:g} to {high:g}. Of pixels "
                 "from 0 to 255 take x / 127.5 - 1."
             )
-
-
-class _Sampler:
-    """What makes images: a GAN, or a generator alone."""
-
-    def __init__(self, model, path, seed):
-        from keras_spectral.gan import GAN
-
-        self.model, self.seed, self.discriminator = model, seed, None
-        self.classes = None
-        if isinstance(model, GAN):
-            self.discriminator, self.classes = model.discriminator, model.classes
-            self.shape = tuple(model.generator.output_shape[1:])
-            return
-        inputs = getattr(model, "inputs", None) or ()
-        shape = tuple(getattr(model, "output_shape", ())[1:])
-        if len(inputs) != 1 or len(inputs[0].shape) != 2 or len(shape) != 3:
-            raise ValueError(
-                "`model` must be a keras_spectral.gan.GAN, or a generator of images "
-                f"from latents (samples, latent) alone. Received: {path}, a "
-                f"{type(model).__name__} named '{model.name}'. Of a conditional one "
-                "save the GAN."
-            )
-        self.shape = shape
-
-    def check(self, chosen):
-        """Raise a ValueError unless the metrics can be had of the model."""
-        if not chosen:
-            raise ValueError(
-                "`--metrics` must name one that a generator alone has. Received: none, "
-                "and no --features."
-            )
-        if self.discriminator is None and set(chosen) & set(_DISCRIMINATOR):
-            raise ValueError(
-                f"`--metrics` {' and '.join(_DISCRIMINATOR)} need a discriminator. "
-                f"Received: a generator alone, '{self.model.name}'"
-            )
-
-    def check_classes(self, dataset):
-        """Raise a ValueError unless the test images' labels are the GAN's."""
-        from keras_spectral.gan.inputs import check_labels
-
-        if self.classes is not None:
-            check_labels("data", dataset.test.labels, self.classes)
-
-    def __call__(self, count):
-        """Return images of the seed and their labels, `None` where there are none."""
-        import numpy as np
-
-        labels = None if self.classes is None else np.arange(count) % self.classes
-        return self.generate(count, self.seed), labels
-
-    def generate(self, count, seed):
-        if self.discriminator is not None:
-            return self.model.generate(count, seed=seed)
-        import numpy as np
-
-        # Those of `GAN.generate`.
-        shape = count, self.model.inputs[0].shape[1]
-        latents = np.random.default_rng(seed).standard_normal(shape).astype("float32")
-        return self.model.predict(latents, batch_size=64, verbose=0)
-
-
-class _Network:
-    """The features that generated and real images are compared by."""
-
-    def __init__(self, path, layer, shape, chosen, draws, seed):
-        from keras_spectral import convert, zoo
-        from keras_spectral.gan.metrics import Features, inception
-
-        self.kinds = [kind for kind in _FEATURES[:3] if kind in chosen]
-        self.draws, self.seed, self.logits = draws, seed, None
-        if convert.is_keras_model(path):
-            model = load_keras(path)
-            self.features = Features(model, path.stem, layer)
-            fits = self.features.shape
-            if any(n not in (None, m) for n, m in zip(fits, shape, strict=True)):
-                if (shape[2], fits[2]) != (1, 3) or fits[:2] != shape[:2]:
-                    raise ValueError(
-                        f"`--features` must take images of {shape}, as the generator "
-                        f"makes them. Received: {path}, which takes {fits}"
-                    )
-            if "inception_score" in chosen:
-                self.logits = Features(model, path.stem)
-            return
-        if layer is not None:
-            raise ValueError(
-                "`--layer` belongs to a .keras model; of the Inception the paper's is "
-                f"taken. Received: --layer={layer}"
-            )
-        model = convert.from_torch(path, zoo.fid_inception())
-        self.features = inception(model, path)
-        if "inception_score" in chosen:
-            self.logits = inception(model, path, "logits_unbiased")
-
-    def reference(self, path, dataset, name, count, generated):
-        """Return the statistics of real images, of a file where it is there.
-
-        What cannot be compared with so many generated images is refused first.
-        """
-        from keras_spectral.gan.metrics import Statistics
-        from keras_spectral.gan.metrics.scores import check_scores
-
-        split = "train" if len(dataset.train) else "test"
-        images = getattr(dataset, split)[:count]
-        kept = Statistics.load(path) if path is not None and path.exists() else None
-        check_scores(
-            *(generated, kept or len(images), self.features, self.kinds),
-            self.logits,
-            draws=self.draws,
-        )
-        if kept is not None:
-            return kept
-        found = self.features.statistics(images.inputs(), keep_features=True)
-        found.provenance["data"] = f"{name} {split}"
-        found.provenance["source"] = dataset.source
-        found.provenance["images_sha256"] = images.sha256()
-        if path is not None:
-            found.save(path)
-        return found
-
-    def scores(self, generated, reference):
-        from keras_spectral.gan.metrics import score_images
-
-        return score_images(
-            generated, reference, self.features, self.kinds, self.logits,
-            draws=self.draws, seed=self.seed,
-        )  # fmt: skip
 
 
 def _discriminated(sampler, chosen, generated, labels, test, seed):

@@ -40,9 +40,11 @@ def check_labels(name, labels, classes):
     ValueError: `y` must hold labels from 0 to 2. Received: labels from 0 to 3
     """
     labels = np.asarray(labels)
-    if not labels.size:
+    if labels.dtype.kind not in "biuf":
+        received = f"labels of {labels.dtype}"
+    elif not labels.size:
         return
-    if not (labels.min() >= 0 and labels.max() < classes):
+    elif not (labels.min() >= 0 and labels.max() < classes):
         received = f"labels from {labels.min()} to {labels.max()}"
     elif (labels != np.floor(labels)).any():
         received = f"{labels[labels != np.floor(labels)][0]}"
@@ -51,6 +53,37 @@ def check_labels(name, labels, classes):
     raise ValueError(
         f"`{name}` must hold labels from 0 to {classes - 1}. Received: {received}"
     )
+
+
+def check_label_shape(labels):
+    """Raise a ValueError unless there is one label an image.
+
+    Args:
+        labels: Tensor (batch,) or (batch, 1), also a symbolic one.
+    """
+    rank = getattr(labels.shape, "rank", 1)
+    # Of a pipeline that knows no rank nobody can say.
+    shape = () if rank is None else tuple(labels.shape[1:])
+    if shape not in ((), (1,), (None,)):
+        raise ValueError(
+            "`y` must hold one label an image, (batch,). Received: labels of shape "
+            f"{tuple(labels.shape)}. Of one-hot rows take `y.argmax(axis=1)`"
+        )
+
+
+def refuse_weights(*weights):
+    """Raise a ValueError if a weight of an image is given.
+
+    Keras drops those of images without labels before a step can see them.
+
+    Args:
+        *weights: What Keras takes, each `None` for none.
+    """
+    if any(weight is not None for weight in weights):
+        raise ValueError(
+            "`sample_weight` has no place in the losses of a GAN, and neither has "
+            "`class_weight`. Received: weights. Leave them out, or choose images."
+        )
 
 
 def checked(x, y, classes):
@@ -68,7 +101,7 @@ def checked(x, y, classes):
             is of a kind whose batches cannot be checked. Batches raise TensorFlow's
             `InvalidArgumentError` once training has begun.
     """
-    if x is None or hasattr(x, "__array__"):
+    if hasattr(x, "__array__"):
         _check_arrays(x, y, classes)
         return x
     if _is_pipeline(x):
@@ -85,12 +118,15 @@ def checked(x, y, classes):
 
 
 def _check_arrays(x, y, classes):
-    images = np.asarray(() if x is None else x)
-    if images.size:
-        low, high = images.min(), images.max()
-        # NaN is in no range.
-        if not (low >= -LARGEST and high <= LARGEST):
-            raise ValueError(f"{_IMAGES}numbers from {low} to {high}")
+    images = np.asarray(x)
+    if images.dtype.kind in "OSUMm":
+        raise ValueError(f"{_IMAGES}images of {images.dtype}")
+    if not images.size:
+        raise ValueError(f"{_IMAGES}none, an array of shape {images.shape}")
+    low, high = images.min(), images.max()
+    # NaN is in no range.
+    if not (low >= -LARGEST and high <= LARGEST):
+        raise ValueError(f"{_IMAGES}numbers from {low} to {high}")
     if y is not None and classes is not None:
         check_labels("y", y, classes)
 
@@ -137,10 +173,15 @@ def _asserted(batch, classes):
     # A dataset of images alone has no tuples.
     batch = batch[0] if len(batch) == 1 else batch
     images, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
+    if not hasattr(images, "dtype") or images.dtype == tf.string:
+        what = "strings" if hasattr(images, "dtype") else f"a {type(images).__name__}"
+        raise ValueError(f"{_IMAGES}{what}. A batch is images, or (images, labels)")
     largest = tf.reduce_max(tf.abs(tf.cast(images, "float32")))
     fits = tf.reduce_all(tf.abs(tf.cast(images, "float32")) <= LARGEST)
     made = [tf.debugging.Assert(fits, [f"{_IMAGES}numbers of up to", largest])]
     if labels is not None and classes is not None:
+        check_labels("y", np.empty(0, labels.dtype.as_numpy_dtype), classes)
+        labels = tf.cast(labels, "int32") if labels.dtype == tf.bool else labels
         fits = tf.reduce_all((labels >= 0) & (labels < classes))
         if labels.dtype.is_floating:
             fits &= tf.reduce_all(labels == tf.floor(labels))

@@ -5,7 +5,12 @@ import inspect
 import keras
 import numpy as np
 
-from keras_spectral.gan.inputs import check_labels, checked, with_labels
+from keras_spectral.gan.inputs import (
+    check_labels,
+    checked,
+    refuse_weights,
+    with_labels,
+)
 from keras_spectral.gan.objectives import objective_of
 from keras_spectral.gan.optimizers import BothOptimizers
 from keras_spectral.gan.penalties import Penalty
@@ -99,12 +104,18 @@ class GAN(AlternatingSteps):
             check_integer("classes", classes, least=1)
         check_integer("discriminator_steps", discriminator_steps, least=1)
         for name, model in (("generator", generator), ("discriminator", discriminator)):
+            _check_network(name, model)
             inputs = len(model.inputs)
             if inputs != (1 if classes is None else 2):
                 raise ValueError(
                     f"`{name}` must take labels if and only if `classes` is given. "
                     f"Received: classes={classes}, a {name} with {inputs} inputs."
                 )
+        if len(generator.inputs[0].shape) != 2 or generator.inputs[0].shape[1] is None:
+            raise ValueError(
+                "`generator` must take latents (samples, latent). Received: a "
+                f"generator of inputs {generator.inputs[0].shape}"
+            )
         made, read = generator.output_shape[1:], discriminator.inputs[0].shape[1:]
         if tuple(made) != tuple(read):
             raise ValueError(
@@ -222,9 +233,11 @@ class GAN(AlternatingSteps):
     def fit(self, x=None, y=None, *args, **kwargs):
         """Train, as `keras.Model.fit`; `x` are images in [-1, 1], `y` labels."""
         given = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
+        refuse_weights(given.get("sample_weight"), given.get("class_weight"))
         held_out = given.get("validation_data")
         if isinstance(held_out, (tuple, list)):
             checked(*(*held_out, None)[:2], self.classes)
+            refuse_weights(*held_out[2:])
         elif held_out is not None:
             given["validation_data"] = checked(held_out, None, self.classes)
         given["x"] = checked(x, y, self.classes)
@@ -237,7 +250,23 @@ class GAN(AlternatingSteps):
 
         The generator is given the same latents for each batch and in each call.
         """
+        given = inspect.signature(super().evaluate).bind(x, y, *args, **kwargs)
+        refuse_weights(given.arguments.get("sample_weight"))
         return super().evaluate(checked(x, y, self.classes), y, *args, **kwargs)
+
+    def train_on_batch(
+        self, x, y=None, sample_weight=None, class_weight=None, return_dict=False
+    ):
+        """Train on one batch of arrays, as `keras.Model.train_on_batch`."""
+        refuse_weights(sample_weight, class_weight)
+        x = checked(x, y, self.classes)
+        return super().train_on_batch(x, y, return_dict=return_dict)
+
+    def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
+        """Return both losses on a batch, as `keras.Model.test_on_batch`."""
+        refuse_weights(sample_weight)
+        x = checked(x, y, self.classes)
+        return super().test_on_batch(x, y, return_dict=return_dict)
 
     def generate(self, count, labels=None, seed=None, batch_size=64):
         """Return generated images.
@@ -246,7 +275,7 @@ class GAN(AlternatingSteps):
             count: Integer >= 1, how many.
             labels: Integer or array (count,), for a conditional GAN; default: all
                 labels in turns.
-            seed: Integer of the latents; one seed gives the same latents on every
+            seed: Integer >= 0 of the latents; one gives the same latents on every
                 backend, and of a larger count the same first ones.
             batch_size: Integer >= 1, images at a time.
 
@@ -254,10 +283,12 @@ class GAN(AlternatingSteps):
             NumPy array (count, height, width, channels), float32, in [-1, 1].
 
         Raises:
-            ValueError: If `count` is below 1, or labels do not fit.
+            ValueError: If a number is below its least, or labels do not fit.
         """
         check_integer("count", count, least=1)
         check_integer("batch_size", batch_size, least=1)
+        if seed is not None:
+            check_integer("seed", seed, least=0)
         latents = np.random.default_rng(seed).standard_normal((count, self.latent))
         if self.classes is None:
             if labels is not None:
@@ -320,3 +351,13 @@ class GAN(AlternatingSteps):
             if key in config
         }
         return cls(**{**config, **made})
+
+
+def _check_network(name, model):
+    # A model that was never built has no inputs, one that was subclassed never.
+    fits = isinstance(model, keras.Model) and getattr(model, "inputs", None)
+    if not fits or len(model.outputs) != 1:
+        raise ValueError(
+            f"`{name}` must be a functional or Sequential `keras.Model` with a "
+            f"`keras.Input` and one output. Received: {name}={model!r}"
+        )

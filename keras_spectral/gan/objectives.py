@@ -158,6 +158,26 @@ class RelativisticAverage(Objective):
         return self.discriminator(fake, real)
 
 
+def scalar(loss, objective):
+    """Return the loss that an objective has made, checked to be one number.
+
+    Args:
+        loss: What `discriminator` or `generator` has returned.
+        objective: The `Objective`, for the message.
+
+    Raises:
+        ValueError: If it is no scalar: backends would take sums of it, or stop.
+    """
+    shape = getattr(loss, "shape", None)
+    if shape is None or len(shape):
+        received = "None" if loss is None else f"a loss of shape {shape}"
+        raise ValueError(
+            "`objective` must return a scalar loss, such as a mean over the batch. "
+            f"Received: {received} of {type(objective).__name__}"
+        )
+    return loss
+
+
 OBJECTIVES = {
     "hinge": Hinge(),
     "logistic": Logistic(),

@@ -82,7 +82,8 @@ class GradientPenalty(Penalty):
         self.target = float(target)
 
     def points(self, real, fake, seed):
-        share = keras.random.uniform((ops.shape(real)[0], 1, 1, 1), seed=seed)
+        others = (1,) * (len(real.shape) - 1)
+        share = keras.random.uniform((ops.shape(real)[0], *others), seed=seed)
         return real + share * (fake - real)
 
     def penalty(self, squared_norms):

@@ -10,8 +10,13 @@ from keras_spectral.gan.gradients import (
     update,
     without_gradients,
 )
-from keras_spectral.gan.inputs import check_floats, with_labels
-from keras_spectral.gan.objectives import objective_of
+from keras_spectral.gan.inputs import (
+    check_floats,
+    check_label_shape,
+    refuse_weights,
+    with_labels,
+)
+from keras_spectral.gan.objectives import objective_of, scalar
 from keras_spectral.layers.vector_state import vectors_held
 from keras_spectral.models.keras_internals import flatten_layers
 
@@ -59,11 +64,7 @@ class AlternatingSteps(keras.Model):
     def _unpacked(self, data):
         """Return a batch's images and labels, checked against the networks."""
         images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
-        if weights is not None:
-            raise ValueError(
-                "`sample_weight` has no place in the losses of a GAN, and neither has "
-                "`class_weight`. Received: weights. Leave them out, or choose images."
-            )
+        refuse_weights(weights)
         if (labels is None) != (self.classes is None):
             raise ValueError(
                 "`y` must hold labels if and only if the GAN is conditional. Received: "
@@ -81,7 +82,12 @@ class AlternatingSteps(keras.Model):
                 f"Received: images of shape {shape}. Resize them."
             )
         check_floats(images)
-        return images, labels
+        # A single batch comes as it was given, and networks mix no kinds of tensors.
+        images = ops.convert_to_tensor(images)
+        if labels is None:
+            return images, None
+        check_label_shape(labels)
+        return images, ops.convert_to_tensor(labels)
 
     def _latents(self, count):
         shape = (count, self.latent)
@@ -130,7 +136,8 @@ class AlternatingSteps(keras.Model):
 
         def loss():
             real, fake, extra = self._judged(images, generated, labels, count)
-            value = objective_of(self.objective).discriminator(real, fake)
+            objective = objective_of(self.objective)
+            value = scalar(objective.discriminator(real, fake), objective)
             if points is not None:
                 extra = extra + self._gradient_penalty(points, labels)
             return value + extra, value
@@ -160,7 +167,7 @@ class AlternatingSteps(keras.Model):
                 if objective.needs_real:
                     images = ops.cast(real, generated.dtype)
                     logits.append(self._logits(images, real_labels, training))
-            value = objective.generator(*logits)
+            value = scalar(objective.generator(*logits), objective)
             return value + extra, value
 
         value = self._updated(loss, self.generator, self.generator_optimizer)

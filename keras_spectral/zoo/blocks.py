@@ -10,6 +10,30 @@ from keras_spectral.models.copying import deep_graphs
 from keras_spectral.validation import check_integer
 
 
+def normalizer(normalize):
+    """Return what is applied to layers: what is given, or nothing for `None`.
+
+    Args:
+        normalize: Callable, layer to layer, or `None`.
+
+    Raises:
+        ValueError: If it is neither.
+
+    Example:
+    >>> normalizer(None)("a layer")
+    'a layer'
+    """
+    if normalize is None:
+        return lambda layer: layer
+    if not callable(normalize):
+        raise ValueError(
+            "`normalize` must be a callable from a layer to a layer, such as "
+            "keras_spectral.layers.SpectralNormalization. Received: "
+            f"normalize={normalize!r}"
+        )
+    return normalize
+
+
 class Blocks:
     """Layers named by their PyTorch module paths.
 
@@ -22,7 +46,7 @@ class Blocks:
     """
 
     def __init__(self, normalize=None, use_bias=False):
-        self.normalize = normalize or (lambda layer: layer)
+        self.normalize = normalizer(normalize)
         self.use_bias = use_bias
 
     def convolution(

@@ -5,6 +5,7 @@ from keras import layers
 
 from keras_spectral.layers import ConditionalBatchNormalization, SVDConv2D
 from keras_spectral.validation import check_integer
+from keras_spectral.zoo.blocks import normalizer
 
 
 def dcgan_generator(
@@ -46,6 +47,7 @@ def dcgan_generator(
     example.
     """
     check_integer("start", start, least=1)
+    check_filters(filters)
     latents = keras.Input((latent,), name="latents")
     labels = None if classes is None else keras.Input((), dtype="int32", name="labels")
     x = layers.Reshape((1, 1, latent), name="pixel")(latents)
@@ -126,7 +128,8 @@ def dcgan_discriminator(
 
     Source: [radford2016]; [garg2019], sections 3 and 5.1.
     """
-    normalize = normalize or (lambda layer: layer)
+    normalize = normalizer(normalize)
+    check_filters(filters)
 
     def kind(*arguments, **settings):
         if rank_ratio is None:
@@ -182,6 +185,21 @@ def dcgan_discriminator(
     projection = layers.Dot(1, name="projection")([normalize(table)(labels), pooled])
     logits = layers.Add(name="sum_y")([logits, projection])
     return keras.Model([images, labels], logits, name=name or "dcgan_discriminator")
+
+
+def check_filters(filters):
+    """Raise a ValueError unless filters are integers, at least one of them.
+
+    Args:
+        filters: What was passed, one for each layer.
+    """
+    if not isinstance(filters, (tuple, list)) or not filters:
+        raise ValueError(
+            "`filters` must be a tuple of integers, one for each layer. Received: "
+            f"filters={filters!r}"
+        )
+    for wide in filters:
+        check_integer("filters", wide, least=1)
 
 
 def _normal():

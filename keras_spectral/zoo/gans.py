@@ -6,7 +6,11 @@ from keras_spectral.gan import GAN, GradientPenalty
 from keras_spectral.layers import SpectralNormalization, StableRankNormalization
 from keras_spectral.regularizers import DOptimal, Orthonormal
 from keras_spectral.validation import check_choice, check_not_negative
-from keras_spectral.zoo.dcgan import dcgan_discriminator, dcgan_generator
+from keras_spectral.zoo.dcgan import (
+    check_filters,
+    dcgan_discriminator,
+    dcgan_generator,
+)
 from keras_spectral.zoo.resnet_gan_networks import (
     resnet_discriminator,
     resnet_generator,
@@ -304,6 +308,8 @@ def low_rank_dcgan(
             "`normalize` needs plain kernels. Received: normalize="
             f"{normalize!r}, rank_ratio={rank_ratio}. Pass rank_ratio=None."
         )
+    if filters is not None:
+        check_filters(filters)
     if resolution is None:
         resolution = 32 if filters is None else 4 * 2 ** len(filters)
     else:

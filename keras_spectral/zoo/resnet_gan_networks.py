@@ -7,6 +7,7 @@ from keras import layers, ops
 
 from keras_spectral.layers import ConditionalBatchNormalization
 from keras_spectral.validation import check_choice, check_integer
+from keras_spectral.zoo.blocks import normalizer
 
 # Resolution -> smallest image, and filters as multiples of the widest or thinnest.
 _GENERATORS = {
@@ -220,7 +221,7 @@ def resnet_discriminator(
     """
     check_choice("resolution", resolution, tuple(_DISCRIMINATORS))
     check_choice("shortcut_from", shortcut_from, ("input", "relu"))
-    normalize = normalize or (lambda layer: layer)
+    normalize = normalizer(normalize)
     default, blocks, last = _DISCRIMINATORS[resolution]
     filters = _filters(
         default if width is None else width, [multiple for multiple, _ in blocks]

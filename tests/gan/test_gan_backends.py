@@ -249,3 +249,21 @@ def test_steps_per_execution_change_nothing(rng):
         gan.fit(images, batch_size=2, shuffle=False, verbose=0)
         weights.append(np.concatenate([w.ravel() for w in gan.get_weights()]))
     np.testing.assert_array_equal(*weights)
+
+
+def test_a_single_batch_of_arrays_with_labels_trains(rng):
+    kl = keras.layers
+    latents, images = keras.Input((3,)), keras.Input(SHAPE)
+    labels = [keras.Input((), dtype="int32") for _ in range(2)]
+    made = kl.Add()([kl.Dense(4)(latents), kl.Embedding(5, 4)(labels[0])])
+    logits = kl.Dot(1)([kl.Flatten()(images), kl.Embedding(5, 4)(labels[1])])
+    gan = GAN(
+        keras.Model([latents, labels[0]], kl.Reshape(SHAPE)(made)),
+        keras.Model([images, labels[1]], logits),
+        classes=5,
+        discriminator_steps=PARTS,
+    )
+    gan.compile()
+    batch = rng.uniform(-1, 1, (4, *SHAPE)).astype("float32"), np.arange(4)
+    losses = [gan.train_on_batch(*batch), gan.test_on_batch(*batch)]
+    assert np.shape(losses) == (2, 2) and np.isfinite(losses).all()

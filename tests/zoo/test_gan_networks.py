@@ -179,6 +179,13 @@ def test_conditional_normalization_is_pytorchs(training, rng):
         (lambda: zoo.resnet_discriminator(32, width=0), "`width`"),
         (lambda: zoo.resnet_discriminator(shortcut_from="x"), "`shortcut_from`"),
         (lambda: ConditionalBatchNormalization(0), "`classes`"),
+        (lambda: zoo.resnet_discriminator(normalize="spectral"), "must be a callable"),
+        (lambda: zoo.dcgan_discriminator(normalize="spectral"), "must be a callable"),
+        (lambda: zoo.dcgan_generator(()), "`filters` must be a tuple of integers"),
+        (lambda: zoo.dcgan_discriminator((4, 2.5)), "`filters` must be an integer"),
+        (lambda: zoo.low_rank_dcgan(filters=()), "`filters` must be a tuple"),
+        (lambda: zoo.low_rank_dcgan(filters=64), "`filters` must be a tuple"),
+        (lambda: zoo.low_rank_dcgan(filters="abc"), "`filters` must be a tuple"),
     ],
 )
 def test_bad_arguments(call, match):

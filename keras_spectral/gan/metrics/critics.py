@@ -313,7 +313,13 @@ def _batches(images, size, random):
     if callable(images):
         while True:
             seed = int(random.integers(2**31))
-            yield from np.split(to_uint8(images(_BLOCK * size, seed=seed)), _BLOCK)
+            made = to_uint8(images(_BLOCK * size, seed=seed))
+            if len(made) != _BLOCK * size:
+                raise ValueError(
+                    "`generated` must return as many images as it is asked for, "
+                    f"{_BLOCK * size}. Received: {len(made)}"
+                )
+            yield from np.split(made, _BLOCK)
     order = random.permutation(len(images))
     while True:
         while len(order) < size:

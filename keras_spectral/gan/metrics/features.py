@@ -93,7 +93,7 @@ class Features:
         if graph is None or len(graph[0]) != 1 or len(graph[0][0].shape) != 4:
             raise ValueError(
                 "`model` must be a built functional or Sequential model of one image "
-                f"input. Received: '{model.name}'"
+                f"input. Received: {getattr(model, 'name', model)!r}"
             )
         self.model, self.resize, self.scaling = model, resize, scaling
         self.batch_size = batch_size
@@ -111,6 +111,7 @@ class Features:
             )
         inner = f", layer '{layer}'" if layer is not None else ""
         self.name = f"{name}{inner}, {_RESIZES[resize]}, {scaling}"
+        self.dimensions = outputs[0].shape[-1]
         self.is_fid = False
         self.project: Callable | None = None
         network = keras.Model(graph[0], outputs[0])
@@ -254,6 +255,7 @@ def inception(
     inner = "" if layer == "2048" else f", {layer}"
     features.name = f"{network}{inner}, {_RESIZES[resize]}"
     if layer == "logits_unbiased":
+        features.dimensions = head.kernel.shape[-1]
         features.project = lambda pooled: (
             pooled @ ops.convert_to_numpy(ops.cast(head.kernel, "float32"))
         )
@@ -288,6 +290,11 @@ def batches_of(images):
     if hasattr(images, "__array__"):
         yield np.asarray(images)
         return
+    if isinstance(images, (str, bytes)) or not hasattr(images, "__iter__"):
+        raise ValueError(
+            "`images` must be an array of images, or an iterable of such arrays. "
+            f"Received: {images!r}"
+        )
     for batch in images:
         batch = batch[0] if isinstance(batch, (tuple, list)) else batch
         yield ops.convert_to_numpy(batch)

@@ -8,7 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 
-from keras_spectral.gan.metrics.statistics import Statistics, checked_features
+from keras_spectral.gan.metrics.statistics import (
+    Statistics,
+    check_one_network,
+    checked_features,
+)
 from keras_spectral.results import Rows
 from keras_spectral.validation import check_integer
 
@@ -78,7 +82,8 @@ def frechet_distance(generated, reference) -> float:
         Float, not below 0.
 
     Raises:
-        ValueError: If the dimensions differ, or features are not finite.
+        ValueError: If the dimensions differ, features are not finite, or both are
+            statistics and say that two networks made them.
 
     Example:
     >>> import numpy as np
@@ -100,6 +105,8 @@ def sides_of(generated, reference):
         generated: Features or `Statistics`.
         reference: Likewise.
     """
+    if isinstance(generated, Statistics) and isinstance(reference, Statistics):
+        check_one_network(generated, reference)
     sides = Side("generated", generated), Side("reference", reference)
     _check_dimensions(*sides)
     return sides

@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 
 from keras_spectral.gan.inputs import LARGEST
-from keras_spectral.validation import check_choice
+from keras_spectral.validation import check_choice, check_integer
 
 Resize = Literal["tensorflow1", "half_pixel", "clean"]
 
@@ -44,11 +44,13 @@ def to_uint8(images) -> np.ndarray:
             f"{images.dtype}. `images.astype('uint8')` where they are 0 to 255"
         )
     low, high = images.min(initial=0), images.max(initial=0)
-    # NaN is in no range.
     if not (low >= -LARGEST and high <= LARGEST):
+        hint = "`images.astype('uint8')` where they are 0 to 255"
+        if np.isnan(low):
+            hint = "A generator that has diverged makes such"
         raise ValueError(
             "`images` of floats must be in [-1, 1]. Received: images from "
-            f"{low} to {high}. `images.astype('uint8')` where they are 0 to 255"
+            f"{low} to {high}. {hint}"
         )
     pixels = (images.astype("float64") + 1) * 127.5 + 0.5
     return np.clip(pixels, 0, 255).astype("uint8")
@@ -72,7 +74,7 @@ def resized(images, size, method: Resize) -> np.ndarray:
         Array of float32 (samples, *size, channels), within 0 and 255.
 
     Raises:
-        ValueError: If `method` is none of these.
+        ValueError: If `method` is none of these, or `images` or `size` of another form.
 
     Example:
     >>> import numpy as np
@@ -84,6 +86,15 @@ def resized(images, size, method: Resize) -> np.ndarray:
     """
     check_choice("method", method, Resize)
     images = np.asarray(images, "float32")
+    if images.ndim != 4:
+        raise ValueError(
+            "`images` must be (samples, height, width, channels). Received: images of "
+            f"shape {images.shape}"
+        )
+    if np.shape(size) != (2,):
+        raise ValueError(f"`size` must be (height, width). Received: size={size!r}")
+    for pixels in size:
+        check_integer("size", pixels, least=1)
     weights = _bicubic if method == "clean" else _bilinear
     arguments = () if method == "clean" else (method == "half_pixel",)
     down, across = (

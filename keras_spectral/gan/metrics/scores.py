@@ -304,6 +304,13 @@ def _check_statistics(statistics, features, metrics):
             "`reference` must be statistics of the same features. Received: those of "
             f"{made_by!r}, and features={features.name!r}"
         )
+    dimensions = features.dimensions, len(statistics.mean)
+    # Of none yet the count says more.
+    if statistics.count != 0 and None not in dimensions and len(set(dimensions)) > 1:
+        raise ValueError(
+            "`reference` must have the dimensions of the features. Received: "
+            f"{dimensions[1]}, and {dimensions[0]} of {features.name!r}"
+        )
     if statistics.features is None and set(metrics) - {"frechet"}:
         raise ValueError(
             f"`metrics` other than 'frechet' need the reference's features. Received: "

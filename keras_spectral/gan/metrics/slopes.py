@@ -207,6 +207,11 @@ def loss_instability(losses: Any, window: int = 10) -> float:
 
 def _inputs(discriminator, name, images, labels, count=None):
     """Return what the discriminator takes of images, and of labels where there are."""
+    if not getattr(discriminator, "inputs", None):
+        raise ValueError(
+            "`discriminator` must be a built `keras.Model` with inputs, such as "
+            f"`gan.discriminator`. Received: discriminator={discriminator!r}"
+        )
     conditional = len(discriminator.inputs) == 2
     if conditional != (labels is not None):
         raise ValueError(

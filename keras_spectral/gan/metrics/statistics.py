@@ -30,7 +30,7 @@ def checked_features(name, features, least=1):
     >>> checked_features("generated", [[1, 2]]).dtype
     dtype('float64')
     """
-    features = np.asarray(features, "float64")
+    features = _numbers(name, features)
     if features.ndim != 2 or features.shape[0] < least or not features.shape[1]:
         raise ValueError(
             f"`{name}` must be features (samples, dimensions) of at least {least} "
@@ -42,6 +42,31 @@ def checked_features(name, features, least=1):
             f"`{name}` must be finite. Received: NaN or infinity in sample {row}"
         )
     return features
+
+
+def _numbers(name, given):
+    """Return an array in float64: of real numbers, which NumPy alone does not ask."""
+    found = np.asarray(given)
+    # A backend's bfloat16 is of no kind of NumPy's.
+    if found.dtype.kind in "cOSUMm":
+        what = type(given).__name__ if found.dtype == object else found.dtype
+        raise ValueError(f"`{name}` must hold real numbers. Received: {what}")
+    return found.astype("float64", copy=False)
+
+
+def check_one_network(ours, theirs):
+    """Raise a ValueError if statistics say that two networks made them.
+
+    Args:
+        ours: `Statistics`.
+        theirs: Likewise.
+    """
+    names = [side.provenance.get("features") for side in (ours, theirs)]
+    if None not in names and names[0] != names[1]:
+        raise ValueError(
+            "Statistics must be of the same features. Received: those of "
+            f"{names[0]!r} and of {names[1]!r}"
+        )
 
 
 class Statistics:
@@ -120,8 +145,15 @@ class Statistics:
             Itself.
 
         Raises:
-            ValueError: If it has another number of dimensions, or its count is unknown.
+            ValueError: If it has another number of dimensions or features of another
+                network, or its count is unknown.
         """
+        if not isinstance(other, Statistics):
+            raise ValueError(
+                f"`other` must be Statistics. Received: a {type(other).__name__}. "
+                "`update` takes features."
+            )
+        check_one_network(self, other)
         if other.count is None or self.count is None:
             raise ValueError(
                 "`other` can be merged only where both counts are known. Received: "
@@ -261,7 +293,7 @@ def _arrays(path):
             raise ValueError(f"which claims {claimed:,} bytes")
         with np.load(path, allow_pickle=False) as file:
             found = {
-                name: np.asarray(file[name], "float64")
+                name: _numbers(name, file[name])
                 for name in ("mu", "sigma", "features")
                 if name in file
             }
@@ -271,7 +303,7 @@ def _arrays(path):
     if missing:
         raise ValueError(f"{wrong}which has no {' and no '.join(sorted(missing))}")
     mean, covariance = found["mu"], found["sigma"]
-    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
+    if mean.ndim != 1 or not len(mean) or covariance.shape != (len(mean), len(mean)):
         shapes = f"{mean.shape} and {covariance.shape}"
         raise ValueError(f"{wrong}whose shapes are {shapes}")
     features = found.get("features", np.empty((0, len(mean))))
@@ -279,6 +311,10 @@ def _arrays(path):
         raise ValueError(f"{wrong}whose features are of shape {features.shape}")
     if not all(np.isfinite(array).all() for array in found.values()):
         raise ValueError(f"{wrong}which is not finite")
+    # Some tools write in float32.
+    skew = np.abs(covariance - covariance.T).max()
+    if covariance.diagonal().min() < 0 or skew > 1e-4 * np.abs(covariance).max():
+        raise ValueError(f"{wrong}whose `sigma` is no covariance: it must be symmetric")
     return found
 
 
