@@ -108,12 +108,14 @@ def checked(x, y, classes):
         return x.map(lambda *batch: _asserted(batch, classes))
     if isinstance(x, keras.utils.PyDataset):
         return _CheckedBatches(x, classes)
+    if _is_loader(x):
+        return _CheckedBatches(_Loaded(x), classes)
     if isinstance(x, types.GeneratorType):
         return (_checked_batch(batch, classes) for batch in x)
     raise ValueError(
-        "`x` must be an array, a tf.data.Dataset, a keras.utils.PyDataset or a "
-        f"generator, whose images can be checked. Received: {type(x).__name__}. A "
-        "generator of its batches does: `(batch for batch in x)`"
+        "`x` must be an array, a tf.data.Dataset, a keras.utils.PyDataset, a "
+        "DataLoader of torch or a generator, whose images can be checked. Received: "
+        f"{type(x).__name__}. A generator of its batches does: `(batch for batch in x)`"
     )
 
 
@@ -159,6 +161,40 @@ class _CheckedBatches(keras.utils.PyDataset):
 
     def on_epoch_end(self):
         self._batches.on_epoch_end()
+
+
+class _Loaded(keras.utils.PyDataset):
+    """The batches of torch's `DataLoader`, whose order is its own."""
+
+    def __init__(self, loader):
+        super().__init__()
+        self._loader, self._batches = loader, iter(())
+
+    @property
+    def num_batches(self):
+        try:
+            return len(self._loader)
+        except TypeError:  # Of a dataset that says no length.
+            return None
+
+    def __getitem__(self, index):
+        batch = next(self._batches, None)
+        if batch is None:  # Keras looks at batches before the first epoch.
+            self.on_epoch_begin()
+            batch = next(self._batches)
+        arrays = keras.tree.map_structure(
+            lambda part: part.numpy(force=True) if hasattr(part, "numpy") else part,
+            batch,
+        )
+        return tuple(arrays) if isinstance(arrays, list) else arrays
+
+    def on_epoch_begin(self):
+        self._batches = iter(self._loader)
+
+
+def _is_loader(x):
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.utils.data.DataLoader)
 
 
 def _is_pipeline(x):
