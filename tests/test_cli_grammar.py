@@ -256,3 +256,20 @@ def test_a_backend_that_is_not_installed_says_how_to_go_on(monkeypatch):
     monkeypatch.setitem(sys.modules, "keras", None)  # As where an import fails.
     with pytest.raises(ImportError, match="(?s)pip install keras.*KERAS_BACKEND"):
         start_keras(Console())
+
+
+@pytest.mark.parametrize(
+    "typed, told",
+    [
+        ("analyze --wrokers 2", "No such option: --wrokers (Possible options: --wo"),
+        ("analize x", "No such command 'analize'. Did you mean 'analyze'? See"),
+        ("run x --seeds=many", "as an integer. Received: --seeds=many. See `keras-"),
+        ("run x --seeds many", "as an integer. Received: --seeds many. See `keras-"),
+        ("convert", "Missing argument 'source'. See `keras-spectral convert -h`."),
+    ],
+)
+def test_wrong_arguments_are_told_in_a_line(typed, told, capfd):
+    assert run(*typed.split()) == 2
+    out, said = capfd.readouterr()
+    assert out == "" and said.count("\n") == 1
+    assert said.startswith("keras-spectral: ") and told in said

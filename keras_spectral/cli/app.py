@@ -44,21 +44,43 @@ GROUPS = {
 
 
 @contextlib.contextmanager
-def _printable_usage():
-    """Make an error's message printable: arguments may be a stranger's file names."""
+def _usage_told(arguments):
+    """Tell what is wrong with arguments in a line, as other errors are told.
+
+    Args:
+        arguments: List of strings, as they were typed.
+    """
     try:
         yield
     except _UsageError as error:
-        message = printable(error.format_message(), _MESSAGE)
-        error.format_message = lambda: message
-        raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            raise  # Its message is the help.
+        message = error.format_message() + _received(error, arguments)
+        message += "" if message.endswith((".", "?")) else "."
+        command = error.ctx.command_path if error.ctx else "keras-spectral"
+        # Arguments may be a stranger's file names.
+        streams.tell(f"{printable(message, _MESSAGE)} See `{command} -h`.")
+        raise typer.Exit(error.exit_code) from None
+
+
+def _received(error, arguments):
+    """Return the option's value, of which the message has only the fault."""
+    parameter = getattr(error, "param", None)
+    for option in getattr(parameter, "opts", ()):
+        for typed, value in zip(arguments, [*arguments[1:], ""], strict=True):
+            if typed == option:
+                return f". Received: {option} {value}"
+            if typed.startswith(f"{option}="):
+                return f". Received: {typed}"
+    return ""
 
 
 class _Group(typer.core.TyperGroup):
     """The verbs."""
 
     def parse_args(self, context, arguments):
-        with _printable_usage():
+        context.meta[__name__] = typed = list(arguments)
+        with _usage_told(typed):
             return super().parse_args(context, arguments)
 
     def make_context(self, *arguments, **options):
@@ -69,7 +91,7 @@ class _Group(typer.core.TyperGroup):
 
     def invoke(self, context):
         try:
-            with _printable_usage(), interrupts_heeded() as check:
+            with _usage_told(context.meta[__name__]), interrupts_heeded() as check:
                 result = super().invoke(context)
                 check()
                 return result
