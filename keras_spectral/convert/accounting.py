@@ -48,12 +48,13 @@ def check_keys(origin, model, targets, keys, plain, shapes):
         "Unused": theirs and grouped(theirs),
         "Of another shape": ", ".join(misshaped.values()),
     }
-    error = MismatchError(
+    raise MismatchError(
         f"{origin} does not fit the model '{model.name}': {', '.join(counts)}. "
-        + " ".join([advice, *(f"{what}: {k}." for what, k in lists.items() if k)])
+        + " ".join([advice, *(f"{what}: {k}." for what, k in lists.items() if k)]),
+        missing=missing,
+        unused=theirs,
+        misshaped=list(misshaped),
     )
-    error.missing, error.unused, error.misshaped = missing, theirs, list(misshaped)
-    raise error
 
 
 def tied_to(state, keys, targets):

@@ -38,14 +38,13 @@ class MismatchError(CheckpointError):
     Args:
         reason: String, see `CheckpointError`.
         origin: Optional string, likewise.
-
-    Attributes:
         missing: List of strings, keys of the model that the checkpoint lacks: all of
             them, where the message has as many as a line holds.
         unused: List of strings, keys of the checkpoint that the model lacks.
         misshaped: List of strings, keys of the model whose tensor has another shape.
     """
 
-    def __init__(self, reason, origin=None):
+    def __init__(self, reason, origin=None, *, missing=(), unused=(), misshaped=()):
         super().__init__(reason, origin)
-        self.missing, self.unused, self.misshaped = [], [], []
+        self.missing, self.unused = list(missing), list(unused)
+        self.misshaped = list(misshaped)
