@@ -263,7 +263,9 @@ def _claim(claim, network, cells):
             verdicts.append("undecided")
             texts.append(f"{larger} - {smaller}: {len(differences)} pairs")
             continue
-        texts.append(f"{larger} - {smaller}: {mean:+.3g} +- {half:.2g}")
+        # Differences that cancel leave 1e-17 of rounding.
+        shown = 0.0 if abs(mean) < 1e-9 * half else mean
+        texts.append(f"{larger} - {smaller}: {shown:+.3g} +- {half:.2g}")
         low, high = mean - half, mean + half
         verdicts.append(
             "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
