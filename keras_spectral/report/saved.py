@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 
 from keras_spectral.json_text import LONGEST, parse_json
-from keras_spectral.printable import printable
 
 # What verbs write into their folders; a recipe's file has the recipe's name.
 _NAMES = (
@@ -53,15 +52,12 @@ def _read(path):
             "analysis.json, or its folder."
         )
     try:
-        content = parse_json(text, "result", times=_TIMES)
+        return parse_json(text, "result", times=_TIMES)
     except ValueError as error:
         raise ValueError(
             f"{path} {error}. Name a file that a verb has left, such as "
             "analysis.json, or its folder."
         ) from None
-    if not isinstance(content, (dict, list)):
-        raise ValueError(f"{path} holds no result, but {printable(str(content), 40)}.")
-    return content
 
 
 def _file_in(folder):

@@ -100,7 +100,7 @@ def test_sizes_and_changes_replace_key_by_key():
             load_recipe(path, None, [change])
     with pytest.raises(ValueError, match="unknown key `rate`"):
         load_recipe(path, None, ["optimizer.rate=3"])
-    with pytest.raises(ValueError, match=r"has no table \[large\]"):
+    with pytest.raises(ValueError, match=r"has no settings \[large\]"):
         load_recipe(path, "large")
     assert msgspec.to_builtins(paper)["schedule"]["epochs"] == 50
 

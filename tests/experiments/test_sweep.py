@@ -87,13 +87,13 @@ def test_what_is_no_row_is_refused(values, message):
 def test_one_bad_checkpoint_is_a_row(swept):
     rows, path = swept
     broken = next(row for row in rows if row.model == "broken_digits")
-    assert "no Keras model" in broken.error and broken.alpha_pdf is None
+    assert "no .keras model" in broken.error and broken.alpha_pdf is None
     assert len(rows) == 3 and sum(row.error is None for row in rows) == 2
     out = path / "out"
     table = json.loads((out / "table.json").read_text())
     assert table["status"] == "complete" and table["rows"] == rows.to_dicts()
     text = (out / "table.md").read_text()
-    assert "small_digits-a" in text and "no Keras model" in text
+    assert "small_digits-a" in text and "no .keras model" in text
     assert (out / "figure3.png").read_bytes()[:4] == b"\x89PNG"
     assert len(list((out / "rows").iterdir())) == 3
 
@@ -278,7 +278,7 @@ def test_the_command_line(tmp_path, folder, capfd):
     assert "Table 1" in capfd.readouterr().out
     table = json.loads((tmp_path / "out" / "table.json").read_text())
     row, failed = table["rows"]
-    assert "no Keras model" in failed["error"]
+    assert "no .keras model" in failed["error"]
     card = json.loads(zoo.checkpoint("resnet20_digits").card.read_text())
     assert row["original_accuracy"] == card["test_accuracy"]
     assert row["compressed"] == 640 and row["parameters"] == 272_474

@@ -127,7 +127,7 @@ def test_a_file_is_read_within_bounds(text, message, tmp_path):
 
 def test_a_file_that_is_no_result_is_read_no_further_than_one_is_long(tmp_path):
     file = tmp_path / "file.json"
-    file.touch()
+    file.write_text("[")
     os.truncate(file, 2**40)
     with pytest.raises(ValueError, match="larger than any result"):
         report.page_of_files([file])

@@ -163,7 +163,7 @@ def test_saved_results_are_found_in_their_folders(tmp_path):
     [
         ("{", "is no JSON"),
         ("[" * 100_000, "is no JSON"),
-        ("3", "holds no result"),
+        ("3", "is no result"),
         ('{"source": 1, "tensors": [], "skipped": {}}', "but not its values"),
         ('{"rows": [{"a": 1}], "claims": []}', "but not its values"),
         ('{"source": {}, "tensors": [{"eigenvalues": "x"}], "skipped": {}}', "values"),
