@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import torch
 
 from keras_spectral.gan import GAN, GradientPenalty
 from keras_spectral.layers import SpectralNormalization
@@ -397,30 +396,3 @@ def test_a_summary_shows_what_is_wrapped_and_counts_parameters_alone():
     assert "Total params: 47 " in text and "Non-trainable params: 0 " in text
     # What is saved and copied has the vectors.
     assert sum(w.size for w in gan.get_weights()) > 47
-
-
-@pytest.mark.parametrize("classes", [None, 4])
-def test_a_loader_of_torch_is_read_once_an_epoch(classes):
-    from torch.utils import data
-
-    images, labels = torch.from_numpy(pixels(10)), torch.arange(10) % 4
-    seen = []
-
-    class Images(data.Dataset):
-        def __len__(self):
-            return len(images)
-
-        def __getitem__(self, index):
-            seen.append(index)
-            return images[index] if classes is None else (images[index], labels[index])
-
-    gan = tiny(classes=classes, seed=0)
-    gan.compile()
-    loader = data.DataLoader(Images(), batch_size=4, shuffle=True)
-    gan.fit(loader, epochs=2, verbose=0)
-    assert int(gan.generator_optimizer.iterations) == 6
-    assert sorted(seen[-10:]) == sorted(seen[-20:-10]) == list(range(10))
-    assert len(gan.evaluate(loader, verbose=0)) == 2
-    images *= 255
-    with pytest.raises(ValueError, match=r"in \[-1, 1\]"):
-        gan.fit(loader, verbose=0)
