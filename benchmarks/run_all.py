@@ -3,10 +3,10 @@
     python benchmarks/run_all.py                  # all that need nothing else: hours
     python benchmarks/run_all.py scale comparison
 
-What is written by hand in RESULTS.md stays. Below it each script has a section with its
-output as it was printed, the command, the date, the machine and the versions; a run
-replaces the sections of the scripts that it ran, whole, and no others. A script that
-fails has its last line there.
+What is written by hand in RESULTS.md stays. Below it each command has a section with
+its output as it was printed, the date, the machine and the versions; a run replaces the
+sections of the commands that it ran, whole, and no others. One that fails has its last
+line there.
 """
 
 import argparse
@@ -21,20 +21,28 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
-# Those that compare with a package or a file that has to be named are run by hand.
-ARGUMENTS = {
-    "callbacks": [],
-    "checkpoints": ["--rounds", "3"],
-    "comparison": [],
-    "compressed_checkpoints": [],
-    "constraints": [],
-    "convolution_norms": [],
-    "gradient_distance": [],
-    "layers": ["steps", "--rounds", "9", "--models", "mlp", "resnet20"],
-    "lipschitz_bounds": [],
-    "low_rank": [],
-    "power_laws": [],
-    "scale": [],
+# A section's name -> the script and its arguments. Those that compare with a package or
+# a file that has to be named are run by hand.
+COMMANDS = {
+    "callbacks": ["callbacks"],
+    "checkpoints": ["checkpoints", "--rounds", "3"],
+    "comparison": ["comparison"],
+    "compressed_checkpoints": ["compressed_checkpoints"],
+    "constraints": ["constraints"],
+    "convolution_norms": ["convolution_norms"],
+    "gan_frechet": ["gan", "frechet"],
+    "gan_generate": ["gan", "generate"],
+    "gan_memory": ["gan", "memory", "--rounds", "3"],
+    "gan_steps": ["gan", "steps"],
+    "gradient_distance": ["gradient_distance"],
+    "layers": ["layers", "steps", "--rounds", "9", "--models", "mlp", "resnet20"],
+    "lipschitz_bounds": ["lipschitz_bounds"],
+    "low_rank": ["low_rank"],
+    "measures_bound": ["measures", "bound"],
+    "measures_jacobians": ["measures", "jacobians"],
+    "pages": ["pages"],
+    "power_laws": ["power_laws"],
+    "scale": ["scale"],
 }
 START = "\n<!-- captured by run_all.py: no text by hand below -->\n"
 
@@ -52,7 +60,8 @@ def machine():
 
 def section(name):
     """Run a script and return its section."""
-    command = ["benchmarks/" + name + ".py", *ARGUMENTS[name]]
+    script, *arguments = COMMANDS[name]
+    command = [f"benchmarks/{script}.py", *arguments]
     where = machine()
     ran = subprocess.run(
         [sys.executable, *command],
@@ -86,11 +95,11 @@ def written(text, new):
 def main():
     """Run what is asked for, one after the other, and write after each."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="*", help="Scripts. Default: all.")
-    names = parser.parse_args().names or list(ARGUMENTS)
+    parser.add_argument("names", nargs="*", help="Sections. Default: all.")
+    names = parser.parse_args().names or list(COMMANDS)
     for name in names:
-        if name not in ARGUMENTS:
-            parser.error(f"no benchmark {name!r}; there are {', '.join(ARGUMENTS)}")
+        if name not in COMMANDS:
+            parser.error(f"no benchmark {name!r}; there are {', '.join(COMMANDS)}")
     for name in names:
         print(f"{name} ...", flush=True)
         new = {name: section(name)}

@@ -28,5 +28,5 @@ def test_what_is_written_by_hand_stays_and_a_section_is_replaced_whole(run_all):
 
 
 def test_each_benchmark_is_there(run_all):
-    for name in run_all.ARGUMENTS:
-        assert (ROOT / "benchmarks" / f"{name}.py").exists(), name
+    for script, *_ in run_all.COMMANDS.values():
+        assert (ROOT / "benchmarks" / f"{script}.py").exists(), script

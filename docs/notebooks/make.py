@@ -27,7 +27,7 @@ CALLS = {
         'main(["--seeds", "1", "--workers", "0"])',
         _IMAGE.format("sweep_digits/figure3.png"),
     ],
-    "train_srn_gan": ["main([])", _IMAGE.format("srn-gan/samples.png")],
+    "train_srn_gan": ["main([])", _IMAGE.format("srn-gan/samples/epoch_0045.png")],
     "train_torch_resnet20": ["main([])"],
 }
 

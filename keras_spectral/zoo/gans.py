@@ -38,6 +38,9 @@ def resnet_gan(
     gradient_penalty: float = 0.0,
     orthonormal_factor: float = 0.0,
     ema_momentum: float | None = None,
+    upsampling: str = "nearest",
+    epsilon: float = 2e-5,
+    shortcut_from: str = "input",
     seed: int | None = None,
     name: str = "resnet_gan",
 ) -> GAN:
@@ -64,6 +67,10 @@ def resnet_gan(
             `keras_spectral.regularizers.Orthonormal` on every kernel of the
             discriminator; 0 for none.
         ema_momentum: As `keras_spectral.gan.GAN` takes it.
+        upsampling: `"nearest"` (the authors') or `"bilinear"` (mimicry's).
+        epsilon: Float, of batch normalization: 2e-5 (the authors') or 1e-5 (mimicry's).
+        shortcut_from: `"input"` (the authors') or `"relu"` (mimicry's), see
+            `resnet_discriminator`.
         seed: Integer of the latents and labels; `None` draws one.
         name: String, the model's name.
 
@@ -84,13 +91,21 @@ def resnet_gan(
     check_not_negative("orthonormal_factor", orthonormal_factor)
     regularizer = Orthonormal(orthonormal_factor) if orthonormal_factor else None
     return GAN(
-        resnet_generator(resolution, classes, generator_width, channels=channels),
+        resnet_generator(
+            resolution,
+            classes,
+            generator_width,
+            channels=channels,
+            upsampling=upsampling,
+            epsilon=epsilon,
+        ),
         resnet_discriminator(
             resolution,
             classes,
             normalize,
             width,
             channels,
+            shortcut_from=shortcut_from,
             kernel_regularizer=regularizer,
         ),
         objective=objective,

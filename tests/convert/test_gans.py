@@ -52,6 +52,34 @@ def test_the_wiring_of_both_projects_is_certified(classes, project):
                 convert.from_torch(state, other, dialect=project)
 
 
+def test_a_gan_of_mimicrys_form_computes_what_mimicrys_do(rng):
+    form = dialects.named("mimicry").config
+    ours, authors = (
+        zoo.resnet_gan(width=16, generator_width=16, **arguments)
+        for arguments in (form, {})
+    )
+    latents = rng.standard_normal((2, 128)).astype("float32")
+    images = rng.uniform(-1, 1, (2, 3, 32, 32)).astype("float32")
+    for kind, module, inputs in (
+        ("generator", Generator(16, None, "bilinear"), latents),
+        ("discriminator", Discriminator(16, None, True), images),
+    ):
+        state = randomized(module).float().state_dict()
+        with torch.no_grad():
+            wanted = module(torch.from_numpy(inputs)).numpy()
+        if kind == "generator":
+            wanted = wanted.transpose(0, 2, 3, 1)
+        else:
+            inputs = inputs.transpose(0, 2, 3, 1)
+        distances = []
+        for gan in (ours, authors):
+            network = getattr(gan, kind)
+            convert.from_torch(state, network, dialect="mimicry", verify=False)
+            distances.append(np.abs(np.asarray(network(inputs)) - wanted).max())
+        scale = np.abs(wanted).max()
+        assert distances[0] < 1e-5 * scale and distances[1] > 1e-2 * scale
+
+
 @pytest.mark.parametrize("resolution", [48, 64, 128])
 def test_larger_discriminators_and_generators_are_certified(resolution):
     for kind in ("generator", "discriminator"):
