@@ -8,18 +8,18 @@ learning rate are its code, in PyTorch. Modules that it imports and that trainin
 not need (torchvision, tensorboard, skimage) are empty ones. Settings, images, their
 order and the number of steps are those of the cell SN of `stable_rank/table_2
 --evidence`: 64 real images an update of the discriminator, 128 latents one of the
-generator. Where the images have one channel, so have mimicry's first and last
-convolution, of its own classes. Initial weights are mimicry's own, drawn by torch's
-seed; it interpolates bilinearly where ours repeats pixels, its power iteration moves
-in each of its discriminator's three calls, and epsilon of Adam is PyTorch's 1e-8 where
-ours is Keras' 1e-7.
+generator. Ours has mimicry's form there: bilinear upsampling, its epsilon, shortcuts
+that read behind the ReLU. Where the images have one channel, so have mimicry's first
+and last convolution, of its own classes. What still differs: initial weights are drawn
+by torch's seed, its power iteration moves one vector in each of its discriminator's
+three calls, and epsilon of Adam is PyTorch's 1e-8 where ours is Keras' 1e-7.
 
 Each network that is finished is written to `OUTPUT/mimicry_parity.json`, and a rerun
 goes on from there. Both are judged by our Fréchet distance, on the features of the
-classifier in `OUTPUT/classifiers`. Cells of ours are read from `OUTPUT/cells`:
-`keras-spectral run stable_rank/table_2 --evidence --output OUTPUT` makes them, and the
-classifier. Printed: the distances, the range of our seeds, and the difference of the
-means with its 95 % interval (Welch).
+classifier in `OUTPUT/classifiers`, which is trained where it is missing. Printed: the
+distances, the range of our seeds, and the difference of the means with its 95 %
+interval (Welch); and, where `OUTPUT/cells` has them, the same of the table's own cells,
+whose form is that of SNGAN's authors.
 """
 
 import argparse
@@ -38,9 +38,10 @@ import numpy as np
 import scipy.stats
 import torch
 
+from keras_spectral.convert import dialects
 from keras_spectral.experiments import load_recipe
 from keras_spectral.experiments.batches import StepBatches
-from keras_spectral.experiments.cells import Cell, images_of
+from keras_spectral.experiments.cells import Cell, images_of, train_cell
 from keras_spectral.experiments.gan_results import results_of
 from keras_spectral.experiments.recipes import recipe_path, settings_of
 from keras_spectral.files import output_folder, write_json
@@ -213,41 +214,46 @@ def train(cell, mimicry):
         folder=Path(cell.folder),
     )
     return {
-        "seed": seed,
         "results": found.values,
         "reasons": found.reasons,
         "history": history,
         "cpu_seconds": seconds,
         "torch": torch.__version__,
-        "settings": cell.settings(),
-        "probes": msgspec.to_builtins(recipe.probes),
     }
 
 
-def show(rows, ours):
+def train_ours(cell):
+    """Train our network as a cell says, and measure it; return its row."""
+    for part in ("state", "models"):
+        output_folder(Path(cell.folder) / part)
+    row = train_cell(cell)
+    kept = ("results", "reasons", "history", "cpu_seconds", "environment")
+    return {name: row[name] for name in kept}
+
+
+def show(theirs, ours, what):
     """Print both sides' distances.
 
     Args:
-        rows: List of dicts, of mimicry.
-        ours: Dict from seeds to the rows of our cells.
+        theirs: List of dicts, the rows of mimicry.
+        ours: List of dicts, of ours.
+        what: String, what ours are.
     """
-    for row in rows:
-        mine = ours.get(row["seed"], {"results": {}})["results"]
-        print(f"seed {row['seed']}: mimicry {row['results']}")
-        print(f"        ours    { ({name: mine.get(name) for name in MEASURES}) }")
     name = MEASURES[0]
     sides = [
-        [x for row in side if (x := row["results"].get(name)) is not None]
-        for side in (rows, ours.values())
+        [row["results"][name] for row in side if row["results"].get(name) is not None]
+        for side in (theirs, ours)
     ]
+    print(f"{name}, mimicry | ours, {what}")
+    print(*(", ".join(f"{x:.4g}" for x in side) for side in sides), sep=" | ")
     if min(map(len, sides)) < 2:
         print("Two seeds of each are needed to compare.")
         return
-    theirs, mine = sides
-    print(f"{name}: mimicry {np.mean(theirs):.4g}, ours {np.mean(mine):.4g}")
-    print(f"range of our seeds: {min(mine):.4g} to {max(mine):.4g}")
+    first, second = sides
+    print(f"means: {np.mean(first):.4g} | {np.mean(second):.4g}")
+    print(f"range of our seeds: {min(second):.4g} to {max(second):.4g}")
     low, high = scipy.stats.ttest_ind(
-        theirs, mine, equal_var=False
+        first, second, equal_var=False
     ).confidence_interval()
     print(f"difference of the means, 95 % interval: {low:+.4g} to {high:+.4g}")
 
@@ -265,27 +271,34 @@ def main():
     output_folder(arguments.output, "mimicry_parity.json")
     recipe = load_recipe(recipe_path(RECIPE), SIZE, arguments.changes)
     (network,) = recipe.networks
-    plain, probes = msgspec.to_builtins(recipe), msgspec.to_builtins(recipe.probes)
+    authors, probes = msgspec.to_builtins(recipe), msgspec.to_builtins(recipe.probes)
+    form = msgspec.to_builtins(recipe) | {"measures": MEASURES}
+    form["networks"][0]["arguments"] |= dialects.named("mimicry").config
     file = arguments.output / "mimicry_parity.json"
     known = json.loads(file.read_text()) if file.exists() else []
-    rows, ours = [], {}
+    sides, table = {"mimicry": [], "ours": []}, []
     for seed in range(arguments.seeds):
-        cell = Cell(plain, network.name, VARIANT, seed, str(arguments.output))
-        wanted = cell.settings(), probes
-        # A row of other settings is none.
-        found = [row for row in known if (row["settings"], row["probes"]) == wanted
-                 and row["seed"] == seed]  # fmt: skip
-        if not found:
-            found = [train(cell, mimicry)]
-            known += found
-            write_json(file, known)
-        rows += found
-        path = arguments.output / "cells" / f"{cell.key}.json"
+        where = network.name, VARIANT, seed, str(arguments.output)
+        cell = Cell(form, *where)
+        for side, rows in sides.items():
+            key = {"side": side, "seed": seed, "settings": cell.settings(),
+                   "probes": probes}  # fmt: skip
+            # A row of other settings is none.
+            found = [row for row in known if row.items() >= key.items()]
+            if not found:
+                made = train(cell, mimicry) if side == "mimicry" else train_ours(cell)
+                found = [{**key, **made}]
+                known += found
+                write_json(file, known)
+            rows += found
+        path = arguments.output / "cells" / f"{Cell(authors, *where).key}.json"
         if path.is_file():
             row = json.loads(path.read_text())
             if row["error"] is None and row["probes"] == probes:
-                ours[seed] = row
-    show(rows, ours)
+                table.append(row)
+    show(sides["mimicry"], sides["ours"], "in mimicry's form")
+    if table:
+        show(sides["mimicry"], table, "in the authors' form")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,6 @@
 """Recipes on two devices: the numbers of one, alike on both, and going on."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -15,6 +10,7 @@ from keras_spectral.experiments import cells, training_state
 from keras_spectral.experiments.batches import Batches
 from keras_spectral.experiments.devices import devices_of
 from tests.experiments import tiny
+from tests.jax_processes import run_two
 
 BACKEND = keras.backend.backend()
 several = pytest.mark.skipif(BACKEND == "torch", reason="no data parallelism")
@@ -134,34 +130,9 @@ def test_shares_of_batches_make_the_batch(rng):
 @pytest.mark.skipif(BACKEND != "jax", reason="several hosts need JAX")
 def test_two_processes_have_the_numbers_of_one(tmp_path):
     one = tiny.run(tmp_path / "one")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    command = [sys.executable, "-m", "tests.experiments.tiny", tmp_path / "both", "all"]
-    processes = [
-        subprocess.Popen(
-            command,
-            cwd=Path(__file__).parents[2],
-            env={
-                **os.environ,
-                "KERAS_DISTRIBUTION_JOB_ADDRESSES": address,
-                "KERAS_DISTRIBUTION_NUM_PROCESSES": "2",
-                "KERAS_DISTRIBUTION_PROCESS_ID": str(number),
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
-    try:
-        for process in processes:
-            out, error = process.communicate(timeout=300)
-            # Gloo tells its connections first.
-            assert out.split()[-1] == "None", error[-3000:]
-    finally:
-        for process in processes:
-            process.kill()
+    for out in run_two("tests.experiments.tiny", tmp_path / "both", "all"):
+        # Gloo tells its connections first.
+        assert out.split()[-1] == "None"
     (path,) = (tmp_path / "both" / "cells").iterdir()
     both = json.loads(path.read_text())
     np.testing.assert_allclose(flat(both), flat(one), rtol=2e-5)

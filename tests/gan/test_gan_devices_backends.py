@@ -1,6 +1,7 @@
 """Two devices train as one: each has its share of a batch, and its own latents."""
 
 import contextlib
+import sys
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from keras_spectral.experiments.devices import devices_of
 from keras_spectral.gan import GAN, GradientPenalty
 from keras_spectral.layers import SpectralNormalization
+from tests.jax_processes import run_two
 
 BACKEND = keras.backend.backend()
 SHAPE = (2, 2, 1)
@@ -44,18 +46,18 @@ def pixels():
     return rng.uniform(-1, 1, (16, *SHAPE)).astype("float32")
 
 
-def trained(scope, images, latents=None, **arguments):
+def trained(scope, images, latents=None, batch_size=8, **arguments):
     with scope:
         gan = tiny(**arguments)
         gan.compile(keras.optimizers.SGD(0.5), keras.optimizers.SGD(0.5))
         gan._latents = latents or gan._latents
         y = None if gan.classes is None else np.arange(16) % gan.classes
-        gan.fit(images, y, batch_size=8, shuffle=False, verbose=0)
+        gan.fit(images, y, batch_size=batch_size, shuffle=False, verbose=0)
     return gan
 
 
-def assert_same(gan, other):
-    for ours, theirs in zip(gan.variables, other.variables, strict=True):
+def assert_same(variables, others):
+    for ours, theirs in zip(variables, others, strict=True):
         ours, theirs = (keras.ops.convert_to_numpy(x) for x in (ours, theirs))
         # Float32, added up in another order.
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
@@ -67,7 +69,18 @@ def test_data_parallel_of_jax_is_one_device():
     arguments = {"classes": 4, "penalty": GradientPenalty(1.0)}
     two = trained(devices_of(2).scope(), pixels(), **arguments)
     assert len(two.generator.variables[0].value.sharding.device_set) == 2
-    assert_same(two, trained(contextlib.nullcontext(), pixels(), **arguments))
+    one = trained(contextlib.nullcontext(), pixels(), **arguments)
+    assert_same(two.variables, one.variables)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BACKEND != "jax", reason="Of JAX's processes.")
+def test_two_processes_of_jax_are_one_device(tmp_path):
+    run_two("tests.gan.test_gan_devices_backends", tmp_path)
+    one = trained(contextlib.nullcontext(), pixels(), penalty=GradientPenalty(1.0))
+    for number in range(2):
+        with np.load(tmp_path / f"{number}.npz") as both:
+            assert_same(one.variables, list(both.values()))
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="Of tf.distribute.")
@@ -88,4 +101,21 @@ def test_a_mirrored_strategy_is_one_device_with_the_latents_of_both():
     # Each has half of a batch, and makes parts of that.
     order = [0, 1, 4, 5, 2, 3, 6, 7]
     images = np.concatenate([pixels()[:8][order], pixels()[8:][order]])
-    assert_same(two, trained(contextlib.nullcontext(), images, of_both))
+    one = trained(contextlib.nullcontext(), images, of_both)
+    assert_same(two.variables, one.variables)
+
+
+def main(folder):
+    """Train in one of two processes, each with its half of every batch."""
+    devices = devices_of("all")
+    assert devices.processes == 2
+    shares = pixels().reshape(2, 2, 4, *SHAPE)[:, devices.process]
+    images = shares.reshape(8, *SHAPE)
+    penalty = GradientPenalty(1.0)
+    gan = trained(devices.scope(), images, batch_size=4, penalty=penalty)
+    values = map(keras.ops.convert_to_numpy, gan.variables)
+    np.savez(f"{folder}/{devices.process}.npz", *values)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
