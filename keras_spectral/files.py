@@ -1,6 +1,7 @@
 """Writing files so that nothing half-written is left behind, whatever happens."""
 
 import contextlib
+import contextvars
 import errno
 import hashlib
 import json
@@ -23,6 +24,9 @@ _FAILURES = {
     for name in "ENOSPC EDQUOT EFBIG EIO EROFS ENXIO ENODEV ESTALE".split()
     if hasattr(errno, name)
 }
+
+# Folders that were made within `no_empty_folders`, or `None` outside.
+_MADE = contextvars.ContextVar("keras_spectral_folders_made", default=None)
 
 
 @contextlib.contextmanager
@@ -266,7 +270,7 @@ def writable_file(path, name="path") -> Path:
     """
     path = Path(path)
     with _written(path.parent, f"`{name}` must be in", f"{name}={path}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make(path.parent)
     return output_file(path, name)
 
 
@@ -290,10 +294,43 @@ def output_folder(path, *names) -> Path:
     """
     path = Path(path)
     with _written(path, "`output` must be", f"output={path}"):
-        path.mkdir(parents=True, exist_ok=True)
+        _make(path)
     for name in names:
         output_file(path / name, "output")
     return path
+
+
+@contextlib.contextmanager
+def no_empty_folders():
+    """Remove what `output_folder` and `writable_file` made in vain, if the body raises.
+
+    Example:
+    >>> folder = Path(tempfile.mkdtemp()) / "new"
+    >>> with contextlib.suppress(ValueError), no_empty_folders():
+    ...     raise ValueError(f"nothing to write into {output_folder(folder / 'er')}")
+    >>> folder.exists()
+    False
+    """
+    made: list[Path] = []
+    token = _MADE.set(made)
+    try:
+        yield
+    except BaseException:
+        for folder in reversed(made):
+            with contextlib.suppress(OSError):  # Something is in it.
+                folder.rmdir()
+        raise
+    finally:
+        _MADE.reset(token)
+
+
+def _make(folder):
+    """Make a folder and its parents where they are missing."""
+    missing = [x for x in (folder, *folder.parents) if not x.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    made = _MADE.get()
+    if made is not None:
+        made.extend(reversed(missing))
 
 
 @contextlib.contextmanager

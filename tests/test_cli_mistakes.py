@@ -136,3 +136,25 @@ def test_small_files_have_bytes_and_not_no_megabytes(tmp_path, capfd):
     assert "6 numbers, 24 bytes" in capfd.readouterr().out
     assert run("inspect", tmp_path / "x.npz", "--json", "--quiet") == 0
     assert json.loads(capfd.readouterr().out)["bytes"] == 24
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "convert FOLDER/text.txt --model resnet20_cifar10 --output NEW/net.keras",
+        "export FOLDER/text.txt --output NEW/net.pth",
+        "analyze FOLDER/text.txt --output NEW",
+        "analyze FOLDER/text.txt --report NEW/page.html",
+        "compress FOLDER/text.txt --model resnet20_cifar10 --output NEW",
+        "run stable_rank/table_6 --small --set foo --output NEW",
+    ],
+)
+def test_what_is_refused_leaves_no_folder(arguments, files, tmp_path, capfd):
+    (tmp_path / "old").mkdir()
+    new = tmp_path / "new" / "one"
+    words = arguments.replace("FOLDER", str(files)).replace("NEW", str(new)).split()
+    refused(capfd, *words)
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    # One that was there stays.
+    refused(capfd, *(word.replace(str(new), str(tmp_path / "old")) for word in words))
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]

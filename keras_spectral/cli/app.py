@@ -23,6 +23,7 @@ from keras_spectral.cli import (
     verbs,
 )
 from keras_spectral.convert.files.errors import MismatchError, UnsafeCheckpointError
+from keras_spectral.files import no_empty_folders
 from keras_spectral.interrupts import interrupts_heeded
 from keras_spectral.printable import printable
 
@@ -91,7 +92,11 @@ class _Group(typer.core.TyperGroup):
 
     def invoke(self, context):
         try:
-            with _usage_told(context.meta[__name__]), interrupts_heeded() as check:
+            with (
+                _usage_told(context.meta[__name__]),
+                no_empty_folders(),
+                interrupts_heeded() as check,
+            ):
                 result = super().invoke(context)
                 check()
                 return result

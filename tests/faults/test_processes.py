@@ -32,6 +32,7 @@ KEPT = {
     "convert/files/records.py:numpy_dtype": ("float32",),
     "experiments/engine.py:_ONE_AT_A_TIME": "made anew in a child",
     "experiments/devices.py:_mirrored": "TensorFlow's, which no child may use",
+    "files.py:_MADE": "a context's own",
     "layers/vector_state.py:_HELD": "a context's own",
     "layers/vector_state.py:_UNCOUNTED": "a context's own",
     "linalg/threads.py:_libraries": "of the process: a child has the same",
