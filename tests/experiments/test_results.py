@@ -1,5 +1,7 @@
 """The committed results: pages say what their rows say; a recipe's figure."""
 
+import json
+import re
 import runpy
 import shutil
 from pathlib import Path
@@ -29,6 +31,24 @@ def test_the_front_page_is_of_the_rows(tmp_path):
         assert again.read_bytes() == path.read_bytes(), path.name
     cells = list((RESULTS / "cells").glob("*.json"))
     assert len(cells) >= 17 and "\n| C2" in text
+
+
+def test_what_is_said_of_mimicry_is_of_its_rows():
+    text = " ".join((RESULTS / "front.md").read_text(encoding="utf-8").split())
+    told = re.search(
+        r"distances of ([\d.]+), ([\d.]+) and ([\d.]+), mimicry at ([\d.]+), ([\d.]+) "
+        r"and ([\d.]+): \*\*within the range of our seeds",
+        text,
+    )
+    rows = json.loads((RESULTS / "gan" / "mimicry_parity.json").read_text())
+    ours, theirs = (
+        [row["results"]["frechet_distance"] for row in rows if row["side"] == side]
+        for side in ("ours", "mimicry")
+    )
+    assert [f"{x:.1f}" for x in (*ours, *theirs)] == list(told.groups())
+    assert min(ours) <= min(theirs) and max(theirs) <= max(ours)
+    forms = [{**row["settings"], "seed": None} for row in rows]
+    assert forms.count(forms[0]) == len(forms) == 6
 
 
 def test_a_figure_has_a_row_of_panels_a_network_that_was_run():
