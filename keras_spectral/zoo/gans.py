@@ -68,7 +68,8 @@ def resnet_gan(
             discriminator; 0 for none.
         ema_momentum: As `keras_spectral.gan.GAN` takes it.
         upsampling: `"nearest"` (the authors') or `"bilinear"` (mimicry's).
-        epsilon: Float, of batch normalization: 2e-5 (the authors') or 1e-5 (mimicry's).
+        epsilon: Float > 0, of batch normalization: 2e-5 (the authors') or 1e-5
+            (mimicry's).
         shortcut_from: `"input"` (the authors') or `"relu"` (mimicry's), see
             `resnet_discriminator`.
         seed: Integer of the latents and labels; `None` draws one.

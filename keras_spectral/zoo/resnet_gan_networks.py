@@ -6,7 +6,7 @@ import keras
 from keras import layers, ops
 
 from keras_spectral.layers import ConditionalBatchNormalization
-from keras_spectral.validation import check_choice, check_integer
+from keras_spectral.validation import check_choice, check_integer, check_positive
 from keras_spectral.zoo.blocks import normalizer
 
 # Resolution -> smallest image, and filters as multiples of the widest or thinnest.
@@ -108,7 +108,8 @@ def resnet_generator(
         latent: Integer, numbers of a latent vector.
         channels: Integer, channels of the images.
         upsampling: `"nearest"` (the authors') or `"bilinear"` (mimicry's).
-        epsilon: Float, of batch normalization: 2e-5 (the authors') or 1e-5 (mimicry's).
+        epsilon: Float > 0, of batch normalization: 2e-5 (the authors') or 1e-5
+            (mimicry's).
         name: String, the model's name.
 
     Returns:
@@ -116,7 +117,7 @@ def resnet_generator(
         to images (resolution, resolution, channels) in [-1, 1].
 
     Raises:
-        ValueError: If the resolution is another one, or an integer is below 1.
+        ValueError: If the resolution is another one, or a number is out of range.
 
     Example:
     >>> generator = resnet_generator(32, width=16)
@@ -128,6 +129,7 @@ def resnet_generator(
     """
     check_choice("resolution", resolution, tuple(_GENERATORS))
     check_choice("upsampling", upsampling, ("nearest", "bilinear"))
+    check_positive("epsilon", epsilon)
     start, default, multiples = _GENERATORS[resolution]
     filters = _filters(default if width is None else width, multiples)
     latents = keras.Input((latent,), name="latents")

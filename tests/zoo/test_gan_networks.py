@@ -174,6 +174,9 @@ def test_conditional_normalization_is_pytorchs(training, rng):
     [
         (lambda: zoo.resnet_generator(33), "`resolution`"),
         (lambda: zoo.resnet_generator(upsampling="cubic"), "`upsampling`"),
+        (lambda: zoo.resnet_gan(upsampling="cubic"), "`upsampling`"),
+        (lambda: zoo.resnet_gan(epsilon=0.0), "`epsilon` must"),
+        (lambda: zoo.resnet_gan(shortcut_from="output"), "`shortcut_from`"),
         (lambda: zoo.resnet_generator(64, width=8), "`width`"),
         (lambda: zoo.resnet_generator(32, width=0), "`width`"),
         (lambda: zoo.resnet_discriminator(32, width=0), "`width`"),
