@@ -19,6 +19,8 @@ def update(loss, network, optimizer, everything):
     Returns:
         Scalar tensor, without a gradient.
     """
+    if not network.trainable_variables:
+        return ops.stop_gradient(loss()[1])
     step = {"tensorflow": _tape, "jax": _transformed, "torch": _recorded}
     value = step[keras.backend.backend()](
         loss, network.trainable_variables, optimizer, everything
@@ -32,8 +34,7 @@ def _tape(loss, variables, optimizer, everything):
     with tf.GradientTape() as tape:
         total, value = loss()
         # The gradients of replicas are added up.
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        total = optimizer.scale_loss(total / replicas)
+        total = optimizer.scale_loss(total / replicas())
     optimizer.apply(tape.gradient(total, variables), variables)
     return value
 
@@ -76,6 +77,15 @@ def _recorded(loss, variables, optimizer, everything):
     with torch.no_grad():
         optimizer.apply(list(gradients), variables)
     return value
+
+
+def replicas():
+    """Return over how many replicas of TensorFlow a batch is shared out here."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def _assign(variables, values):

@@ -102,6 +102,13 @@ class GAN(AlternatingSteps):
             check_probability("ema_momentum", ema_momentum)
         if classes is not None:
             check_integer("classes", classes, least=1)
+        if seed is not None:
+            check_integer("seed", seed, least=0)
+            if seed >= 2**32:
+                raise ValueError(
+                    "`seed` must be below 2**32, which every backend takes. Received: "
+                    f"seed={seed}"
+                )
         check_integer("discriminator_steps", discriminator_steps, least=1)
         for name, model in (("generator", generator), ("discriminator", discriminator)):
             _check_network(name, model)

@@ -63,7 +63,8 @@ class BothOptimizers:
         """Give the networks their averages, as `fit` of Keras does with `use_ema`."""
         networks = generator, discriminator
         for optimizer, network in zip(self.optimizers, networks, strict=True):
-            if optimizer.use_ema:
+            # Before the first update the averages are zeros.
+            if optimizer.use_ema and int(optimizer.iterations):
                 optimizer.finalize_variable_values(network.trainable_variables)
                 if keras.backend.backend() == "jax":
                     # The averages' own buffers, which the next `fit` cannot donate too.

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_spectral.gan.gradients import (
     gradient_by,
+    replicas,
     shared_out,
     stepped,
     update,
@@ -31,7 +32,7 @@ class AlternatingSteps(keras.Model):
         return stepped(self, self._test, given)
 
     def _test(self, data):
-        images, labels = self._unpacked(data)
+        images, labels, counts = self._unpacked(data)
         latents = keras.random.normal((ops.shape(images)[0], self.latent), seed=0)
         generated = self.generator(with_labels(latents, labels), training=False)
         real, fake = (
@@ -42,12 +43,14 @@ class AlternatingSteps(keras.Model):
         )
         objective = objective_of(self.objective)
         logits = (fake, real) if objective.needs_real else (fake,)
-        self.discriminator_loss.update_state(objective.discriminator(real, fake))
-        self.generator_loss.update_state(objective.generator(*logits))
+        self.discriminator_loss.update_state(
+            objective.discriminator(real, fake), counts
+        )
+        self.generator_loss.update_state(objective.generator(*logits), counts)
         return {metric.name: metric.result() for metric in self.metrics}
 
     def _train(self, data):
-        images, labels = self._unpacked(data)
+        images, labels, counts = self._unpacked(data)
         count = ops.shape(images)[0]
         steps = self.discriminator_steps
         for step in range(steps):
@@ -57,12 +60,13 @@ class AlternatingSteps(keras.Model):
             chosen = slice(start, start + part)
             real = shared_out(images[chosen])
             real_labels = None if labels is None else shared_out(labels[chosen])
-            self._discriminator_step(real, real_labels, part)
-        self._generator_step(2 * _at_least_one(count // steps), real, real_labels)
+            self._discriminator_step(real, real_labels, part, counts)
+        made = 2 * _at_least_one(count // steps)
+        self._generator_step(made, real, real_labels, counts)
         return {metric.name: metric.result() for metric in self.metrics}
 
     def _unpacked(self, data):
-        """Return a batch's images and labels, checked against the networks."""
+        """Return a batch's images and labels, checked, and 1.0 if the batch counts."""
         images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         refuse_weights(weights)
         if (labels is None) != (self.classes is None):
@@ -77,17 +81,28 @@ class AlternatingSteps(keras.Model):
             n in (size, None) for n, size in zip(shape, wanted, strict=True)
         )
         if not fits:
+            turned = shape[1:] + shape[:1] == wanted
+            hint = "Move channels to the end." if turned else "Resize them."
             raise ValueError(
                 f"`x` must hold images of the discriminator's shape {wanted}. "
-                f"Received: images of shape {shape}. Resize them."
+                f"Received: images of shape {shape}. {hint}"
             )
         check_floats(images)
         # A single batch comes as it was given, and networks mix no kinds of tensors.
         images = ops.convert_to_tensor(images)
-        if labels is None:
-            return images, None
-        check_label_shape(labels)
-        return images, ops.convert_to_tensor(labels)
+        if labels is not None:
+            check_label_shape(labels)
+            labels = ops.convert_to_tensor(labels)
+        if replicas() == 1:
+            return images, labels, 1.0
+        # Of a last batch some replicas have no share: one image that counts nothing.
+        missing = ops.maximum(0, 1 - ops.shape(images)[0])
+        counts = 1.0 - ops.cast(missing, "float32")
+        images = ops.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
+        if labels is not None:
+            others = [(0, 0)] * (len(labels.shape) - 1)
+            labels = ops.pad(labels, [(0, missing), *others])
+        return images, labels, counts
 
     def _latents(self, count):
         shape = (count, self.latent)
@@ -108,7 +123,7 @@ class AlternatingSteps(keras.Model):
         logits = self.discriminator(with_labels(images, labels), training=training)
         return ops.cast(logits, "float32")
 
-    def _judged(self, real, fake, labels, count):
+    def _judged(self, real, fake, labels, made, count):
         """Return the logits of real and generated images, and what the layers ask for.
 
         State moves as in one call.
@@ -117,15 +132,18 @@ class AlternatingSteps(keras.Model):
             logits = self._logits(real, labels)
             extra = _sum_of_losses(self.discriminator)
             with vectors_held():
-                return logits, self._logits(fake, labels), extra
+                return logits, self._logits(fake, made), extra
         both = ops.concatenate([real, fake], axis=0)
-        twice = None if labels is None else ops.concatenate([labels, labels], axis=0)
-        logits = self._logits(both, twice)
+        if labels is not None:
+            labels = ops.reshape(ops.cast(labels, made.dtype), (-1,))
+            labels = ops.concatenate([labels, made], axis=0)
+        logits = self._logits(both, labels)
         return logits[:count], logits[count:], _sum_of_losses(self.discriminator)
 
-    def _discriminator_step(self, images, labels, count):
+    def _discriminator_step(self, images, labels, count, counts=1.0):
+        made = None if labels is None else self._labels(count)
         with without_gradients():
-            latents = with_labels(self._latents(count), labels)
+            latents = with_labels(self._latents(count), made)
             generated = self.generator(latents, training=True)
         images = ops.cast(images, generated.dtype)
         points = None
@@ -135,15 +153,16 @@ class AlternatingSteps(keras.Model):
             )
 
         def loss():
-            real, fake, extra = self._judged(images, generated, labels, count)
+            real, fake, extra = self._judged(images, generated, labels, made, count)
             objective = objective_of(self.objective)
             value = scalar(objective.discriminator(real, fake), objective)
+            total = value
             if points is not None:
-                extra = extra + self._gradient_penalty(points, labels)
-            return value + extra, value
+                total = total + self._gradient_penalty(points, labels)
+            return total * counts + extra, value
 
         value = self._updated(loss, self.discriminator, self.discriminator_optimizer)
-        self.discriminator_loss.update_state(value)
+        self.discriminator_loss.update_state(value, counts)
 
     def _gradient_penalty(self, points, labels):
         gradients = gradient_by(
@@ -152,7 +171,7 @@ class AlternatingSteps(keras.Model):
         axes = tuple(range(1, len(points.shape)))
         return self.penalty.penalty(ops.sum(ops.square(gradients), axis=axes))
 
-    def _generator_step(self, count, real=None, real_labels=None):
+    def _generator_step(self, count, real=None, real_labels=None, counts=1.0):
         latents = self._latents(count)
         labels = None if self.classes is None else self._labels(count)
         objective = objective_of(self.objective)
@@ -168,22 +187,30 @@ class AlternatingSteps(keras.Model):
                     images = ops.cast(real, generated.dtype)
                     logits.append(self._logits(images, real_labels, training))
             value = scalar(objective.generator(*logits), objective)
-            return value + extra, value
+            return value * counts + extra, value
 
+        # A number, and not the variable, which moves.
+        before = ops.add(self.generator_optimizer.iterations, 0)
         value = self._updated(loss, self.generator, self.generator_optimizer)
-        self.generator_loss.update_state(value)
+        self.generator_loss.update_state(value, counts)
         if self.averaged_generator is not None:
-            self._average()
+            self._average(before)
 
     def _updated(self, loss, network, optimizer):
         everything = [*self.variables, *self.optimizer.variables]
         return update(loss, network, optimizer, everything)
 
-    def _average(self):
-        """Let the averaged generator follow the generator."""
+    def _average(self, before):
+        """Let the averaged generator follow the generator, if that was updated.
+
+        Args:
+            before: Integer tensor, the updates before this step.
+        """
+        after = ops.convert_to_tensor(self.generator_optimizer.iterations)
         # What stands there at first is not of this training.
-        first = ops.convert_to_tensor(self.generator_optimizer.iterations) <= 1
-        momentum = ops.where(first, 0.0, self.ema_momentum)
+        momentum = ops.where(after <= 1, 0.0, self.ema_momentum)
+        # Gradients may be gathered over steps, and an overflow is no update.
+        momentum = ops.where(after > before, momentum, 1.0)
         for average, variable in zip(
             self.averaged_generator.variables, self.generator.variables, strict=True
         ):

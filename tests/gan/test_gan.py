@@ -84,9 +84,9 @@ def test_a_last_batch_of_fewer_images_than_steps(conditional, rng):
     seen = []
     step = gan._discriminator_step
 
-    def recorded(images, labels, count):
+    def recorded(images, labels, count, *more):
         seen.append((float(images[0, 0, 0, 0]), int(count)))
-        return step(images, labels, count)
+        return step(images, labels, count, *more)
 
     gan._discriminator_step = recorded
     x, y = images(rng, 8), np.arange(8) % 4

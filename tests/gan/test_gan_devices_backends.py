@@ -105,6 +105,46 @@ def test_a_mirrored_strategy_is_one_device_with_the_latents_of_both():
     assert_same(two.variables, one.variables)
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="Of tf.distribute.")
+@pytest.mark.parametrize("objective", ["hinge", "relativistic_average"])
+@pytest.mark.parametrize("classes", [None, 4])
+def test_a_replica_without_a_share_counts_nothing(objective, classes):
+    import tensorflow as tf
+
+    strategy = tf.distribute.MirroredStrategy(
+        [device.name for device in tf.config.list_logical_devices("CPU")[:2]],
+        cross_device_ops=tf.distribute.ReductionToOneDevice(),
+    )
+    drawn = tf.constant(np.random.default_rng(1).standard_normal((16, 3)), "float32")
+    arguments = {"objective": objective, "classes": classes}
+
+    def latents(count):
+        return drawn[:count]
+
+    x, y = pixels()[:9], None if classes is None else np.arange(9) % classes
+    gans = []
+    for count in (9, 8):
+        with strategy.scope():
+            gan = tiny(**arguments)
+            gan.compile(keras.optimizers.SGD(0.5), keras.optimizers.SGD(0.5))
+            gan._latents, gan._labels = latents, lambda count: tf.zeros(count, "int32")
+            given = x[:count], None if y is None else y[:count]
+            logs = gan.fit(*given, batch_size=8, shuffle=False, verbose=0).history
+            assert np.isfinite(list(logs.values())).all()
+            assert np.isfinite(gan.evaluate(*given, batch_size=8, verbose=0)).all()
+        gans.append(gan)
+    two, until = gans
+    # The last batch is one image on one device, but that Keras divides by replicas.
+    one = tiny(**arguments)
+    for ours, theirs in zip(one.variables, until.variables, strict=True):
+        ours.assign(theirs)
+    one.compile(keras.optimizers.SGD(0.25), keras.optimizers.SGD(0.25))
+    one._latents, one._labels = latents, lambda count: tf.zeros(count, "int32")
+    one.train_on_batch(x[8:], None if y is None else y[8:])
+    for network in ("generator", "discriminator"):
+        assert_same(*(getattr(gan, network).trainable_weights for gan in (two, one)))
+
+
 def main(folder):
     """Train in one of two processes, each with its half of every batch."""
     devices = devices_of("all")
