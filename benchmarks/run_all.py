@@ -1,7 +1,10 @@
 """Run the benchmarks again, and put what they print into RESULTS.md.
 
-    python benchmarks/run_all.py                  # all that need nothing else: hours
+    python benchmarks/run_all.py                  # all below: hours
     python benchmarks/run_all.py scale comparison
+
+All need this package alone, but `checkpoints`: it writes networks of PyTorch and
+pytorchcv, which the extra `test` installs.
 
 What is written by hand in RESULTS.md stays. Below it each command has a section with
 its output as it was printed, the date, the machine and the versions; a run replaces the

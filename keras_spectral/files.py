@@ -25,7 +25,7 @@ _FAILURES = {
     if hasattr(errno, name)
 }
 
-# Folders that were made within `no_empty_folders`, or `None` outside.
+# Within `no_empty_folders`: {folder that was checked, or made: was it made?}.
 _MADE = contextvars.ContextVar("keras_spectral_folders_made", default=None)
 
 
@@ -223,6 +223,9 @@ def write_json(path, value):
 def output_file(path, name="path") -> Path:
     """Check that a file may be written at `path`, before any work is done for it.
 
+    Within `no_empty_folders` a folder that was checked and has gone is made again:
+    another process may have made it, and have removed it as it failed.
+
     Args:
         path: Path of the file.
         name: String, the argument that it was given by.
@@ -243,6 +246,9 @@ def output_file(path, name="path") -> Path:
             f"`{name}` must be a file to write. Received: {name}={path}, which is a "
             "folder. Name a file in it."
         )
+    if not path.parent.is_dir() and _real(path.parent) in (_MADE.get() or ()):
+        with contextlib.suppress(OSError):
+            _make(path.parent)
     if not path.parent.is_dir():
         raise FileNotFoundError(
             f"`{name}` must be in a folder that is there. Received: {name}={path}. "
@@ -311,12 +317,13 @@ def no_empty_folders():
     >>> folder.exists()
     False
     """
-    made: list[Path] = []
-    token = _MADE.set(made)
+    known: dict[Path, bool] = {}
+    token = _MADE.set(known)
     try:
         yield
     except BaseException:
-        for folder in reversed(made):
+        made = [folder for folder, new in known.items() if new]
+        for folder in sorted(made, key=lambda folder: -len(folder.parts)):
             with contextlib.suppress(OSError):  # Something is in it.
                 folder.rmdir()
         raise
@@ -326,11 +333,17 @@ def no_empty_folders():
 
 def _make(folder):
     """Make a folder and its parents where they are missing."""
-    missing = [x for x in (folder, *folder.parents) if not x.exists()]
+    known = _MADE.get()
+    if known is not None:
+        real = _real(folder)
+        known.setdefault(real, False)
+        # Before they are made: the last of them may fail.
+        known.update({x: True for x in (real, *real.parents) if not x.exists()})
     folder.mkdir(parents=True, exist_ok=True)
-    made = _MADE.get()
-    if made is not None:
-        made.extend(reversed(missing))
+
+
+def _real(folder):
+    return Path(os.path.realpath(folder))
 
 
 @contextlib.contextmanager

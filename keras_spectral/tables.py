@@ -119,6 +119,8 @@ class Table:
                     Text("\n".join(map(printable, column.label.split("\n")))),
                     justify="right" if column.kind == "number" else "left",
                     no_wrap=column.fixed,
+                    # A long word goes on below: names differ at their ends.
+                    overflow="ellipsis" if column.fixed else "fold",
                 )
         for row in self.rows:
             # `Text` reads no markup, on whatever console.
@@ -178,7 +180,11 @@ class Table:
         writer = csv.writer(stream, lineterminator="\n")
         shown = [i for i, c in enumerate(self.columns) if c.kind != "spectrum"]
         writer.writerow(
-            [_inert(self.columns[i].label.replace("\n", " ")) for i in shown]
+            [
+                # They may be the keys of somebody's JSON.
+                _inert(printable(self.columns[i].label.replace("\n", " ")))
+                for i in shown
+            ]
         )
         for row in self.rows:
             writer.writerow(

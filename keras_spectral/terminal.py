@@ -10,6 +10,8 @@ from keras_spectral.printable import printable
 
 # Lists of names, such as of layers that could not be checked, are as long.
 _LINE = 1000
+# Of a pipe or a file, which has no edge: a table's row is a line, its names are whole.
+_PIPE = 400
 _quiet = contextvars.ContextVar("quiet", default=False)
 
 
@@ -36,7 +38,7 @@ class Console(rich.console.Console):
 
     Names from files are in all that is printed: no markup or emoji is read in them,
     nothing unprintable passes, and what is too long loses its middle. A line break that
-    is meant stands in a `rich.text.Text`.
+    is meant stands in a `rich.text.Text`. In a pipe lines are 400 characters wide.
 
     Args:
         **options: Those of `rich.console.Console`.
@@ -48,11 +50,14 @@ class Console(rich.console.Console):
 
     def __init__(self, **options):
         quiet = options.pop("quiet", False) or _quiet.get()
-        if rich.console.Console().is_jupyter:
+        notebook = rich.console.Console().is_jupyter
+        if notebook:
             # There `rich` shows what it was asked to return, wants a package for each
             # bar, and takes a cell for a terminal. Tables show themselves, as HTML.
             options = {"force_terminal": False, "force_jupyter": False, **options}
         super().__init__(markup=False, emoji=False, quiet=quiet, **options)
+        if not (notebook or self.is_terminal or options.get("width")):
+            self.width = _PIPE
 
     def render_str(self, text, **options) -> rich.text.Text:
         """Return a string as it is shown; `rich` asks for each, cells too."""

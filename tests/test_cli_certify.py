@@ -75,6 +75,10 @@ def test_balls_around_the_first_images(model, capfd):
         (["--radii", "a"], "`--radii` must be numbers or fractions"),
         (["--radii", "1/0"], "`--radii` must be numbers or fractions"),
         (["--radii", "-1"], "`--radii` must be a positive"),
+        (["--radii", "1e400"], "`--radii` must be numbers or fractions"),
+        (["--radii", "0.1,1/2/3"], "`--radii` must be numbers or fractions"),
+        # Nobody waits for a fraction of as many digits.
+        (["--radii", "1e99999999"], "`--radii` must be numbers or fractions"),
         (["--method", "sampled"], "`--method` must be one of"),
         (["--pixel-scale", "0"], "`--pixel-scale` must be a positive"),
     ],

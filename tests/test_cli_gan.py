@@ -158,6 +158,17 @@ def test_what_is_refused_before_an_image_is_made(
         ("gan", ["--draws", 5], "`--draws` must be 0 but for frechet"),
         (
             "gan",
+            ["--metrics", "slopes", "--steps", 5],
+            "`--steps` must be left out but for logistic_divergence",
+        ),
+        ("gan", ["--steps", 5], "`--steps` must be left out but for"),
+        (
+            "gan",
+            ["--reference-samples", 30],
+            "`--reference-samples` must be left out without --features",
+        ),
+        (
+            "gan",
             ["--metrics", "slopes", "--features", "file"],
             "`--features` must be for one of frechet",
         ),

@@ -16,6 +16,7 @@ from keras_spectral import data, zoo
 from keras_spectral.cli import app, compression, verbs
 from keras_spectral.compression.heavy_tail import RULES
 from keras_spectral.experiments.inputs import start_keras
+from keras_spectral.files import output_folder
 from keras_spectral.results import Rows
 from keras_spectral.terminal import Console
 from tests.test_cli import WEIGHTS, run
@@ -243,6 +244,24 @@ def test_an_interrupt_as_options_are_read_is_that_line_too(monkeypatch):
     with contextlib.suppress(TypeError):  # It would have ended the process.
         app.app(["recipes"], prog_name="keras-spectral")
     assert told == ["once"]
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_an_interrupt_tells_of_rows_that_are_there(rows, tmp_path, monkeypatch):
+    """It told of rows before there was any, and left an empty folder."""
+    told, output = [], tmp_path / "new"
+
+    def interrupted(*arguments, **options):
+        folder = output_folder(output / "rows")
+        for row in range(rows):
+            (folder / f"{row}.json").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keras_spectral.experiments.run_sweep", interrupted)
+    monkeypatch.setattr(app.streams, "interrupted", told.append)
+    run("sweep", "--output", output)
+    assert [text[:13] for text in told] == [["", "finished rows"][rows]]
+    assert output.exists() == bool(rows)
 
 
 def test_what_tensorflow_says_as_it_starts_is_not_shown():

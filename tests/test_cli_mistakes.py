@@ -76,6 +76,20 @@ def test_errors_name_every_option_as_it_is_typed(verb):
             "`--spectral-normalization` must be one of BigGAN,",
         ),
         ("report FOLDER/text.txt --output FOLDER/p.html", "text.txt is no result."),
+        (
+            "convert FOLDER/text.txt --model resnet20_digit --output FOLDER/x.keras",
+            "`--model` must be a registered network. Received: --model=resnet20_digit. "
+            "Did you mean resnet20_digits",
+        ),
+        (
+            "sweep --models resnet20_digit --output FOLDER/swept",
+            "`--models` must be a registered network. Received: --models="
+            "resnet20_digit. Did you mean resnet20_digits",
+        ),
+        (
+            "certify FOLDER/net.keras --data digits --model qqqq",
+            "Received: --model=qqqq. docs/zoo.md lists them.",
+        ),
         ("certify FOLDER/net.keras --data celeb_a", "set KERAS_SPECTRAL_DATA to it"),
     ],
 )

@@ -1,10 +1,18 @@
+import errno
 import json
 import os
 import stat
 
 import pytest
 
-from keras_spectral.files import output_folder, replacing, write_json
+from keras_spectral.files import (
+    no_empty_folders,
+    output_folder,
+    replacing,
+    writable_file,
+    write_json,
+    write_text,
+)
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
@@ -38,3 +46,34 @@ def test_output_folder(tmp_path):
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(OSError, match="`output`"):
             output_folder(path)
+
+
+def test_a_folder_that_was_checked_and_taken_away_is_made_again(tmp_path):
+    """A command that is refused removes what it made, and another one writes there."""
+    folder, page = tmp_path / "out", tmp_path / "pages" / "page.html"
+    folder.mkdir()
+    page.parent.mkdir()
+    with no_empty_folders():
+        output_folder(folder)
+        writable_file(page)
+        for each in (folder, page.parent):
+            each.rmdir()
+        for path in (folder / "a.txt", page):
+            write_text(path, "whole")
+        with pytest.raises(FileNotFoundError, match="in a folder that is there"):
+            write_text(tmp_path / "never checked" / "a.txt", "")
+    assert (folder / "a.txt").read_text() == page.read_text() == "whole"
+
+
+def test_a_folder_that_is_made_in_part_is_removed(tmp_path, monkeypatch):
+    made = os.mkdir
+
+    def full(path, *arguments, **options):
+        if os.fspath(path).endswith("b") and os.path.isdir(os.path.dirname(path)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        made(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "mkdir", full)
+    with pytest.raises(OSError, match="`output` must be"), no_empty_folders():
+        output_folder(tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists()

@@ -81,6 +81,9 @@ def test_csv_holds_the_numbers_and_no_formulas():
         ["'=1+1", str(1 / 3)],
         ["a,b", "-"],
     ]
+    # Heads may be keys of somebody's JSON.
+    head = Table("", [Column("=\x1b[2J\u202e")], rows[:0]).to_csv()
+    assert head == "'=\\x1b[2J\\u202e\n"
 
 
 def test_infinity_sorts_where_a_script_reads_it():
@@ -103,6 +106,26 @@ def test_long_names_break_after_separators_and_stay_whole():
     pieces = [line.strip() for line in lines]
     assert "".join(pieces) == name and len(pieces) > 1
     assert all(piece[-1] in ".-/_" for piece in pieces[:-1])
+
+
+def test_no_word_is_cut_however_narrow_the_terminal():
+    """Two tensors whose names begin alike could not be told apart."""
+    words = ["stage.of.a.network.kernel", "a" * 30 + "b"]
+    columns = [Column("tensor", "name"), Column("what"), Column("n", "number")]
+    table = Table("", columns, [[*map(Cell, words), cell(10**12)]])
+    stream = io.StringIO()
+    Console(file=stream, width=30).print(table)
+    lines = [x.split("│") for x in stream.getvalue().splitlines() if "│" in x]
+    shown = ["".join(x.strip() for x in column) for column in zip(*lines, strict=True)]
+    assert shown[1:-1] == [*words, str(10**12)]
+
+
+def test_in_a_pipe_names_are_whole(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    name = "encoder.blocks.11.attention.query_projection.kernel" * 3
+    Console().print(Table("", [Column("tensor", "name")], [[Cell(name)]]))
+    assert name in sys.stdout.getvalue()
 
 
 def test_in_a_notebook_texts_are_returned_and_no_bar_is_shown(monkeypatch, capsys):

@@ -100,8 +100,9 @@ class _Group(typer.core.TyperGroup):
                 result = super().invoke(context)
                 check()
                 return result
-        except KeyboardInterrupt:  # typer has a word and a code of its own.
-            streams.interrupted()
+        except KeyboardInterrupt as error:  # typer has a word and a code of its own.
+            # A verb says what is kept. By now what was made in vain is gone.
+            streams.interrupted(str(error))
 
 
 app = typer.Typer(

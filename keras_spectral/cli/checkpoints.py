@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from keras_spectral.cli.verbs import Found, among
 from keras_spectral.experiments.inputs import (
@@ -17,7 +16,7 @@ from keras_spectral.experiments.inputs import (
     start_keras,
     test_data,
 )
-from keras_spectral.printable import printable
+from keras_spectral.tables import Column, Table, cell
 from keras_spectral.terminal import Console
 
 
@@ -98,14 +97,16 @@ def inspect(
 
 
 def _print_description(console, file, state, report):
-    table = Table(title=f"{file} ({state.container})", title_justify="left")
-    for column in ("tensor", "shape", "type"):
-        table.add_column(column)
-    for tensor in report["tensors"]:
-        shape = " x ".join(map(str, tensor["shape"])) or "scalar"
-        name = " = ".join([tensor["name"], *tensor["aliases"]])
-        table.add_row(printable(name), shape, printable(tensor["dtype"]))
-    console.print(table)
+    columns = [Column("tensor", "name"), Column("shape"), Column("type")]
+    rows = [
+        [
+            cell(" = ".join([tensor["name"], *tensor["aliases"]])),
+            cell(" x ".join(map(str, tensor["shape"])) or "scalar"),
+            cell(tensor["dtype"]),
+        ]
+        for tensor in report["tensors"]
+    ]
+    console.print(Table(f"{file} ({state.container})", columns, rows))
     console.print(
         f"{len(report['tensors'])} tensors, {report['numbers']:,} numbers, "
         f"{_size(report['bytes'])}"

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from keras_spectral.cli import streams
 from keras_spectral.cli.checkpoints import AsJson, known_data, known_models
 from keras_spectral.cli.verbs import Found, among
 from keras_spectral.experiments.inputs import start_keras
@@ -50,7 +49,8 @@ def demo(
     try:
         results = Demo(output, epochs=epochs, seed=seed, console=console).run()
     except KeyboardInterrupt:
-        streams.interrupted(f"what was finished so far is in {output.resolve()}")
+        told = f"what was finished so far is in {output.resolve()}"
+        raise KeyboardInterrupt(told) from None
     folder = output.resolve()
     console.print(f"Models, results.json and demo.png are in {folder}", soft_wrap=True)
     console.print(f"Open {folder / 'demo.html'}", soft_wrap=True)
@@ -172,9 +172,8 @@ def run(
             console=console,
         )
     except KeyboardInterrupt:
-        streams.interrupted(
-            "finished epochs are kept, and the same command goes on from there"
-        )
+        told = "finished epochs are kept, and the same command goes on from there"
+        raise KeyboardInterrupt(told) from None
     if not isinstance(table, RecipeTable):
         if not as_json:
             console.print(table)
@@ -262,10 +261,12 @@ def sweep(
             console=console,
         )
     except KeyboardInterrupt:
-        streams.interrupted(
+        if not any(output.glob("rows/*.json")):
+            raise
+        raise KeyboardInterrupt(
             f"finished rows are in {output.resolve()}, and the same command goes on "
             "from there"
-        )
+        ) from None
     console.print(f"Tables and figure are in {output.resolve()}", soft_wrap=True)
     failed = any(row.error for row in rows)
     from keras_spectral.report.saved import read_result

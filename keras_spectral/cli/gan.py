@@ -56,22 +56,22 @@ def evaluate_gan(
         ),
     ] = None,
     reference_samples: Annotated[
-        int,
+        int | None,
         typer.Option(
             help="Real images for features, the first of the training set, or of the "
-            "test set where there is no other.",
+            "test set where there is no other. Default: 10,000.",
             min=2,
         ),
-    ] = 10_000,
+    ] = None,
     steps: Annotated[
-        int,
+        int | None,
         typer.Option(
-            help="Updates of a divergence's critic. The papers' are 100,000, each of "
-            "new images: this takes hours without a GPU. Its real images are the test "
-            "set's, as those of slopes and jacobians.",
+            help="Updates of a divergence's critic. Default: 2,000. The papers' are "
+            "100,000, each of new images: this takes hours without a GPU. Its real "
+            "images are the test set's, as those of slopes and jacobians.",
             min=1,
         ),
-    ] = 2000,
+    ] = None,
     draws: Annotated[
         int, typer.Option(help="Of the bootstrap for the Fréchet distance's interval.")
     ] = 0,
@@ -97,7 +97,9 @@ def evaluate_gan(
             f"`--features` must name a network for {', '.join(FEATURES)}. Received: "
             f"--metrics={metrics} and no --features."
         )
-    _check_use(chosen, features, layer, draws)
+    _check_use(chosen, features, layer, draws, steps, reference_samples)
+    steps = 2000 if steps is None else steps
+    reference_samples = 10_000 if reference_samples is None else reference_samples
     if reference is not None:
         from keras_spectral.files import writable_file
 
@@ -113,9 +115,6 @@ def evaluate_gan(
 
         output_folder(output, *_FILES)
     console = Console(stderr=as_json)
-    if not console.is_terminal:
-        # In a pipe each row is a line, and every name is whole.
-        console.width = 400
     start_keras(console)
     sampler = Sampler(load_keras(model), model, seed)
     if chosen is None:
@@ -173,9 +172,19 @@ def _chosen(text):
     return words
 
 
-def _check_use(chosen, features, layer, draws):
+def _check_use(chosen, features, layer, draws, steps, reference_samples):
     """Raise a ValueError for options that would count for nothing."""
+    if steps is not None and not set(chosen or ()) & set(_CRITICS):
+        raise ValueError(
+            f"`--steps` must be left out but for {' and '.join(_CRITICS)}. Received: "
+            f"--steps={steps} and no such metric in --metrics."
+        )
     if features is None:
+        if reference_samples is not None:
+            raise ValueError(
+                "`--reference-samples` must be left out without --features, whose real "
+                f"images they are. Received: --reference-samples={reference_samples}"
+            )
         if layer is not None:
             raise ValueError(
                 "`--layer` must be one of the network of --features. Received: "

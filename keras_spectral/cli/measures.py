@@ -1,5 +1,6 @@
 """The commands that measure: analyze a checkpoint, certify a classifier."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -51,9 +52,6 @@ def analyze(
 
         output_folder(output, "analysis.json", "analysis.png")
     console = Console(stderr=as_json)
-    if not console.is_terminal:
-        # In a pipe each row is a line, and every name is whole.
-        console.width = 400
     from keras_spectral import report
     from keras_spectral.experiments import analyze_checkpoint
     from keras_spectral.files import write_json
@@ -178,16 +176,19 @@ def certify(
 
 def _radii(text):
     """Return the numbers of a text such as "0.5,36/255"."""
-    from fractions import Fraction
-
-    try:
-        parts = [part.split("/") for part in text.split(",")]
-        return [float(Fraction(top) / Fraction(*rest or (1,))) for top, *rest in parts]
-    except (ValueError, TypeError, ZeroDivisionError):
+    found = []
+    for part in text.split(","):
+        top, slash, bottom = part.partition("/")
+        try:
+            found.append(float(top) / float(bottom if slash else 1))
+        except (ValueError, ZeroDivisionError):
+            found.append(math.nan)
+    if not all(map(math.isfinite, found)):
         raise ValueError(
-            "`--radii` must be numbers or fractions, separated by commas. "
+            "`--radii` must be numbers or fractions, separated by commas, and finite. "
             f"Received: --radii={text}"
-        ) from None
+        )
+    return found
 
 
 COMMANDS = (analyze, certify)

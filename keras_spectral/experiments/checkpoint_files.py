@@ -9,6 +9,7 @@ from pathlib import Path
 from keras_spectral import data as sets
 from keras_spectral import zoo
 from keras_spectral.experiments.checkpoint_task import CheckpointTask, file_digest
+from keras_spectral.zoo import registry
 
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".npz", ".keras")
 
@@ -180,8 +181,8 @@ def _names(models, files):
         elif word in known:
             chosen = [word]
         else:
-            # Raises, with the nearest names.
-            chosen = zoo.entry(word)
+            registry.check_name(word, "models")
+            chosen = [word]
         if not chosen and word != "all":
             raise ValueError(
                 "`models` must name registered networks or .keras files. "

@@ -85,14 +85,7 @@ def computing(tasks, function, failed, workers, scheduler):
                 )
             client = distributed.Client(stack.enter_context(cluster))
         else:
-            try:
-                client = distributed.Client(scheduler, timeout=_PATIENCE)
-            except (OSError, ValueError) as error:
-                raise OSError(
-                    "`scheduler` must be the address of a Dask scheduler. "
-                    f"Received: scheduler={scheduler} ({error}). Start one with "
-                    "`dask scheduler`, and workers with `dask worker ADDRESS`."
-                ) from error
+            client = _client(scheduler)
         stack.enter_context(client)
         # Of this run alone: a scheduler gives equal names one result.
         run = uuid.uuid4().hex
@@ -105,6 +98,28 @@ def computing(tasks, function, failed, workers, scheduler):
             for task in tasks
         }
         yield _as_they_finish(distributed, futures, failed)
+
+
+def check_scheduler(scheduler):
+    """Raise an OSError, before anything is written, unless a scheduler is reached.
+
+    Args:
+        scheduler: Address of a Dask scheduler, or `None`, which is right.
+    """
+    if scheduler is not None:
+        _client(scheduler).close()
+
+
+def _client(scheduler):
+    _, distributed = _dask()
+    try:
+        return distributed.Client(scheduler, timeout=_PATIENCE)
+    except (OSError, ValueError) as error:
+        raise OSError(
+            "`scheduler` must be the address of a Dask scheduler. "
+            f"Received: scheduler={scheduler} ({error}). Start one with "
+            "`dask scheduler`, and workers with `dask worker ADDRESS`."
+        ) from error
 
 
 def _computed(function, task):

@@ -89,11 +89,12 @@ def load_keras(source, name=None):
 
 def load_model(source, name, **arguments):
     """Return the Keras model of a `.keras` file or of a PyTorch checkpoint."""
-    from keras_spectral import convert, zoo
+    from keras_spectral import convert
     from keras_spectral.convert.comparison import is_keras_model
+    from keras_spectral.zoo import registry
 
     if name is not None:
-        zoo.entry(name)
+        registry.check_name(name, "--model")
     if is_keras_model(source):
         return load_keras(source, name)
     if name is None:

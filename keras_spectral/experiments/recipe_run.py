@@ -17,7 +17,12 @@ from keras_spectral.experiments.cells import (
     train_in_worker,
 )
 from keras_spectral.experiments.devices import devices_of, process_of
-from keras_spectral.experiments.engine import checked_workers, computing, shown
+from keras_spectral.experiments.engine import (
+    check_scheduler,
+    checked_workers,
+    computing,
+    shown,
+)
 from keras_spectral.experiments.recipe_measures import run_measures
 from keras_spectral.experiments.recipe_settings import GanRecipe, MeasureRecipe
 from keras_spectral.experiments.recipe_table import RecipeTable, recipe_table
@@ -106,6 +111,7 @@ def run_recipe(
                     f"`{argument}` must be left out where nothing is trained, as by "
                     f"{path}. Received: {argument}={given}"
                 )
+        check_scheduler(scheduler)
         with claimed(output_folder(output)):
             return run_measures(
                 *(found, path, name, output, directory), workers, scheduler, console
@@ -139,6 +145,8 @@ def run_recipe(
     if scheduler is None:
         devices_of(devices)
     _check_data(found, directory)
+    if any(_finished(output, cell) is None for cell in cells):
+        check_scheduler(scheduler)
     output_folder(output, *(f"{name}.{kind}" for kind in ("json", "md", "png")))
     folders = {part: output_folder(output / part) for part in _FOLDERS}
     if devices is not None and scheduler is None:
@@ -181,10 +189,11 @@ def run_recipe(
                         rows[cell.key] = row
             status = "complete"
         finally:
-            named = [{**row, "key": key} for key, row in rows.items()]
-            table = recipe_table(found, named)
-            if writes:
-                write_table(output / name, table, found, path, size, status)
+            if rows or status == "complete":
+                named = [{**row, "key": key} for key, row in rows.items()]
+                table = recipe_table(found, named)
+                if writes:
+                    write_table(output / name, table, found, path, size, status)
     return table
 
 

@@ -16,7 +16,12 @@ from keras_spectral.experiments.checkpoint_row import (
     measure_checkpoint,
 )
 from keras_spectral.experiments.checkpoint_task import measure_in_worker
-from keras_spectral.experiments.engine import checked_workers, computing, shown
+from keras_spectral.experiments.engine import (
+    check_scheduler,
+    checked_workers,
+    computing,
+    shown,
+)
 from keras_spectral.files import output_folder, write_json, write_text
 from keras_spectral.interrupts import interrupts_heeded
 from keras_spectral.results import Rows, RunStatus
@@ -103,9 +108,12 @@ def run_sweep(
             f"checkpoints={checkpoints}. Name files after networks, such as "
             "resnet20_cifar10.pth; keras_spectral.zoo.list_models() has the names."
         )
-    folder = output_folder(output_folder(output, *_FILES) / "rows")
+    folder = Path(output) / "rows"
     rows = {task.key: _finished(folder, task) for task in found.tasks}
     waiting = [task for task in found.tasks if rows[task.key] is None]
+    if waiting:
+        check_scheduler(scheduler)
+    output_folder(output_folder(output, *_FILES) / "rows")
     if len(waiting) < len(found.tasks):
         console.print(f"{len(found.tasks) - len(waiting)} rows are there already.")
     status: RunStatus = "interrupted"
@@ -129,7 +137,8 @@ def run_sweep(
         status = "complete"
     finally:
         finished = [row for row in rows.values() if row is not None]
-        table = _write(folder.parent, finished, found, status)
+        if finished:
+            table = _write(folder.parent, finished, found, status)
     for part in sweep_table.tables(table):
         console.print(part)
     return table

@@ -1,5 +1,6 @@
 """Results side by side: A, B and their difference, a table a measure."""
 
+import collections
 import dataclasses
 
 from keras_spectral.markup import element
@@ -27,10 +28,11 @@ def comparisons(named) -> list:
     True
     """
     first = named[0][1]
+    labels = _telling(named)
     parts = []
     for column in first.columns:
         if column.kind == "number" and column.label:
-            found = {letter: _values(table, column) for letter, table in named}
+            found = {letter: _values(table, column, labels) for letter, table in named}
             if len({key for values in found.values() for key in values}):
                 parts.append(_compared(column.label.replace("\n", " "), found))
     return [
@@ -73,21 +75,46 @@ def overlays(named) -> list:
     return [element("details", summary, box, more)]
 
 
-def _values(table, column):
+def _telling(named):
+    """Return the labels of the columns by which rows are told apart, in all tables.
+
+    These are names, and of texts as many as it takes; yes and no name nothing.
+    """
+    first = named[0][1]
+    names = [column.label for column in first.columns if column.kind == "name"]
+    texts = [
+        column.label
+        for place, column in enumerate(first.columns)
+        if column.kind == "text"
+        and not any(isinstance(row[place].value, bool) for row in first.rows)
+    ]
+    # Where there is neither, radii, say: the first number.
+    labels = names or texts[:1] or [first.columns[0].label]
+    for text in texts:
+        keys = [_keys(table, labels) for _, table in named]
+        if all(len(set(each)) == len(each) for each in keys):
+            break
+        if text not in labels:
+            labels.append(text)
+    return labels
+
+
+def _keys(table, labels):
+    """Return the words of each row."""
+    places = [i for i, each in enumerate(table.columns) if each.label in labels]
+    return [", ".join(row[i].text for i in places) for row in table.rows]
+
+
+def _values(table, column, labels):
     """Return a dict from the words of each row to its cell of a column."""
-    labels = [each.label for each in table.columns]
-    if column.label not in labels:
+    places = [i for i, each in enumerate(table.columns) if each.label == column.label]
+    if not places:
         return {}
-    place = labels.index(column.label)
-    kinds = [each.kind for each in table.columns]
-    names = [i for i, kind in enumerate(kinds) if kind == "name"]
-    names = names or [i for i, kind in enumerate(kinds) if kind == "text"]
-    if not names:
-        # Radii, say: the first number is what rows are told apart by.
-        names = [0]
-    found = {}
-    for row in table.rows:
-        found[", ".join(row[i].text for i in names)] = row[place]
+    found: dict = {}
+    met: collections.Counter = collections.Counter()
+    for key, row in zip(_keys(table, labels), table.rows, strict=True):
+        met[key] += 1
+        found[key if met[key] == 1 else f"{key} ({met[key]})"] = row[places[0]]
     return found
 
 

@@ -124,17 +124,26 @@ def entry(name: str) -> dict:
     >>> entry("resnet20_cifar10")["parameters"]
     272474
     """
+    check_name(name)
+    return json.loads(json.dumps(_entries()[name]))
+
+
+def check_name(name, argument="name"):
+    """Raise a ValueError, with the nearest names, unless a model is registered.
+
+    Args:
+        name: String.
+        argument: String, what the name was given by.
+    """
     if name not in _entries():
         near = difflib.get_close_matches(str(name), _entries(), n=3, cutoff=0.4)
         hint = (
-            f"Did you mean {' or '.join(near)}?"
-            if near
-            else "keras_spectral.zoo.list_models(), and docs/zoo.md, list them."
+            f"Did you mean {' or '.join(near)}?" if near else "docs/zoo.md lists them."
         )
         raise ValueError(
-            f"The model name must be a registered one. Received: {name!r}. {hint}"
+            f"`{argument}` must be a registered network. "
+            f"Received: {argument}={name}. {hint}"
         )
-    return json.loads(json.dumps(_entries()[name]))
 
 
 def build(name: str, /, **overrides) -> "keras.Model":

@@ -154,6 +154,16 @@ def test_an_interrupt_keeps_finished_rows(tmp_path, folder, monkeypatch):
     assert [row["file"][-7:] for row in table["rows"]] == ["b.keras"]
 
 
+def test_an_interrupt_before_any_row_leaves_no_table(tmp_path, folder, monkeypatch):
+    def measure(task):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep, "measure_checkpoint", measure)
+    with pytest.raises(KeyboardInterrupt):
+        sweeping(tmp_path, folder, ["small_digits"])
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == ["rows"]
+
+
 def test_files_are_found_by_the_names_of_networks(tmp_path):
     assert all(network_name(f"{n}-x.y.pth") == n for n in zoo.list_models())
     for name in (

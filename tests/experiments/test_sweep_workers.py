@@ -91,3 +91,4 @@ def test_a_scheduler_that_is_not_there(tmp_path, folder, monkeypatch):
     monkeypatch.setattr(engine, "_PATIENCE", 0.5)
     with pytest.raises(OSError, match="dask scheduler"):
         sweeping(tmp_path, folder, scheduler="tcp://127.0.0.1:9")
+    assert not (tmp_path / "out").exists()

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+import keras_spectral.cli.streams  # noqa: F401 - it has the error handler
+
 COMMAND = f"{sys.executable} -m keras_spectral.cli"
 LONG = "features.stage1.unit1.body.conv1.convolution.of.a.long.name" * 3
 
@@ -70,7 +72,11 @@ def test_a_terminal_of_few_characters_gets_every_table(files, terminal):
         text = done.stdout.decode(encoding)
         assert "\N{HORIZONTAL ELLIPSIS}" not in text
         if name == "inspect":
-            assert "features.stage1" in text and "~" in text and "+--" in text
+            assert f" {LONG}.weight " in text and "+--" in text
+    # What a narrow terminal cuts.
+    assert "name\N{HORIZONTAL ELLIPSIS}".encode("ascii", "keras_spectral.replaced") == (
+        b"name~"
+    )
 
 
 def test_a_name_that_is_no_text_is_shown(files):

@@ -229,3 +229,46 @@ def test_spectra_of_the_same_layers_lie_over_each_other():
         largest = content["tensors"][place]["eigenvalues"][0]
         assert f"<td>{largest:.4g}<td>" in box
     assert "Spectra of the same layers" not in report.page(one)
+
+
+def sweep(*gains):
+    """The result of a sweep: of each checkpoint by how much noise beats zeros."""
+    rows = []
+    for place, gain in enumerate(gains):
+        pair = made.compression()["replacements"]
+        pair[0]["compressed_accuracy_mean"] = 0.95 + gain
+        row = dict(file=f"{place}/net.keras", dataset="digits", compressed=1, share=0.1)
+        row |= dict(alpha_pdf=3.0, standard_error=0.1, status="ok", stable_rank=2.0)
+        row |= dict(original_accuracy=0.99, error=None, note=None, compressions=pair)
+        rows.append(row)
+    return {"rows": rows, "status": "complete", "missing": [], "mixture": None}
+
+
+@pytest.mark.parametrize(
+    ("gains", "status", "count"),
+    [((0.03, 0.03, -0.1), "PASS", "2 of 3"), ((0.03, -0.1, -0.1), "FAIL", "1 of 3")],
+)
+def test_a_sweep_is_judged_by_all_its_checkpoints(gains, status, count):
+    """It was by the last one alone."""
+    found = findings_of(sweep(*gains), "x")
+    (check,) = [x for x in found.checks if x.what.startswith("Noise beats zeros")]
+    assert check.status == status and f"in {count}" in check.why
+
+
+def test_rows_of_one_name_are_told_apart_by_what_else_they_say():
+    """Of six rows one was left, and a bound's settings were named after `vacuous`."""
+    rows = made.compression()["replacements"]
+    findings = findings_of(made.compression(), "x")
+    (after,) = [
+        part
+        for part in comparisons.comparisons([(x, findings.tables[0]) for x in "AB"])
+        if "<summary>after<" in part
+    ]
+    for row in rows:
+        assert f"magnitude, {row['replacement']}" in re.sub("<wbr>", "", after)
+    columns = [Column("kept", "number"), Column("vacuous"), Column("bound", "number")]
+    table = Table("", columns, [[cell(x, ".1%"), cell(False), cell(x)] for x in
+                                (0.1, 0.3, 0.3)])  # fmt: skip
+    _, bound = comparisons.comparisons([("A", table), ("B", table)])
+    names = re.findall("<td class=name>([^<]*)<", bound.replace("<wbr>", ""))
+    assert names == ["10.0%", "30.0%", "30.0% (2)"]

@@ -47,7 +47,7 @@ def sweep(content, name) -> Findings:
         )
     ]
     lines = [
-        {**each, "name": row["name"]}
+        {**each, "name": row["name"], "file": row["file"]}
         for row in good
         for each in row["compressions"]
         if each["compressed_accuracy_mean"] is not None
