@@ -33,7 +33,10 @@ def main(arguments=None):
     from keras_spectral import data, zoo
     from keras_spectral.files import output_folder, replacing
     from keras_spectral.gan.callbacks import SampleGrid
+    from keras_spectral.validation import check_integer
 
+    for name in ("epochs", "width", "steps", "batch"):
+        check_integer(f"--{name}", getattr(options, name), least=1)
     output_folder(options.output)
     keras.utils.set_random_seed(options.seed)
     images = data.load("digits", image_size=32).train.inputs()

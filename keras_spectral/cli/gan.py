@@ -58,8 +58,9 @@ def evaluate_gan(
     reference_samples: Annotated[
         int | None,
         typer.Option(
-            help="Real images for features, the first of the training set, or of the "
-            "test set where there is no other. Default: 10,000.",
+            help="Real images for features, the first of the training set (spread over "
+            "it where those lack classes), or of the test set where there is no other. "
+            "Default: 10,000.",
             min=2,
         ),
     ] = None,

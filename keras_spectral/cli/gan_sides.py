@@ -57,15 +57,29 @@ class Sampler:
         labels = None if self.classes is None else np.arange(count) % self.classes
         return self.generate(count, self.seed), labels
 
-    def generate(self, count, seed):
+    def generate(self, count, seed, labels=None):
         if self.discriminator is not None:
-            return self.model.generate(count, seed=seed)
+            return self.model.generate(count, labels=labels, seed=seed)
         import numpy as np
 
         # Those of `GAN.generate`.
         shape = count, self.model.inputs[0].shape[1]
         latents = np.random.default_rng(seed).standard_normal(shape).astype("float32")
         return self.model.predict(latents, batch_size=64, verbose=0)
+
+
+def _chosen(split, count):
+    """Return the first images, or, where they lack classes of the rest, some of all.
+
+    The images of a folder are sorted by class.
+    """
+    if count >= len(split):
+        return split
+    import numpy as np
+
+    if set(np.unique(split.labels[:count])) == set(np.unique(split.labels)):
+        return split[:count]
+    return split[np.linspace(0, len(split) - 1, count).astype(int)]
 
 
 class Network:
@@ -109,7 +123,7 @@ class Network:
         from keras_spectral.gan.metrics.scores import check_scores
 
         split = "train" if len(dataset.train) else "test"
-        images = getattr(dataset, split)[:count]
+        images = _chosen(getattr(dataset, split), count)
         kept = Statistics.load(path) if path is not None and path.exists() else None
         check_scores(
             *(generated, kept or len(images), self.features, self.kinds),
@@ -117,6 +131,14 @@ class Network:
             draws=self.draws,
         )
         if kept is not None:
+            wanted, known = images.sha256(), kept.provenance.get("images_sha256")
+            if known not in (None, wanted):
+                raise ValueError(
+                    "`--reference` must be statistics of the images that --data and "
+                    f"--reference-samples name. Received: --reference={path}, of "
+                    f"{kept.count:,} others, of {kept.provenance.get('data')}. Remove "
+                    "the file, or name another one."
+                )
             return kept
         found = self.features.statistics(images.inputs(), keep_features=True)
         found.provenance["data"] = f"{name} {split}"

@@ -116,7 +116,7 @@ def sample_grid(images, columns=8):
     Images of fewer than 64 pixels are enlarged by a whole factor.
 
     Args:
-        images: Array (count, height, width, channels) of floats in [-1, 1].
+        images: Array (count, height, width, channels) of floats in [-1, 1], or uint8.
         columns: Integer >= 1, images of a row.
 
     Returns:
@@ -130,7 +130,10 @@ def sample_grid(images, columns=8):
     (134, 134)
     """
     # A generator that has diverged is shown as it is: black.
-    images = to_uint8(np.clip(np.nan_to_num(images, nan=-1.0), -1.0, 1.0))
+    images = np.asarray(images)
+    if images.dtype != np.uint8:
+        images = np.clip(np.nan_to_num(images, nan=-1.0), -1.0, 1.0)
+    images = to_uint8(images)
     count, height, width, channels = images.shape
     if channels not in (1, 3):
         raise ValueError(

@@ -86,7 +86,7 @@ def refuse_weights(*weights):
         )
 
 
-def checked(x, y, classes):
+def checked(x, y, classes, steps="unknown"):
     """Return `x` of `fit`, checked: arrays now, batches as they come.
 
     What XLA compiles drops assertions, so they are made before.
@@ -95,6 +95,7 @@ def checked(x, y, classes):
         x: What `keras.Model.fit` takes.
         y: Likewise.
         classes: Integer, or `None` for a GAN without labels.
+        steps: Integer, batches of an epoch that were asked for, or `None`.
 
     Raises:
         ValueError: If images are not in [-1, 1], or labels not of the classes, or `x`
@@ -109,7 +110,14 @@ def checked(x, y, classes):
     if isinstance(x, keras.utils.PyDataset):
         return _CheckedBatches(x, classes)
     if _is_loader(x):
-        return _CheckedBatches(_Loaded(x), classes)
+        batches = _Loaded(x)
+        if batches.num_batches is None and steps is None:
+            raise ValueError(
+                "`steps_per_epoch` must be given (`steps`, `validation_steps`) for a "
+                "DataLoader of a dataset without a length, whose end nobody knows. "
+                "Received: None"
+            )
+        return _CheckedBatches(batches, classes)
     if isinstance(x, types.GeneratorType):
         return (_checked_batch(batch, classes) for batch in x)
     raise ValueError(

@@ -193,7 +193,8 @@ class GAN(AlternatingSteps):
         A learning-rate schedule counts the updates of its own optimizer: in n batches
         the generator makes n, the discriminator n times `discriminator_steps`. With
         `use_ema=True` a network has its averages once `fit` returns. Losses of networks
-        in float16 are scaled (`keras.optimizers.LossScaleOptimizer`).
+        in float16 are scaled (`keras.optimizers.LossScaleOptimizer`). New optimizers
+        begin anew, and so does the average of `ema_momentum`, as Keras' own does.
         """
         dropped = sorted(set(kwargs) - _COMPILED)
         if dropped:
@@ -246,8 +247,10 @@ class GAN(AlternatingSteps):
             checked(*(*held_out, None)[:2], self.classes)
             refuse_weights(*held_out[2:])
         elif held_out is not None:
-            given["validation_data"] = checked(held_out, None, self.classes)
-        given["x"] = checked(x, y, self.classes)
+            given["validation_data"] = checked(
+                held_out, None, self.classes, given.get("validation_steps")
+            )
+        given["x"] = checked(x, y, self.classes, given.get("steps_per_epoch"))
         history = super().fit(**given)
         self.optimizer.finalize(self.generator, self.discriminator)
         return history
@@ -259,7 +262,8 @@ class GAN(AlternatingSteps):
         """
         given = inspect.signature(super().evaluate).bind(x, y, *args, **kwargs)
         refuse_weights(given.arguments.get("sample_weight"))
-        return super().evaluate(checked(x, y, self.classes), y, *args, **kwargs)
+        x = checked(x, y, self.classes, given.arguments.get("steps"))
+        return super().evaluate(x, y, *args, **kwargs)
 
     def train_on_batch(
         self, x, y=None, sample_weight=None, class_weight=None, return_dict=False

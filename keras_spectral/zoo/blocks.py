@@ -174,3 +174,14 @@ def units_per_stage(depth, layers_a_unit, others=2, stages=3):
             f"{step + others} or {6 * step + others}. Received: depth={depth}"
         )
     return (depth - others) // step
+
+
+def at_least_float32():
+    """Return the dtype of images and logits, which no mixed policy rounds.
+
+    Example:
+    >>> at_least_float32()
+    'float32'
+    """
+    dtype = keras.config.dtype_policy().variable_dtype
+    return "float64" if dtype == "float64" else "float32"

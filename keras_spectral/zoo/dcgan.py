@@ -5,7 +5,7 @@ from keras import layers
 
 from keras_spectral.layers import ConditionalBatchNormalization, SVDConv2D
 from keras_spectral.validation import check_integer
-from keras_spectral.zoo.blocks import normalizer
+from keras_spectral.zoo.blocks import at_least_float32, normalizer
 
 
 def dcgan_generator(
@@ -71,7 +71,7 @@ def dcgan_generator(
                 layer = ConditionalBatchNormalization(classes, 0.9, 1e-5, name=path)
                 x = layer([x, labels])
             x = layers.ReLU(name=f"main-{3 * index + 2}")(x)
-    images = layers.Activation("tanh", name="images")(x)
+    images = layers.Activation("tanh", dtype=at_least_float32(), name="images")(x)
     inputs = latents if labels is None else [latents, labels]
     return keras.Model(inputs, images, name=name or "dcgan_generator")
 

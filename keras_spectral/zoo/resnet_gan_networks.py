@@ -7,7 +7,7 @@ from keras import layers, ops
 
 from keras_spectral.layers import ConditionalBatchNormalization
 from keras_spectral.validation import check_choice, check_integer, check_positive
-from keras_spectral.zoo.blocks import normalizer
+from keras_spectral.zoo.blocks import at_least_float32, normalizer
 
 # Resolution -> smallest image, and filters as multiples of the widest or thinnest.
 _GENERATORS = {
@@ -130,6 +130,7 @@ def resnet_generator(
     check_choice("resolution", resolution, tuple(_GENERATORS))
     check_choice("upsampling", upsampling, ("nearest", "bilinear"))
     check_positive("epsilon", epsilon)
+    check_integer("channels", channels, least=1)
     start, default, multiples = _GENERATORS[resolution]
     filters = _filters(default if width is None else width, multiples)
     latents = keras.Input((latent,), name="latents")
@@ -168,7 +169,7 @@ def resnet_generator(
     x = normalization(x, f"b{number + 1}", conditional=False)
     x = _convolution(x, channels, 3, f"c{number + 1}")
     # In float32, so that images are not rounded under a mixed policy.
-    images = layers.Activation("tanh", dtype=_at_least_float32(), name="images")(x)
+    images = layers.Activation("tanh", dtype=at_least_float32(), name="images")(x)
     inputs = latents if labels is None else [latents, labels]
     return keras.Model(inputs, images, name=name or f"resnet_generator{resolution}")
 
@@ -223,6 +224,7 @@ def resnet_discriminator(
     """
     check_choice("resolution", resolution, tuple(_DISCRIMINATORS))
     check_choice("shortcut_from", shortcut_from, ("input", "relu"))
+    check_integer("channels", channels, least=1)
     normalize = normalizer(normalize)
     default, blocks, last = _DISCRIMINATORS[resolution]
     filters = _filters(
@@ -284,7 +286,7 @@ def resnet_discriminator(
         )
         projection = layers.Dot(1, name="projection")([normalize(table)(labels), x])
         logits = layers.Add(name="sum_y")([logits, projection])
-    logits = layers.Activation("linear", dtype=_at_least_float32(), name="logits")(
+    logits = layers.Activation("linear", dtype=at_least_float32(), name="logits")(
         logits
     )
     inputs = images if labels is None else [images, labels]
@@ -294,8 +296,3 @@ def resnet_discriminator(
 def _filters(width, multiples):
     check_integer("width", width, least=round(1 / min(multiples)))
     return [round(width * multiple) for multiple in multiples]
-
-
-def _at_least_float32():
-    dtype = keras.config.dtype_policy().variable_dtype
-    return "float64" if dtype == "float64" else "float32"

@@ -1,9 +1,10 @@
 """Batches of PyTorch's `DataLoader`, on TensorFlow."""
 
+import numpy as np
 import pytest
 import torch
 
-from tests.gan.test_what_fit_takes import pixels, tiny
+from tests.gan.test_what_fit_takes import SHAPE, pixels, tiny
 
 
 @pytest.mark.parametrize("classes", [None, 4])
@@ -31,3 +32,21 @@ def test_a_loader_of_torch_is_read_once_an_epoch(classes):
     images *= 255
     with pytest.raises(ValueError, match=r"in \[-1, 1\]"):
         gan.fit(loader, verbose=0)
+
+
+def test_a_loader_without_an_end_asks_for_steps():
+    class Endless(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(torch.zeros(9, *SHAPE))
+
+    loader = torch.utils.data.DataLoader(Endless(), batch_size=3)
+    gan = tiny()
+    gan.compile()
+    with pytest.raises(ValueError, match="`steps_per_epoch` must be given"):
+        gan.fit(loader, verbose=0)
+    with pytest.raises(ValueError, match="`steps_per_epoch` must be given"):
+        gan.fit(np.zeros((3, *SHAPE)), validation_data=loader, verbose=0)
+    with pytest.raises(ValueError, match="`steps_per_epoch` must be given"):
+        gan.evaluate(loader, verbose=0)
+    gan.fit(loader, steps_per_epoch=3, epochs=2, verbose=0)
+    assert int(gan.generator_optimizer.iterations) == 6

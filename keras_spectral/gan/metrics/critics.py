@@ -308,12 +308,22 @@ def _pairs(real, generated, size, random):
     yield from zip(*batches, strict=False)
 
 
+def _labels(sampler, size, random):
+    """Return labels for a GAN's `generate`: its own begin with the first each time."""
+    classes = getattr(getattr(sampler, "__self__", None), "classes", None)
+    if classes is None:
+        return {}
+    return {"labels": random.integers(classes, size=_BLOCK * size)}
+
+
 def _batches(images, size, random):
     """Yield batches of uint8 images without end, new ones where there is a sampler."""
     if callable(images):
         while True:
             seed = int(random.integers(2**31))
-            made = to_uint8(images(_BLOCK * size, seed=seed))
+            made = to_uint8(
+                images(_BLOCK * size, seed=seed, **_labels(images, size, random))
+            )
             if len(made) != _BLOCK * size:
                 raise ValueError(
                     "`generated` must return as many images as it is asked for, "

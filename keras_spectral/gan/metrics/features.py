@@ -123,6 +123,14 @@ class Features:
 
         self._run = compiled(run, network.variables)
 
+    @property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the network's weights, in hexadecimal digits."""
+        digest = hashlib.sha256()
+        for weight in self.model.get_weights():
+            digest.update(np.ascontiguousarray(weight).tobytes())
+        return digest.hexdigest()
+
     def __call__(self, images) -> np.ndarray:
         """Return the features of images.
 
@@ -150,9 +158,10 @@ class Features:
             keep_features: Boolean, whether the features stay too.
 
         Returns:
-            `Statistics`, whose provenance names the protocol.
+            `Statistics`, whose provenance names the protocol and the weights.
         """
-        gathered = Statistics(keep_features, {"features": self.name})
+        provenance = {"features": self.name, "weights_sha256": self.weights_sha256}
+        gathered = Statistics(keep_features, provenance)
         for array in batches_of(images):
             array = to_uint8(array)
             for start in range(0, len(array), self.batch_size):

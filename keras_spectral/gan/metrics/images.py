@@ -31,6 +31,8 @@ def to_uint8(images) -> np.ndarray:
     [0, 128, 255]
     """
     images = np.asarray(images)
+    if images.dtype.name == "bfloat16":  # Of no kind of NumPy's.
+        images = images.astype("float32")
     if images.ndim != 4:
         raise ValueError(
             "`images` must be (samples, height, width, channels). Received: images of "

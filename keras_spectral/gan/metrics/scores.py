@@ -304,6 +304,13 @@ def _check_statistics(statistics, features, metrics):
             "`reference` must be statistics of the same features. Received: those of "
             f"{made_by!r}, and features={features.name!r}"
         )
+    digest = statistics.provenance.get("weights_sha256")
+    if digest is not None and digest != features.weights_sha256:
+        raise ValueError(
+            "`reference` must be statistics of the same network. Received: those of "
+            f"another one of the name {made_by!r}, whose weights differ. Make them "
+            "anew."
+        )
     dimensions = features.dimensions, len(statistics.mean)
     # Of none yet the count says more.
     if statistics.count != 0 and None not in dimensions and len(set(dimensions)) > 1:

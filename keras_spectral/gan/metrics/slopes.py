@@ -225,6 +225,11 @@ def _inputs(discriminator, name, images, labels, count=None):
             f"`{name}_labels` must be integers. Received: labels of "
             f"{np.asarray(labels).dtype}"
         )
+    if conditional and np.shape(labels) != (len(images),):
+        raise ValueError(
+            f"`{name}_labels` must hold one label an image. Received: labels of shape "
+            f"{np.shape(labels)} for {len(images)} images"
+        )
     images, pixels = np.asarray(images)[:count], to_uint8(images[:count])
     if images.dtype == np.uint8:
         images = pixels / 127.5 - 1.0

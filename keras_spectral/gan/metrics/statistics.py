@@ -67,6 +67,12 @@ def check_one_network(ours, theirs):
             "Statistics must be of the same features. Received: those of "
             f"{names[0]!r} and of {names[1]!r}"
         )
+    digests = [side.provenance.get("weights_sha256") for side in (ours, theirs)]
+    if None not in digests and digests[0] != digests[1]:
+        raise ValueError(
+            f"Statistics must be of one network. Received: those of two of the name "
+            f"{names[0]!r}, whose weights differ"
+        )
 
 
 class Statistics:
@@ -161,6 +167,11 @@ class Statistics:
             )
         if not other.count:
             return self
+        if not self.count:
+            self.provenance = {**other.provenance, **self.provenance}
+        for key in ("features", "weights_sha256"):
+            if key in other.provenance:
+                self.provenance.setdefault(key, other.provenance[key])
         kept = None
         if self.kept is not None and other.kept is not None:
             kept = [*self.kept, *other.kept]
@@ -251,7 +262,7 @@ class Statistics:
 
         Args:
             path: Path of an `.npz` file with `mu` and `sigma`. Without a JSON file
-                beside it the count is unknown, `None`.
+                beside it and without features in it the count is unknown, `None`.
 
         Raises:
             OSError: If it cannot be read.
@@ -262,15 +273,15 @@ class Statistics:
         loaded = cls()
         loaded.count, loaded.mean = None, arrays["mu"]
         loaded.scatter = arrays["sigma"]
-        if not _beside(path).is_file():
-            return loaded
-        card = _card(path)
-        loaded.provenance = card["provenance"]
-        if card["count"] is not None:
-            loaded.count = card["count"]
-            loaded.scatter = arrays["sigma"] * (loaded.count - 1)
         if "features" in arrays:
             loaded.kept = [arrays["features"]]
+            loaded.count = len(arrays["features"])
+        if _beside(path).is_file():
+            card = _card(path)
+            loaded.provenance = card["provenance"]
+            loaded.count = card["count"] or loaded.count
+        if loaded.count is not None:
+            loaded.scatter = arrays["sigma"] * (loaded.count - 1)
         return loaded
 
 
