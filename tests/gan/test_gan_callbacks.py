@@ -35,6 +35,7 @@ def test_colours_and_large_images_stay_as_they_are(rng):
     grid = np.array(sample_grid(images / 127.5 - 1.0, 4))
     assert grid.shape == (2 * 72 + 2, 4 * 82 + 2, 3)
     np.testing.assert_array_equal(grid[74:144, 2:82], images[4])
+    np.testing.assert_array_equal(np.array(sample_grid(images, 4)), grid)
 
 
 def test_labels_choose_what_is_shown(tmp_path):

@@ -118,6 +118,10 @@ def test_labels_are_for_conditional_ones_alone(rng):
         )
     with pytest.raises(ValueError, match="`real_labels` must be given if and"):
         slopes.discriminator_jacobians(conditional(rng), x, x, generated_labels=[0, 1])
+    with pytest.raises(ValueError, match="`real_labels` must hold one label an image"):
+        slopes.discriminator_jacobians(
+            conditional(rng), x, x, generated_labels=[0, 1], real_labels=[0, 1, 0]
+        )
     with pytest.raises(ValueError, match="`real_labels` must be integers.*float64"):
         slopes.discriminator_jacobians(
             conditional(rng), x, x, generated_labels=[0, 1], real_labels=[0, 0.5]
