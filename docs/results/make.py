@@ -227,12 +227,18 @@ def samples(found, folder=GANS):
                 cells[cell["variant"]] = min(known, (cell["seed"], path))
     if not cells:
         return ["None yet."]
-    shown = " | ".join(
-        f"![{variant}: 64 generated images]({path.relative_to(FOLDER).as_posix()})"
-        for variant, (_, path) in cells.items()
-    )
-    named = (f"{variant}, seed {seed}" for variant, (seed, _) in cells.items())
-    return [f"| {' | '.join(named)} |", f"|{'---|' * len(cells)}", f"| {shown} |"]
+    texts = []
+    for variant, (seed, path) in cells.items():
+        place = path.relative_to(FOLDER).as_posix()
+        image = f"![{variant}: 64 generated images]({place})"
+        texts.append((f"{variant}, seed {seed}", image))
+    # Three a row; names are cells, as a head of the first row alone would be one.
+    lines = ["| | | |", "|---|---|---|"]
+    for start in range(0, len(texts), 3):
+        row = texts[start : start + 3]
+        row += [("", "")] * (3 - len(row))
+        lines += [f"| {' | '.join(part)} |" for part in zip(*row, strict=True)]
+    return lines
 
 
 def machine(found):
