@@ -100,7 +100,6 @@ def evaluate_gan(
         )
     _check_use(chosen, features, layer, draws, steps, reference_samples)
     steps = 2000 if steps is None else steps
-    reference_samples = 10_000 if reference_samples is None else reference_samples
     if reference is not None:
         from keras_spectral.files import writable_file
 

@@ -5,6 +5,8 @@ from keras_spectral.experiments.inputs import load_keras
 # The metrics of a network's features, and of the discriminator.
 FEATURES = "frechet", "kernel", "manifold", "inception_score"
 DISCRIMINATOR = "slopes", "jacobians"
+# Real images, where neither an option nor a file says how many.
+_REFERENCE = 10_000
 
 
 class Sampler:
@@ -123,8 +125,9 @@ class Network:
         from keras_spectral.gan.metrics.scores import check_scores
 
         split = "train" if len(dataset.train) else "test"
-        images = _chosen(getattr(dataset, split), count)
         kept = Statistics.load(path) if path is not None and path.exists() else None
+        count = count or (kept and kept.count) or _REFERENCE
+        images = _chosen(getattr(dataset, split), count)
         check_scores(
             *(generated, kept or len(images), self.features, self.kinds),
             self.logits,

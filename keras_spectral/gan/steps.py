@@ -66,7 +66,10 @@ class AlternatingSteps(keras.Model):
         return {metric.name: metric.result() for metric in self.metrics}
 
     def _unpacked(self, data):
-        """Return a batch's images and labels, checked, and 1.0 if the batch counts."""
+        """Return a batch's images and labels, checked, and what each loss counts.
+
+        That is 0 for a replica without images, 1 for another one, `None` for a whole.
+        """
         images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         refuse_weights(weights)
         if (labels is None) != (self.classes is None):
@@ -94,7 +97,7 @@ class AlternatingSteps(keras.Model):
             check_label_shape(labels)
             labels = ops.convert_to_tensor(labels)
         if replicas() == 1:
-            return images, labels, 1.0
+            return images, labels, None
         # Of a last batch some replicas have no share: one image that counts nothing.
         missing = ops.maximum(0, 1 - ops.shape(images)[0])
         counts = 1.0 - ops.cast(missing, "float32")
@@ -140,7 +143,7 @@ class AlternatingSteps(keras.Model):
         logits = self._logits(both, labels)
         return logits[:count], logits[count:], _sum_of_losses(self.discriminator)
 
-    def _discriminator_step(self, images, labels, count, counts=1.0):
+    def _discriminator_step(self, images, labels, count, counts=None):
         made = None if labels is None else self._labels(count)
         with without_gradients():
             latents = with_labels(self._latents(count), made)
@@ -159,7 +162,7 @@ class AlternatingSteps(keras.Model):
             total = value
             if points is not None:
                 total = total + self._gradient_penalty(points, labels)
-            return total * counts + extra, value
+            return _weighted(total, counts) + extra, value
 
         value = self._updated(loss, self.discriminator, self.discriminator_optimizer)
         self.discriminator_loss.update_state(value, counts)
@@ -171,7 +174,7 @@ class AlternatingSteps(keras.Model):
         axes = tuple(range(1, len(points.shape)))
         return self.penalty.penalty(ops.sum(ops.square(gradients), axis=axes))
 
-    def _generator_step(self, count, real=None, real_labels=None, counts=1.0):
+    def _generator_step(self, count, real=None, real_labels=None, counts=None):
         latents = self._latents(count)
         labels = None if self.classes is None else self._labels(count)
         objective = objective_of(self.objective)
@@ -187,7 +190,7 @@ class AlternatingSteps(keras.Model):
                     images = ops.cast(real, generated.dtype)
                     logits.append(self._logits(images, real_labels, training))
             value = scalar(objective.generator(*logits), objective)
-            return value * counts + extra, value
+            return _weighted(value, counts) + extra, value
 
         # A number, and not the variable, which moves.
         before = ops.add(self.generator_optimizer.iterations, 0)
@@ -228,3 +231,7 @@ def _sum_of_losses(network):
 def _at_least_one(count):
     # A number where the batch's size is known, which XLA needs.
     return max(1, count) if isinstance(count, int) else ops.maximum(1, count)
+
+
+def _weighted(loss, weight):
+    return loss if weight is None else loss * weight
