@@ -2,7 +2,9 @@
 
 import json
 
-from keras_spectral.experiments import run_recipe
+import pytest
+
+from keras_spectral.experiments import engine, recipe_run, run_recipe
 from tests.data.test_loading import _mnist
 from tests.experiments.test_recipe_run import QUIET, RECIPE, numbers
 
@@ -71,3 +73,29 @@ def test_names_that_are_no_file_names(tmp_path, rng, monkeypatch):
     assert (output / f"{name}.md").is_file()
     for part in "cells", "models", "curves":
         assert len(list((output / part).iterdir())) == 2
+
+
+def test_a_scheduler_that_is_not_there_leaves_no_folder(tmp_path, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(engine, "_PATIENCE", 0.5)
+    away = {"scheduler": "tcp://127.0.0.1:9", "console": QUIET}
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE)
+    # A recipe of trainings, and one of checkpoints.
+    for name, size in (recipe, None), ("heavy_tail/table_1", "small"):
+        with pytest.raises(OSError, match="dask scheduler"):
+            run_recipe(name, size, output=tmp_path / "out", **away)
+        assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupt_before_any_cell_leaves_no_table(tmp_path, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    one = tmp_path / "recipe.toml"
+    one.write_text(ONE)
+    monkeypatch.setattr(recipe_run, "train_in_worker", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(one, output=tmp_path / "out", workers=0, console=QUIET)
+    files = [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert files == ["lock"]

@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from keras_spectral.experiments import (
     cells,
-    engine,
     recipe_run,
     run_recipe,
     training_state,
@@ -396,25 +395,3 @@ def test_what_was_trained_stays_where_a_measure_fails(one, tmp_path, monkeypatch
     table = run_recipe(one, changes=more, **settings)
     assert "no memory" in table.cells[0]["error"]
     assert {row.measure: row.seeds for row in table} == {"train_error": 1, "gap": 0}
-
-
-def test_a_scheduler_that_is_not_there_leaves_no_folder(recipe, tmp_path, monkeypatch):
-    pytest.importorskip("distributed")
-    monkeypatch.setattr(engine, "_PATIENCE", 0.5)
-    away = {"scheduler": "tcp://127.0.0.1:9", "console": QUIET}
-    # A recipe of trainings, and one of checkpoints.
-    for name, size in (recipe, None), ("heavy_tail/table_1", "small"):
-        with pytest.raises(OSError, match="dask scheduler"):
-            run_recipe(name, size, output=tmp_path / "out", **away)
-        assert not (tmp_path / "out").exists()
-
-
-def test_an_interrupt_before_any_cell_leaves_no_table(one, tmp_path, monkeypatch):
-    def interrupted(*arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(recipe_run, "train_in_worker", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run_recipe(one, output=tmp_path / "out", workers=0, console=QUIET)
-    files = [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    assert files == ["lock"]
