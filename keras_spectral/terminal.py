@@ -4,6 +4,7 @@ import contextlib
 import contextvars
 
 import rich.console
+import rich.rule
 import rich.text
 
 from keras_spectral.printable import printable
@@ -63,6 +64,11 @@ class Console(rich.console.Console):
         """Return a string as it is shown; `rich` asks for each, cells too."""
         options.update(markup=False, emoji=False)
         return super().render_str(printable(text, _LINE), **options)
+
+    def rule(self, title="", **options):
+        """Draw a line with a title across a screen; in a pipe it is one's width."""
+        width = self.width if self.is_terminal else min(self.width, 80)
+        self.print(rich.rule.Rule(title, **options), width=width)
 
 
 @contextlib.contextmanager

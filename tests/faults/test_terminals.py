@@ -11,6 +11,7 @@ import pytest
 import safetensors.numpy
 
 import keras_spectral.cli.streams  # noqa: F401 - it has the error handler
+from keras_spectral.terminal import Console
 
 COMMAND = f"{sys.executable} -m keras_spectral.cli"
 LONG = "features.stage1.unit1.body.conv1.convolution.of.a.long.name" * 3
@@ -125,3 +126,9 @@ def test_a_closed_stream_gives_its_number_to_no_file(files):
     )
     line = f"{sys.executable} -c '{code.replace(chr(39), chr(34))}' <&- >&- 2>&-"
     assert shell(files, line).returncode == 0
+
+
+def test_a_line_in_a_pipe_is_as_wide_as_a_screen(capfd):
+    Console().rule("A part")
+    (line,) = capfd.readouterr().out.splitlines()
+    assert len(line) == 80 and " A part " in line
