@@ -139,8 +139,8 @@ class Network:
                 raise ValueError(
                     "`--reference` must be statistics of the images that --data and "
                     f"--reference-samples name. Received: --reference={path}, of "
-                    f"{kept.count:,} others, of {kept.provenance.get('data')}. Remove "
-                    "the file, or name another one."
+                    f"others, of {kept.provenance.get('data')}. Remove the file, or "
+                    "name another one."
                 )
             return kept
         found = self.features.statistics(images.inputs(), keep_features=True)

@@ -86,7 +86,7 @@ def refuse_weights(*weights):
         )
 
 
-def checked(x, y, classes, steps="unknown"):
+def checked(x, y, classes, steps=None):
     """Return `x` of `fit`, checked: arrays now, batches as they come.
 
     What XLA compiles drops assertions, so they are made before.

@@ -2,6 +2,7 @@
 
 import functools
 
+import keras
 import numpy as np
 import pytest
 import torch
@@ -167,6 +168,18 @@ def test_conditional_normalization_is_pytorchs(training, rng):
     ours = layer([x, LABELS], training=training)
     np.testing.assert_allclose(ours, theirs.permute(0, 2, 3, 1), atol=1e-5)
     np.testing.assert_allclose(layer.moving_mean, module.bn.running_mean, atol=1e-6)
+
+
+@pytest.mark.parametrize("build", [zoo.dcgan_generator, zoo.resnet_generator])
+def test_images_are_not_rounded_under_a_mixed_policy(build):
+    arguments = {"filters": (4, 4)} if build is zoo.dcgan_generator else {"width": 4}
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        dtype = build(**arguments).output.dtype
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert dtype == "float32"
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,8 @@ def neural_divergence(
     Args:
         generated: Array (samples, height, width, channels), uint8, or floats in
             [-1, 1]; or a sampler, called as `generated(count, seed=integer)`, such as
-            `gan.generate`: each batch is then of new images, as in the papers. An
+            `gan.generate`: each batch is then of new images, as in the papers, and of a
+            conditional GAN its labels are drawn, which are also passed as `labels`. An
             array is gone through in rounds, and is what the critic is tried on, too.
         real: Array of the same form.
         kind: `"logistic"` or `"cnn"`.
